@@ -1,0 +1,27 @@
+# What a developer types. `make test` passes the tests on a fresh Debian machine with Rust; it installs what they need.
+
+.PHONY: test lint sim bench packages
+
+# Every test: unit, property, conformance (against runc), real containers, a real registry, and a minute of simulation.
+test: packages
+	cargo test --workspace --quiet --no-fail-fast
+	cargo build --release
+	cargo run --quiet --release -p stint-sim -- --minutes 1
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- --deny warnings
+	./scripts/licences
+
+# Ten thousand seeds of the simulation.
+sim:
+	cargo run --release -p stint-sim -- --seeds 0..10000
+
+# The figures of README, on this machine.
+bench: packages
+	cargo build --release
+	cargo bench --quiet -p stint --bench run
+	cargo bench --quiet -p stint-runtime --bench launch
+
+packages:
+	@./scripts/packages
