@@ -1,0 +1,292 @@
+//! What must always be true of Jobs and their pods, as sentences that a machine checks.
+//!
+//! A [`Ledger`] is shown every state of every object in the order in which the API committed them, and remembers only
+//! what it needs. The simulator feeds it from its disk, tests from their models; `stint doctor` will from the store.
+//!
+//! Left out: what only shows after a while (that a Job ends at all). [`Ledger::settled`] asks for that.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use k8s_openapi::api::batch::v1::{Job, JobStatus};
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::job::view::{Class, class, controller_of, is_tracked, uid_of};
+use crate::job::{condition, finished};
+use crate::plan::Uid;
+
+/// A broken invariant. Each variant is one sentence that must never be true.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// More pods of a Job are active than its parallelism allows.
+    TooManyActive {
+        /// The Job.
+        job: String,
+        /// How many are active.
+        active: usize,
+        /// How many may be.
+        parallelism: i32,
+    },
+    /// A pod was created although its Job's end had been decided.
+    CreatedAfterTheEnd {
+        /// The Job.
+        job: String,
+        /// The pod.
+        pod: String,
+    },
+    /// A counter fell.
+    CounterFell {
+        /// The Job.
+        job: String,
+        /// Which counter, with both values.
+        what: String,
+    },
+    /// A terminal or interim condition changed or went away.
+    EndChanged {
+        /// The Job.
+        job: String,
+        /// What it was, and what it is.
+        what: String,
+    },
+    /// Counters and recorded UIDs together name more pods than ever finished.
+    CountedTooMany {
+        /// The Job.
+        job: String,
+        /// The numbers.
+        what: String,
+    },
+    /// A pod lost its finalizer before the Job had recorded it, so that it can never be counted.
+    ReleasedUncounted {
+        /// The Job.
+        job: String,
+        /// The pod.
+        pod: String,
+    },
+    /// The Job is finished, or nothing moves any more, and a pod that finished is in no counter.
+    NotCounted {
+        /// The Job.
+        job: String,
+        /// The numbers.
+        what: String,
+    },
+    /// The Job says that it is finished while a pod of it still runs.
+    FinishedTooEarly {
+        /// The Job.
+        job: String,
+        /// The pod.
+        pod: String,
+    },
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Broken::TooManyActive { job, active, parallelism } => {
+                write!(f, "job {job}: {active} pods are active with parallelism {parallelism}")
+            }
+            Broken::CreatedAfterTheEnd { job, pod } => {
+                write!(f, "job {job}: pod {pod} was created after the Job's end was decided")
+            }
+            Broken::CounterFell { job, what } => write!(f, "job {job}: a counter fell: {what}"),
+            Broken::EndChanged { job, what } => write!(f, "job {job}: a decided end changed: {what}"),
+            Broken::CountedTooMany { job, what } => write!(f, "job {job}: more pods are counted than finished: {what}"),
+            Broken::ReleasedUncounted { job, pod } => {
+                write!(f, "job {job}: pod {pod} lost its finalizer before it was recorded")
+            }
+            Broken::NotCounted { job, what } => write!(f, "job {job}: a finished pod is in no counter: {what}"),
+            Broken::FinishedTooEarly { job, pod } => write!(f, "job {job} is finished while pod {pod} still runs"),
+        }
+    }
+}
+
+/// What the ledger remembers of a pod.
+#[derive(Debug)]
+struct PodEntry {
+    name: String,
+    job: Uid,
+    class: Class,
+    tracked: bool,
+}
+
+/// What the ledger remembers of a Job.
+#[derive(Debug, Default)]
+struct JobEntry {
+    name: String,
+    parallelism: i32,
+    /// Whether parallelism was ever changed: then pods of the larger one may still be active.
+    shrunk: bool,
+    status: JobStatus,
+    /// UIDs ever seen in `uncountedTerminatedPods`: each of them is counted once, and only these are.
+    recorded: BTreeMap<Uid, Recorded>,
+    leaving: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Recorded {
+    Succeeded,
+    Failed,
+}
+
+/// Every state so far, as far as the invariants need it.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    jobs: BTreeMap<Uid, JobEntry>,
+    pods: BTreeMap<Uid, PodEntry>,
+}
+
+impl Ledger {
+    /// A ledger that has seen nothing.
+    pub fn new() -> Ledger {
+        Ledger::default()
+    }
+
+    /// Notes that `job` was committed in this state.
+    pub fn job(&mut self, job: &Job) -> Result<(), Broken> {
+        let uid = Uid(job.metadata.uid.clone().unwrap_or_default());
+        let status = job.status.clone().unwrap_or_default();
+        let name = job.metadata.name.clone().unwrap_or_default();
+        let parallelism = job.spec.as_ref().and_then(|s| s.parallelism).unwrap_or(1);
+        let known = self.jobs.entry(uid.clone()).or_default();
+        known.shrunk |= !known.name.is_empty() && parallelism < known.parallelism;
+        known.leaving |= job.metadata.deletion_timestamp.is_some();
+        (known.name, known.parallelism) = (name.clone(), parallelism);
+        let before = std::mem::replace(&mut known.status, status.clone());
+        counters_rise(&name, &before, &status)?;
+        end_stays(&name, &before, &status)?;
+        let uncounted = status.uncounted_terminated_pods.as_ref();
+        let lists = [
+            (Recorded::Succeeded, uncounted.and_then(|u| u.succeeded.as_ref())),
+            (Recorded::Failed, uncounted.and_then(|u| u.failed.as_ref())),
+        ];
+        for (kind, list) in lists {
+            for pod in list.into_iter().flatten() {
+                known.recorded.insert(Uid(pod.clone()), kind);
+            }
+        }
+        counts_match_records(known)?;
+        if finished(&status).is_some() {
+            let running = self
+                .pods
+                .values()
+                .find(|pod| pod.job == uid && pod.tracked && matches!(pod.class, Class::Active | Class::Leaving));
+            if let Some(pod) = running {
+                return Err(Broken::FinishedTooEarly { job: name, pod: pod.name.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that `pod` was committed in this state.
+    pub fn pod(&mut self, pod: &Pod) -> Result<(), Broken> {
+        let Some(owner) = controller_of(pod) else { return Ok(()) };
+        let (uid, job) = (uid_of(pod), Uid(owner.uid.clone()));
+        let name = pod.metadata.name.clone().unwrap_or_default();
+        let new = PodEntry { name: name.clone(), job: job.clone(), class: class(pod), tracked: is_tracked(pod) };
+        let (now_class, now_tracked) = (new.class, new.tracked);
+        let before = self.pods.insert(uid.clone(), new);
+        let Some(owner) = self.jobs.get(&job) else { return Ok(()) };
+        if before.is_none() && end_is_decided(&owner.status) {
+            return Err(Broken::CreatedAfterTheEnd { job: owner.name.clone(), pod: name });
+        }
+        let has_ended = matches!(now_class, Class::Succeeded | Class::Failed);
+        let lost_it = before.is_some_and(|b| b.tracked) && !now_tracked;
+        let excused = owner.leaving || finished(&owner.status).is_some();
+        if lost_it && has_ended && !excused && !owner.recorded.contains_key(&uid) {
+            return Err(Broken::ReleasedUncounted { job: owner.name.clone(), pod: name });
+        }
+        let active = self.pods.values().filter(|p| p.job == job && p.class == Class::Active).count();
+        if !owner.shrunk && i32::try_from(active).unwrap_or(i32::MAX) > owner.parallelism {
+            let (job, parallelism) = (owner.name.clone(), owner.parallelism);
+            return Err(Broken::TooManyActive { job, active, parallelism });
+        }
+        Ok(())
+    }
+
+    /// Notes that `pod` is gone.
+    pub fn pod_gone(&mut self, uid: &Uid) {
+        self.pods.remove(uid);
+    }
+
+    /// Notes that the Job is gone.
+    pub fn job_gone(&mut self, uid: &Uid) {
+        self.jobs.remove(uid);
+    }
+
+    /// Checks what must hold once nothing moves any more: whatever finished is counted, and nothing is left to count.
+    pub fn settled(&self) -> Result<(), Broken> {
+        for (uid, job) in &self.jobs {
+            let waiting: BTreeSet<&Uid> = self
+                .pods
+                .iter()
+                .filter(|(_, p)| &p.job == uid && p.tracked && matches!(p.class, Class::Succeeded | Class::Failed))
+                .map(|(uid, _)| uid)
+                .collect();
+            let uncounted = job.status.uncounted_terminated_pods.as_ref();
+            let still = uncounted
+                .map_or(0, |u| u.succeeded.as_ref().map_or(0, Vec::len) + u.failed.as_ref().map_or(0, Vec::len));
+            if still > 0 || !waiting.is_empty() {
+                let what = format!("{still} recorded, {} finished pods not recorded", waiting.len());
+                return Err(Broken::NotCounted { job: job.name.clone(), what });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The conditions that say that a Job's end is decided, interim and terminal.
+const ENDS: [&str; 4] = ["SuccessCriteriaMet", "FailureTarget", "Complete", "Failed"];
+
+fn end_is_decided(status: &JobStatus) -> bool {
+    ENDS.into_iter().any(|kind| condition(status, kind).is_some_and(|c| c.status == "True"))
+}
+
+fn counters_rise(job: &str, before: &JobStatus, after: &JobStatus) -> Result<(), Broken> {
+    for (counter, old, new) in
+        [("succeeded", before.succeeded, after.succeeded), ("failed", before.failed, after.failed)]
+    {
+        let (old, new) = (old.unwrap_or(0), new.unwrap_or(0));
+        if new < old {
+            return Err(Broken::CounterFell { job: job.to_owned(), what: format!("{counter} {old} to {new}") });
+        }
+    }
+    Ok(())
+}
+
+fn end_stays(job: &str, before: &JobStatus, after: &JobStatus) -> Result<(), Broken> {
+    for kind in ENDS {
+        let Some(old) = condition(before, kind) else { continue };
+        let new = condition(after, kind);
+        if new != Some(old) {
+            return Err(Broken::EndChanged { job: job.to_owned(), what: format!("{kind} was {old:?} and is {new:?}") });
+        }
+    }
+    if finished(before).is_some() && before != after {
+        return Err(Broken::EndChanged {
+            job: job.to_owned(),
+            what: "the status of a finished Job changed".to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// Counted + still recorded = ever recorded, for each of the two counters.
+fn counts_match_records(job: &JobEntry) -> Result<(), Broken> {
+    let uncounted = job.status.uncounted_terminated_pods.as_ref();
+    for (kind, counter, list) in [
+        (Recorded::Succeeded, job.status.succeeded, uncounted.and_then(|u| u.succeeded.as_ref())),
+        (Recorded::Failed, job.status.failed, uncounted.and_then(|u| u.failed.as_ref())),
+    ] {
+        let ever = job.recorded.values().filter(|r| **r == kind).count();
+        let counted = usize::try_from(counter.unwrap_or(0)).unwrap_or(0);
+        let waiting = list.map_or(0, Vec::len);
+        if counted + waiting != ever {
+            let what = format!("{kind:?}: {counted} counted and {waiting} recorded, of {ever} ever recorded");
+            return Err(if counted + waiting > ever {
+                Broken::CountedTooMany { job: job.name.clone(), what }
+            } else {
+                Broken::NotCounted { job: job.name.clone(), what }
+            });
+        }
+    }
+    Ok(())
+}

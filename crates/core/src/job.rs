@@ -1,0 +1,164 @@
+//! The Job controller's decisions: one Job, its pods and the time in; a plan of one phase out.
+//!
+//! ```text
+//!            ┌────────────────────────────────────────────────────────────────────┐
+//!            ▼                                                                    │
+//!   pods finished, or the end decided ──► RECORD   uids → status.uncounted        │
+//!   recorded, still with finalizer    ──► RELEASE  finalizers off                 │
+//!   recorded, without finalizer       ──► FOLD     uncounted → counters ──► Complete | Failed
+//!   end decided, pods still active    ──► STOP     delete them                    │
+//!   otherwise                         ──► MANAGE   create or delete pods ─────────┘
+//!   status out of date                ──► REFRESH
+//! ```
+//!
+//! Invariants: a finished pod is counted exactly once, because its UID is in the status before its finalizer goes and
+//! its finalizer is gone before it is counted; no pod is created once the end is decided; a terminal condition never
+//! changes; reconciling twice changes nothing. A crash between any two writes repeats work and loses nothing, since
+//! each phase is chosen from what the API holds and from nothing else.
+//!
+//! The behaviour is that of `pkg/controller/job/job_controller.go` (v1.36), `syncJob`, `manageJob` and
+//! `trackJobStatusAndRemoveFinalizers`; where the order of writes differs from it, the comment says so.
+//!
+//! Left out for now, and refused nowhere: Indexed completion, policies, suspension, deadlines and adoption. Their place
+//! is [`end`] (how a Job's end is decided), [`manage`] (which pods are wanted) and [`record`] (what is written down).
+
+mod backoff;
+mod end;
+mod manage;
+mod track;
+pub mod view;
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec, JobStatus, UncountedTerminatedPods};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+pub use backoff::Backoff;
+pub use end::{End, Outcome};
+pub use view::View;
+
+use crate::plan::{Action, Phase, Plan, PodRef, Step};
+use view::Class;
+
+/// The finalizer that keeps a finished pod until its Job has counted it.
+pub const TRACKING_FINALIZER: &str = "batch.kubernetes.io/job-tracking";
+
+/// How many UIDs `status.uncountedTerminatedPods` holds at most (`MaxUncountedPods`).
+pub const MAX_UNCOUNTED_PODS: usize = 500;
+
+/// How many pods one plan creates or deletes at most (`MaxPodCreateDeletePerSync`).
+pub const MAX_PODS_PER_PLAN: usize = 500;
+
+/// Decides what is to be done about `job`, given every pod of its namespace that it may own, at the time `now`.
+///
+/// `pods` may hold foreign pods: only those that the Job controls count. Upstream's constants are used for delays.
+pub fn reconcile(job: &Job, pods: &[Pod], now: Timestamp) -> Plan {
+    reconcile_with(job, pods, now, Backoff::default())
+}
+
+/// [`reconcile`] with other delays before a failed pod's replacement.
+pub fn reconcile_with(job: &Job, pods: &[Pod], now: Timestamp, backoff: Backoff) -> Plan {
+    let Some(spec) = &job.spec else { return Plan::rest("the Job has no spec") };
+    if let Some(other) = spec.managed_by.as_deref().filter(|by| *by != "kubernetes.io/job-controller") {
+        return Plan::rest(format!("the Job is managed by {other}"));
+    }
+    let view = View::of(job, pods);
+    if let Some(end) = finished(&view.status) {
+        return track::release_leftovers(&view, end);
+    }
+    if let Some(plan) = track::release(&view) {
+        return plan;
+    }
+    let decided = End::of_status(&view.status);
+    if let Some(plan) = track::fold(&view, decided.as_ref(), now) {
+        return plan;
+    }
+    let end = decided.clone().or_else(|| End::decide(&view, spec));
+    if let Some(plan) = track::record(&view, end.as_ref(), decided.is_none(), now) {
+        return plan;
+    }
+    match end {
+        Some(end) => track::stop(&view, &end).unwrap_or_else(|| track::conclude(&view, &end, now)),
+        None if view.job_is_leaving() => track::abandon(&view, now),
+        None => manage::manage(&view, spec, now, backoff),
+    }
+}
+
+/// Decides about pods whose Job is gone: they lose the tracking finalizer, so that they can be deleted.
+pub fn reconcile_absent(pods: &[Pod]) -> Plan {
+    let steps: Vec<Step> = pods
+        .iter()
+        .filter(|pod| view::is_tracked(pod))
+        .map(|pod| Step::new(Action::ReleasePod(PodRef::of(pod)), "its Job is gone"))
+        .collect();
+    if steps.is_empty() {
+        return Plan::rest("the Job is gone and no pod waits for it");
+    }
+    Plan::of(Phase::Release, steps)
+}
+
+/// The terminal condition of a Job, `Complete` or `Failed`, if it has one.
+pub fn finished(status: &JobStatus) -> Option<Outcome> {
+    let holds = |kind| condition(status, kind).is_some_and(|c| c.status == "True");
+    match (holds("Complete"), holds("Failed")) {
+        (true, _) => Some(Outcome::Success),
+        (_, true) => Some(Outcome::Failure),
+        _ => None,
+    }
+}
+
+/// The condition of type `kind`.
+pub fn condition<'a>(status: &'a JobStatus, kind: &str) -> Option<&'a JobCondition> {
+    status.conditions.iter().flatten().find(|c| c.type_ == kind)
+}
+
+/// How many pods may run at once; the API's default is 1.
+fn parallelism(spec: &JobSpec) -> i32 {
+    spec.parallelism.unwrap_or(1)
+}
+
+/// The status as the pods show it now: the gauges active, ready and terminating, and the fields that are always
+/// present once a Job was reconciled. Counters and conditions stay as they are.
+fn shown(view: &View<'_>, now: Timestamp) -> JobStatus {
+    let mut status = view.status.clone();
+    set_gauges(&mut status, view.count(Class::Active), view.ready(), view.count(Class::Leaving));
+    status.uncounted_terminated_pods.get_or_insert_with(UncountedTerminatedPods::default);
+    status.start_time.get_or_insert(to_time(now));
+    status
+}
+
+/// Writes the three gauges as upstream does: `active` is absent when 0, the others are always there.
+fn set_gauges(status: &mut JobStatus, active: i32, ready: i32, terminating: i32) {
+    status.active = (active != 0).then_some(active);
+    status.ready = Some(ready);
+    status.terminating = Some(terminating);
+}
+
+/// A plan that only brings the status up to date, empty if it is.
+fn refresh(view: &View<'_>, now: Timestamp, why: &str) -> Plan {
+    let status = shown(view, now);
+    if status == view.status {
+        return Plan::rest(why);
+    }
+    let mut plan = Plan::of(Phase::Refresh, vec![write(status, "the status shows the pods as they are")]);
+    plan.because.push(why.to_owned());
+    plan
+}
+
+/// The step that replaces the status.
+fn write(status: JobStatus, why: impl Into<String>) -> Step {
+    Step::new(Action::WriteJobStatus(Box::new(status)), why)
+}
+
+/// A Kubernetes `Time` holds whole seconds.
+fn to_time(now: Timestamp) -> Time {
+    Time(Timestamp::from_second(now.as_second()).expect("the second of a timestamp is a timestamp"))
+}
+
+/// Counts of pods fit 32 bits: the API bounds them there.
+fn to_i32(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! Counting finished pods exactly once, and concluding the Job (KEP-2307, `trackJobStatusAndRemoveFinalizers`).
+//!
+//! Invariant: a UID moves one way only: tracked pod → `uncountedTerminatedPods` (finalizer still on) → finalizer off →
+//! counter. Each arrow is one phase, and each phase is safe to repeat.
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::UncountedTerminatedPods;
+
+use super::view::{Class, Seen, View, uid_of};
+use super::{End, MAX_UNCOUNTED_PODS, Outcome, refresh, set_gauges, shown, to_i32, to_time, write};
+use crate::plan::{Action, Note, Phase, Plan, PodRef, Severity, Step};
+
+/// What a Job's counters will be when everything that is known now has been counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Totals {
+    /// `status.succeeded` to come.
+    pub succeeded: i32,
+    /// `status.failed` to come.
+    pub failed: i32,
+}
+
+impl View<'_> {
+    /// Counted, recorded, and finished but not yet recorded pods together.
+    pub fn totals(&self) -> Totals {
+        let (succeeded, failed) = self.uncounted();
+        let unrecorded = |wanted: &dyn Fn(&Seen<'_>) -> bool| {
+            let new = self.pods.iter().filter(|s| s.tracked && wanted(s)).filter(|s| {
+                let uid = uid_of(s.pod).0;
+                !succeeded.contains(uid.as_str()) && !failed.contains(uid.as_str())
+            });
+            to_i32(new.count())
+        };
+        Totals {
+            succeeded: self.status.succeeded.unwrap_or(0)
+                + to_i32(succeeded.len())
+                + unrecorded(&|s| s.class == Class::Succeeded),
+            failed: self.status.failed.unwrap_or(0) + to_i32(failed.len()) + unrecorded(&|s| self.counts_as_failed(s)),
+        }
+    }
+}
+
+/// RELEASE: finalizers off the pods that are recorded.
+pub(super) fn release(view: &View<'_>) -> Option<Plan> {
+    let (succeeded, failed) = view.uncounted();
+    let steps: Vec<Step> = view
+        .pods
+        .iter()
+        .filter(|seen| seen.tracked)
+        .filter(|seen| {
+            let uid = uid_of(seen.pod).0;
+            succeeded.contains(uid.as_str()) || failed.contains(uid.as_str())
+        })
+        .map(|seen| release_step(seen, "it is recorded in status.uncountedTerminatedPods"))
+        .collect();
+    (!steps.is_empty()).then(|| Plan::of(Phase::Release, steps))
+}
+
+/// RELEASE, while the Job is being deleted: nothing of it is created any more, and no pod needs to wait for it.
+pub(super) fn abandon(view: &View<'_>, now: Timestamp) -> Plan {
+    let steps: Vec<Step> =
+        view.pods.iter().filter(|s| s.tracked).map(|s| release_step(s, "the Job is being deleted")).collect();
+    if steps.is_empty() {
+        return refresh(view, now, "the Job is being deleted");
+    }
+    Plan::of(Phase::Release, steps)
+}
+
+/// RELEASE, after the end: pods that still carry the finalizer of a finished Job lose it.
+pub(super) fn release_leftovers(view: &View<'_>, outcome: Outcome) -> Plan {
+    let steps: Vec<Step> =
+        view.pods.iter().filter(|s| s.tracked).map(|s| release_step(s, "the Job is finished")).collect();
+    let mut plan = Plan::rest(match outcome {
+        Outcome::Success => "the Job is complete",
+        Outcome::Failure => "the Job has failed",
+    });
+    if !steps.is_empty() {
+        plan.phase = Phase::Release;
+        plan.steps = steps;
+    }
+    plan
+}
+
+/// FOLD: recorded pods, which have no finalizer any more (see [`release`]), go into the counters; and if nothing else
+/// is left, the Job ends in the same write.
+pub(super) fn fold(view: &View<'_>, end: Option<&End>, now: Timestamp) -> Option<Plan> {
+    let (succeeded, failed) = view.uncounted();
+    if succeeded.is_empty() && failed.is_empty() {
+        return None;
+    }
+    let mut status = shown(view, now);
+    let add = |counter: Option<i32>, more: usize| match counter.unwrap_or(0) + to_i32(more) {
+        0 => None,
+        sum => Some(sum),
+    };
+    status.succeeded = add(status.succeeded, succeeded.len());
+    status.failed = add(status.failed, failed.len());
+    status.uncounted_terminated_pods = Some(UncountedTerminatedPods::default());
+    let why = format!("{} succeeded and {} failed pods are counted", succeeded.len(), failed.len());
+    // A write that both counts and concludes is one write: there is no crash between them.
+    let step = match end {
+        Some(end) if nothing_is_left(view) => concluding(status, end, now, &why),
+        _ => write(status, why),
+    };
+    Some(Plan::of(Phase::Fold, vec![step]))
+}
+
+/// RECORD: finished pods are written down by UID, together with the interim condition if the end was decided just now.
+pub(super) fn record(view: &View<'_>, end: Option<&End>, decided_now: bool, now: Timestamp) -> Option<Plan> {
+    let mut uncounted = UncountedTerminatedPods::default();
+    let mut recorded = 0;
+    let mut uncounted_on_purpose = Vec::new();
+    for seen in view.pods.iter().filter(|seen| seen.tracked) {
+        if recorded == MAX_UNCOUNTED_PODS {
+            break; // The next plan takes the next ones, once these are counted.
+        }
+        let list = match seen.class {
+            Class::Succeeded => &mut uncounted.succeeded,
+            Class::Failed => &mut uncounted.failed,
+            // After a success, a pod that is sent away is neither succeeded nor failed.
+            Class::Leaving if end.is_some_and(|e| e.outcome == Outcome::Success) => {
+                uncounted_on_purpose.push(seen);
+                continue;
+            }
+            Class::Leaving if view.counts_as_failed(seen) || end.is_some() => &mut uncounted.failed,
+            Class::Leaving | Class::Active => continue,
+        };
+        list.get_or_insert_default().push(uid_of(seen.pod).0);
+        recorded += 1;
+    }
+    let announced = end.filter(|_| decided_now);
+    if recorded == 0 && announced.is_none() {
+        let steps: Vec<Step> =
+            uncounted_on_purpose.into_iter().map(|seen| forget(seen, "the Job succeeded without it")).collect();
+        return (!steps.is_empty()).then(|| Plan::of(Phase::Release, steps));
+    }
+    let mut status = shown(view, now);
+    status.uncounted_terminated_pods = Some(uncounted);
+    let mut why = format!("{recorded} finished pods are recorded before their finalizers go");
+    if let Some(end) = announced {
+        status.conditions.get_or_insert_default().push(end.interim(&to_time(now)));
+        why = format!("{why}; the Job's end is decided: {}", end.reason);
+    }
+    Some(Plan::of(Phase::Record, vec![write(status, why)]))
+}
+
+/// STOP: an ended Job needs no pods. Their finalizers stay on, so that they are still counted.
+pub(super) fn stop(view: &View<'_>, end: &End) -> Option<Plan> {
+    let steps: Vec<Step> = view
+        .class(Class::Active)
+        .map(|seen| {
+            Step::new(Action::DeletePod(PodRef::of(seen.pod)), format!("the Job's end is decided: {}", end.reason))
+                .announce(Severity::Normal, "SuccessfulDelete", Note::Pod("Deleted pod:"))
+        })
+        .collect();
+    (!steps.is_empty()).then(|| Plan::of(Phase::Stop, steps))
+}
+
+/// FOLD without anything to count: the terminal condition, once no pod is left; until then the status follows the pods.
+pub(super) fn conclude(view: &View<'_>, end: &End, now: Timestamp) -> Plan {
+    if !nothing_is_left(view) {
+        return refresh(view, now, "the Job's end is decided and its last pods are ending");
+    }
+    Plan::of(Phase::Fold, vec![concluding(shown(view, now), end, now, "every pod is counted and none is left")])
+}
+
+/// Whether every own pod has ended and lost its finalizer.
+fn nothing_is_left(view: &View<'_>) -> bool {
+    view.pods.iter().all(|s| !s.tracked && matches!(s.class, Class::Succeeded | Class::Failed))
+}
+
+fn concluding(mut status: super::JobStatus, end: &End, now: Timestamp, why: &str) -> Step {
+    let time = to_time(now);
+    set_gauges(&mut status, 0, 0, 0);
+    if end.outcome == Outcome::Success {
+        // A clock that stepped back must not let a Job complete before it started; the API refuses that.
+        status.completion_time = status.start_time.clone().max(Some(time.clone()));
+    }
+    status.conditions.get_or_insert_default().push(end.terminal(&time));
+    let step = write(status, format!("{why}; the Job ends: {}", end.reason));
+    match end.outcome {
+        Outcome::Success => step.announce(Severity::Normal, "Completed", Note::Text("Job completed".to_owned())),
+        Outcome::Failure => step.announce(Severity::Warning, &end.reason, Note::Text(end.message.clone())),
+    }
+}
+
+/// The step that releases a pod which is not to be counted, as long as it has not ended.
+pub(super) fn forget(seen: &Seen<'_>, why: &str) -> Step {
+    let resource_version = seen.pod.metadata.resource_version.clone().unwrap_or_default();
+    Step::new(Action::ReleaseUncounted { pod: PodRef::of(seen.pod), resource_version }, why)
+}
+
+fn release_step(seen: &Seen<'_>, why: &str) -> Step {
+    Step::new(Action::ReleasePod(PodRef::of(seen.pod)), why)
+}

@@ -1,0 +1,18 @@
+//! Every decision of Stint as pure code: no async, no I/O, no clock, no randomness.
+//!
+//! Time, ids and random suffixes are arguments; the same inputs always give the same answer.
+
+pub mod admit;
+pub mod bind;
+pub mod check;
+pub mod clock;
+pub mod decode;
+pub mod defaults;
+pub mod field;
+pub mod job;
+pub mod manifest;
+pub mod names;
+pub mod plan;
+pub mod pod;
+pub mod quantity;
+pub mod validate;

@@ -1,0 +1,181 @@
+//! What a pod's spec says about its life, taken once.
+//!
+//! Invariant: nothing that a running pod may change is in here, but `activeDeadlineSeconds`, which the agent replaces
+//! with new facts.
+
+use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+/// What the spec says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `spec.restartPolicy`.
+    pub restart_policy: RestartPolicy,
+    /// `spec.terminationGracePeriodSeconds`, in seconds.
+    pub grace: i64,
+    /// `spec.activeDeadlineSeconds`.
+    pub deadline: Option<SignedDuration>,
+    /// `spec.initContainers`, then `spec.containers`, in the spec's order.
+    pub containers: Vec<ContainerFacts>,
+}
+
+/// What the spec says of one container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerFacts {
+    /// Its name, unique in the pod.
+    pub name: String,
+    /// `image`.
+    pub image: String,
+    /// When it runs.
+    pub role: Role,
+    /// Whether it is started again after it ended.
+    pub restart_policy: RestartPolicy,
+    /// `imagePullPolicy`.
+    pub pull_policy: PullPolicy,
+    /// `lifecycle.stopSignal`, e.g. `SIGUSR1`.
+    pub stop_signal: Option<String>,
+}
+
+/// When a container of a pod runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// To its end, before the next one starts.
+    Init,
+    /// From its turn among the init containers until the main containers have ended.
+    Sidecar,
+    /// With the other main containers, after the init containers.
+    Main,
+}
+
+/// Which ends of a container make it start again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestartPolicy {
+    /// None.
+    Never,
+    /// A failure.
+    OnFailure,
+    /// Every end.
+    Always,
+}
+
+/// When an image is asked for at its registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// Before every start.
+    Always,
+    /// When it is not on the node.
+    IfNotPresent,
+    /// Never; it must be on the node.
+    Never,
+}
+
+impl Facts {
+    /// The facts of a pod. Fields that defaulting fills in are taken at their defaults when absent.
+    pub fn of(pod: &Pod) -> Facts {
+        let spec = pod.spec.clone().unwrap_or_default();
+        let policy = RestartPolicy::parse(spec.restart_policy.as_deref()).unwrap_or(RestartPolicy::Always);
+        let init = spec.init_containers.iter().flatten().map(|c| ContainerFacts::of_init(c, policy));
+        let main = spec.containers.iter().map(|c| ContainerFacts::of_main(c, policy));
+        Facts {
+            name: pod.metadata.name.clone().unwrap_or_default(),
+            namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+            restart_policy: policy,
+            grace: spec.termination_grace_period_seconds.unwrap_or(30),
+            deadline: spec.active_deadline_seconds.map(SignedDuration::from_secs),
+            containers: init.chain(main).collect(),
+        }
+    }
+}
+
+impl ContainerFacts {
+    /// An init container is restarted when it fails, unless the pod never restarts any; one with policy Always is a
+    /// sidecar.
+    fn of_init(container: &Container, pod: RestartPolicy) -> ContainerFacts {
+        let own = RestartPolicy::parse(container.restart_policy.as_deref());
+        let (role, policy) = match (own, pod) {
+            (Some(RestartPolicy::Always), _) => (Role::Sidecar, RestartPolicy::Always),
+            (Some(own), _) => (Role::Init, own),
+            (None, RestartPolicy::Never) => (Role::Init, RestartPolicy::Never),
+            (None, _) => (Role::Init, RestartPolicy::OnFailure),
+        };
+        ContainerFacts::of(container, role, policy)
+    }
+
+    fn of_main(container: &Container, pod: RestartPolicy) -> ContainerFacts {
+        let own = RestartPolicy::parse(container.restart_policy.as_deref());
+        ContainerFacts::of(container, Role::Main, own.unwrap_or(pod))
+    }
+
+    fn of(container: &Container, role: Role, restart_policy: RestartPolicy) -> ContainerFacts {
+        let image = container.image.clone().unwrap_or_default();
+        ContainerFacts {
+            name: container.name.clone(),
+            role,
+            restart_policy,
+            pull_policy: PullPolicy::of(container.image_pull_policy.as_deref(), &image),
+            image,
+            stop_signal: container.lifecycle.as_ref().and_then(|l| l.stop_signal.clone()),
+        }
+    }
+}
+
+impl RestartPolicy {
+    fn parse(text: Option<&str>) -> Option<RestartPolicy> {
+        match text? {
+            "Never" => Some(RestartPolicy::Never),
+            "OnFailure" => Some(RestartPolicy::OnFailure),
+            "Always" => Some(RestartPolicy::Always),
+            _ => None,
+        }
+    }
+
+    /// Whether a container that ended with `code` is started again.
+    pub fn restarts(self, code: i32) -> bool {
+        match self {
+            RestartPolicy::Never => false,
+            RestartPolicy::OnFailure => code != 0,
+            RestartPolicy::Always => true,
+        }
+    }
+}
+
+impl PullPolicy {
+    /// The policy that is named, else the default: Always for `:latest` and for no tag at all.
+    fn of(named: Option<&str>, image: &str) -> PullPolicy {
+        match named {
+            Some("Always") => return PullPolicy::Always,
+            Some("Never") => return PullPolicy::Never,
+            Some(_) => return PullPolicy::IfNotPresent,
+            None => {}
+        }
+        let last = image.rsplit('/').next().unwrap_or_default();
+        match last.rsplit_once(':') {
+            _ if image.contains('@') => PullPolicy::IfNotPresent,
+            None | Some((_, "latest")) => PullPolicy::Always,
+            Some(_) => PullPolicy::IfNotPresent,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pull_policy_defaults_by_tag() {
+        let of = |image| PullPolicy::of(None, image);
+        assert_eq!(of("perl:5.34.0"), PullPolicy::IfNotPresent);
+        assert_eq!(of("perl"), PullPolicy::Always);
+        assert_eq!(of("host:5000/perl"), PullPolicy::Always);
+        assert_eq!(of("host:5000/perl:latest"), PullPolicy::Always);
+        assert_eq!(of("perl@sha256:00"), PullPolicy::IfNotPresent);
+        assert_eq!(PullPolicy::of(Some("Never"), "perl"), PullPolicy::Never);
+    }
+}

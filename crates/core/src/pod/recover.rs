@@ -1,0 +1,115 @@
+//! A pod's state rebuilt from what is on disk, after the agent was started again.
+//!
+//! Invariant: what ran still runs or ended as recorded; nothing is started here. The next step, with a plain
+//! [`Event::Tick`](super::Event::Tick), goes on from what was found.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::PodStatus;
+
+use super::{Attempt, Container, Ending, Exit, Facts, Left, Life, Outcome, Phase, Stage, State, Stopping};
+
+/// What the disk says of one attempt of a container.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// The container.
+    pub container: String,
+    /// Which run.
+    pub attempt: Attempt,
+    /// The runtime's name for it.
+    pub id: String,
+    /// How it stands.
+    pub life: FoundAttempt,
+}
+
+/// How an attempt was found.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FoundAttempt {
+    /// It runs.
+    Running {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// It ended while nobody looked, or before.
+    Exited(Exit),
+}
+
+impl State {
+    /// The pod as it was found: `told` is the status that the API has, `found` every attempt on disk in any order,
+    /// `volumes` whether its volumes are still there (they are gone after a reboot).
+    ///
+    /// A container that the API saw running and of which nothing was found ended in a way that nobody knows.
+    pub fn recovered(facts: Arc<Facts>, told: &PodStatus, found: Vec<Found>, volumes: bool, now: Timestamp) -> State {
+        let mut state = State::new(facts, told.start_time.as_ref().map_or(now, |time| time.0));
+        let outcome = terminal(told);
+        let active = outcome.is_none();
+        let mut found = found;
+        found.sort_by_key(|one| one.attempt);
+        for one in found {
+            let Some(index) = state.index(&one.container) else { continue };
+            let policy = state.facts.containers[index].restart_policy;
+            state.containers[index].take(one, policy, active);
+        }
+        for lost in told.init_container_statuses.iter().chain(&told.container_statuses).flatten() {
+            let Some(index) = state.index(&lost.name) else { continue };
+            let running = lost.state.as_ref().and_then(|s| s.running.as_ref());
+            let Some(running) = running.filter(|_| !state.containers[index].has_run()) else { continue };
+            let since = running.started_at.as_ref().map_or(now, |time| time.0);
+            let exit = Exit {
+                code: 137,
+                signal: None,
+                oom_killed: false,
+                lost: true,
+                started_at: since,
+                finished_at: now,
+                message: Some("The container could not be located when the agent was started".to_owned()),
+            };
+            let one = Found {
+                container: lost.name.clone(),
+                attempt: Attempt(u32::try_from(lost.restart_count).unwrap_or(0)),
+                id: lost.container_id.clone().unwrap_or_default().trim_start_matches("stint://").to_owned(),
+                life: FoundAttempt::Exited(exit),
+            };
+            let policy = state.facts.containers[index].restart_policy;
+            state.containers[index].take(one, policy, active);
+        }
+        state.stage = match outcome {
+            Some(outcome) => Stage::Ended { outcome, left: Left::TearingDown },
+            None if volumes => Stage::Active,
+            None => Stage::Accepted,
+        };
+        state
+    }
+}
+
+impl Container {
+    /// Takes in what was found of an attempt; attempts come in ascending order.
+    fn take(&mut self, found: Found, policy: super::RestartPolicy, active: bool) {
+        self.attempt = found.attempt;
+        match found.life {
+            FoundAttempt::Running { since } => {
+                self.life = Life::Running { id: found.id, since, ending: Stopping::No };
+            }
+            FoundAttempt::Exited(exit) => {
+                self.finish(Ending::of(Some(found.id), exit));
+                self.end_or_restart(policy, active);
+            }
+        }
+    }
+}
+
+/// The outcome that the API already knows: it never changes.
+fn terminal(told: &PodStatus) -> Option<Outcome> {
+    let phase = match told.phase.as_deref() {
+        Some("Succeeded") => Phase::Succeeded,
+        Some("Failed") => Phase::Failed,
+        _ => return None,
+    };
+    let reason = match told.reason.as_deref() {
+        Some("DeadlineExceeded") => Some("DeadlineExceeded"),
+        Some("Evicted") => Some("Evicted"),
+        _ => None,
+    };
+    Some(Outcome { phase, reason, message: told.message.clone() })
+}
