@@ -1,0 +1,68 @@
+//! Request bodies: how many bytes, of which media type, and the object in them.
+//!
+//! Invariant: no more than [`LIMIT`] bytes of a body are ever held.
+//! Upstream: `apiserver/pkg/endpoints/handlers/create.go`, `rest.go` (`transformDecodeError`), v1.36.
+//! Left out: YAML and protobuf.
+
+use axum::body::{Body, to_bytes};
+use bytes::Bytes;
+use http::{HeaderMap, header};
+
+use crate::kinds::Kind;
+use crate::params::FieldValidation;
+use crate::status::{Error, Result};
+use crate::strategy::Object;
+
+/// The most bytes of a body: 3 MiB.
+pub(crate) const LIMIT: usize = 3 * 1024 * 1024;
+
+/// Reads a body to its end.
+pub(crate) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes> {
+    let too_large = || Error::TooLarge(format!("limit is {LIMIT}"));
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|length: usize| length > LIMIT) {
+        return Err(too_large());
+    }
+    to_bytes(body, LIMIT).await.map_err(|error| {
+        let error = error.into_inner();
+        if error.is::<http_body_util::LengthLimitError>() {
+            too_large()
+        } else {
+            Error::BadRequest(format!("cannot read the request's body: {error}"))
+        }
+    })
+}
+
+/// The media type of a body without its parameters. None: there is no such header, which means JSON.
+pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    (!essence.is_empty()).then(|| essence.to_ascii_lowercase())
+}
+
+/// Refuses a body that is said to be anything but JSON.
+pub(crate) fn expect_json(headers: &HeaderMap) -> Result<()> {
+    match media_type(headers).as_deref() {
+        None | Some("application/json") => Ok(()),
+        Some(_) => Err(Error::UnsupportedMediaType),
+    }
+}
+
+/// The object of `kind` in `json`, defaulted, with warnings about what was dropped.
+pub(crate) fn decode(kind: &Kind, json: &[u8], validation: FieldValidation) -> Result<(Box<dyn Object>, Vec<String>)> {
+    let group = if kind.group.is_empty() { "core" } else { kind.group };
+    let mut decoded = (kind.facts.decode)(json)
+        .map_err(|error| Error::BadRequest(error.bad_request(group, kind.version, kind.kind, json)))?;
+    let warnings = match (validation, decoded.strict_error()) {
+        (FieldValidation::Strict, Some(why)) => {
+            let (kind, version) = (kind.kind, kind.version);
+            return Err(Error::BadRequest(format!(
+                "{kind} in version {version:?} cannot be handled as a {kind}: {why}"
+            )));
+        }
+        (FieldValidation::Ignore, _) => Vec::new(),
+        (FieldValidation::Warn | FieldValidation::Strict, _) => decoded.unknown,
+    };
+    decoded.object.default_fields();
+    Ok((decoded.object, warnings))
+}

@@ -1,0 +1,190 @@
+//! From a request to its verb, and from the verb's answer to a response.
+//!
+//! Invariant: once its body is read, a mutation runs in a task of its own: a client that hangs up, or a panic, ends the
+//! request and not a half-done read-modify-write of somebody else's object.
+//! Left out: who is asking; limits on how many requests run at once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use stint_store::Mutation;
+use tokio::sync::OnceCell;
+
+use crate::kinds::{Kind, Subresource};
+use crate::params::Params;
+use crate::path::{Place, Target, target};
+use crate::status::{Error, Result, json};
+use crate::strategy::Object;
+use crate::update::{Part, write};
+use crate::{Api, body, discovery, rules, verbs};
+
+/// What all requests share.
+struct Shared {
+    api: Api,
+    /// Whether the objects that a server always has are there.
+    ready: OnceCell<()>,
+}
+
+/// A request to change something, with its body.
+pub(crate) struct Call {
+    pub(crate) api: Api,
+    pub(crate) place: Place,
+    pub(crate) params: Params,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+pub(crate) fn router(api: Api) -> axum::Router {
+    let shared = Arc::new(Shared { api, ready: OnceCell::new() });
+    axum::Router::new().fallback(handle).with_state(shared)
+}
+
+async fn handle(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response {
+    match answer(&shared, request).await {
+        Ok(response) => response,
+        Err(error) => {
+            if matches!(error, Error::Store { .. } | Error::Internal(_)) {
+                tracing::error!(%error, "request failed");
+            }
+            error.into_response()
+        }
+    }
+}
+
+async fn answer(shared: &Shared, request: Request<Body>) -> Result<Response> {
+    let (parts, body) = request.into_parts();
+    let target = match target(parts.uri.path())? {
+        Target::Nothing => return Ok(discovery::nothing_there()),
+        Target::Info(info) if parts.method == Method::GET => return discovery::answer(&info),
+        Target::Info(_) => return Err(Error::MethodNotAllowed),
+        target => target,
+    };
+    accepts_json(&parts.headers)?;
+    shared.ready.get_or_try_init(|| bootstrap(&shared.api)).await?;
+    let params = Params::of(parts.uri.query());
+    let api = &shared.api;
+    let (place, name, subresource) = match target {
+        Target::Collection(place) => (place, None, None),
+        Target::Item(place, name, subresource) => (place, Some(name), subresource),
+        Target::Info(_) | Target::Nothing => unreachable!("answered above"),
+    };
+    let bodied = async |place: Place, params: Params| {
+        let body = body::read(&parts.headers, body).await?;
+        Ok(Call { api: api.clone(), place, params, headers: parts.headers.clone(), body })
+    };
+    let method = parts.method.clone();
+    let Some(name) = name else {
+        return match method {
+            Method::GET if params.flag("watch") => verbs::watch::watch(api, &place, &params),
+            Method::GET => verbs::list::list(api, &place, &params).await,
+            // Where objects live in namespaces, one can't be created in all of them.
+            Method::POST if place.is_creatable() => {
+                let call = bodied(place, params).await?;
+                detached(async move { verbs::create::create(&call).await }).await
+            }
+            Method::DELETE if place.kind.kind != "Namespace" => {
+                let call = bodied(place, params).await?;
+                detached(async move { verbs::delete::delete_collection(&call).await }).await
+            }
+            _ => Err(Error::MethodNotAllowed),
+        };
+    };
+    let part = match subresource {
+        None => Part::Main,
+        Some(Subresource::Status) => Part::Status,
+        Some(Subresource::Binding) if method == Method::POST => {
+            let call = bodied(place, params).await?;
+            return detached(async move { verbs::bind::bind(&call, &name).await }).await;
+        }
+        Some(Subresource::Binding) => return Err(Error::MethodNotAllowed),
+    };
+    match method {
+        Method::GET => verbs::get::get(api, &place, &name),
+        Method::PUT => {
+            let call = bodied(place, params).await?;
+            detached(async move { verbs::update::update(&call, &name, part).await }).await
+        }
+        Method::PATCH => {
+            let call = bodied(place, params).await?;
+            detached(async move { verbs::patch::patch(&call, &name, part).await }).await
+        }
+        Method::DELETE if part == Part::Main => {
+            let call = bodied(place, params).await?;
+            detached(async move { verbs::delete::delete(&call, &name).await }).await
+        }
+        _ => Err(Error::MethodNotAllowed),
+    }
+}
+
+/// Runs a mutation to its end, whether or not anybody waits for it.
+async fn detached(mutation: impl Future<Output = Result<Response>> + Send + 'static) -> Result<Response> {
+    match tokio::spawn(mutation).await {
+        Ok(result) => result,
+        Err(failed) => Err(Error::Internal(format!("the request could not be carried out: {failed}"))),
+    }
+}
+
+/// Refuses a client that takes anything but plain JSON.
+fn accepts_json(headers: &HeaderMap) -> Result<()> {
+    let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).peekable();
+    if accepted.peek().is_none() {
+        return Ok(());
+    }
+    let plain = |clause: &str| {
+        let mut parameters = clause.split(';').map(str::trim);
+        let wanted = matches!(parameters.next(), Some("" | "*/*" | "application/*" | "application/json"));
+        wanted && !parameters.any(|parameter| parameter.starts_with("as="))
+    };
+    if accepted.flat_map(|value| value.split(',')).any(|clause| plain(clause.trim())) {
+        Ok(())
+    } else {
+        Err(Error::NotAcceptable)
+    }
+}
+
+/// Makes sure of the namespace that always exists.
+async fn bootstrap(api: &Api) -> Result<()> {
+    let kind = Kind::namespaces();
+    let key = kind.key(None, "default");
+    if api.store.get(&key).is_some() {
+        return Ok(());
+    }
+    let metadata = ObjectMeta { name: Some("default".into()), ..ObjectMeta::default() };
+    let mut namespace = Namespace { metadata, ..Namespace::default() };
+    let uid = api.ids.uid();
+    rules::create(&mut namespace.metadata, &uid, api.clock.now(), kind.facts.generation);
+    Object::prepare_create(&mut namespace, &uid);
+    let encoded = Object::encode(&namespace);
+    // A conflict means that somebody else has just made it.
+    write(api, Mutation::create(key, move |revision| encoded.at(revision))).await?;
+    Ok(())
+}
+
+impl Place {
+    fn is_creatable(&self) -> bool {
+        self.namespace.is_some() || self.kind.scope == crate::kinds::Scope::Cluster
+    }
+}
+
+/// An answer with `Warning` headers, each text once.
+pub(crate) fn reply(code: StatusCode, body: Bytes, warnings: &[String]) -> Response {
+    let mut response = json(code, body);
+    let texts: BTreeMap<&str, usize> =
+        warnings.iter().enumerate().map(|(at, text)| (text.as_str(), at)).rev().collect();
+    let mut texts: Vec<(usize, &str)> = texts.into_iter().map(|(text, at)| (at, text)).collect();
+    texts.sort_unstable();
+    for (_, text) in texts {
+        let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
+    response
+}

@@ -1,0 +1,70 @@
+//! The Kubernetes API as an [`axum::Router`], over a [`Store`] of bytes.
+//!
+//! Controllers, agent and command line reach it through a `kube::Client` made of the router itself, in the process;
+//! anything that speaks HTTP can be put in front of it.
+//!
+//! ```text
+//!   path.rs ─▶ dispatch.rs ─▶ verbs/*.rs ──────────▶ Store
+//!                  │             │  ▲
+//!              params.rs     kinds.rs (the table) ─▶ strategy.rs, kinds/*.rs ─▶ stint_core
+//!                  └── errors ──▶ status.rs
+//! ```
+//!
+//! Architecture invariants:
+//!
+//! - A kind is one row of [`kinds::KINDS`] and its [`strategy::Strategy`]; no verb names a kind.
+//! - An object is encoded once per revision; `get`, `list` and every watcher send those bytes (see [`encoding`]).
+//! - Every refusal is an [`status::Error`], and becomes a `metav1::Status` in one place.
+//! - A mutation runs in a task of its own once its body is read: a client that hangs up does not stop it half way.
+//! - Time and ids are arguments ([`Clock`], [`Ids`]); tokio's time only waits (watch deadlines and bookmarks).
+//!
+//! Left out so far: authentication and authorization, OpenAPI, tables, protobuf, server-side apply, `limit` and
+//! `continue`.
+
+pub mod encoding;
+pub mod kinds;
+pub mod strategy;
+
+mod body;
+mod discovery;
+mod dispatch;
+mod params;
+mod path;
+mod rules;
+mod selector;
+pub mod status;
+mod strategic;
+mod update;
+mod verbs;
+
+use std::sync::Arc;
+
+pub use stint_core::clock::Clock;
+use stint_store::Store;
+
+/// Where new names and uids come from.
+pub trait Ids: Send + Sync + 'static {
+    /// A new `metadata.uid`, unique for ever.
+    fn uid(&self) -> String;
+    /// Five random characters from `bcdfghjklmnpqrstvwxz2456789`, for `generateName`.
+    fn suffix(&self) -> String;
+}
+
+/// What the API stands on.
+#[derive(Clone)]
+pub struct Api {
+    /// Where the objects are.
+    pub store: Store,
+    /// Gives `creationTimestamp` and `deletionTimestamp`.
+    pub clock: Arc<dyn Clock>,
+    /// Gives uids and name suffixes.
+    pub ids: Arc<dyn Ids>,
+}
+
+/// The Kubernetes API over `api`. Making it costs a few microseconds: nothing is built before it is asked for.
+///
+/// The router keeps the store open; watch bodies do not, and end when the last handle of the store is dropped. Calls need
+/// a tokio runtime with its time enabled: mutations run as tasks, and watches have deadlines.
+pub fn router(api: Api) -> axum::Router {
+    dispatch::router(api)
+}

@@ -1,0 +1,142 @@
+//! Query parameters, and what they mean to more than one verb.
+//!
+//! Upstream: `apimachinery/pkg/apis/meta/internalversion/validation`, `apiserver/pkg/endpoints/handlers`, v1.36.
+
+use stint_core::field::{Fault, Path, Value};
+use stint_store::Revision;
+
+use crate::status::{Error, Result};
+
+/// The decoded query of a request.
+#[derive(Debug, Default)]
+pub(crate) struct Params(Vec<(String, String)>);
+
+/// What to do about fields that no type has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FieldValidation {
+    /// Drop them.
+    Ignore,
+    /// Drop them, and say so.
+    Warn,
+    /// Refuse.
+    Strict,
+}
+
+/// Which state a list is to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AtRevision {
+    /// The newest.
+    Newest,
+    /// Any; we always have the newest.
+    Any,
+    /// At least this one.
+    NotOlderThan(u64),
+    /// This one.
+    Exact(u64),
+}
+
+impl Params {
+    pub(crate) fn of(query: Option<&str>) -> Self {
+        let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+        Self(pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
+    }
+
+    /// A parameter that is there and not empty.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        let pair = self.0.iter().find(|(given, _)| given == name)?;
+        Some(pair.1.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// A flag, as Go's `strconv.ParseBool` and Kubernetes' conversion of query values read it.
+    pub(crate) fn flag(&self, name: &str) -> bool {
+        match self.0.iter().find(|(given, _)| given == name) {
+            None => false,
+            Some((_, value)) => !matches!(value.to_ascii_lowercase().as_str(), "false" | "0"),
+        }
+    }
+
+    /// A whole number.
+    pub(crate) fn number(&self, name: &str) -> Result<Option<i64>> {
+        self.get(name)
+            .map(|text| {
+                text.parse()
+                    .map_err(|_| Error::BadRequest(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))
+            })
+            .transpose()
+    }
+
+    /// Whether nothing is to be stored. `options` is the kind named in a refusal.
+    pub(crate) fn dry_run(&self, options: &'static str) -> Result<bool> {
+        let given: Vec<&str> =
+            self.0.iter().filter(|(name, _)| name == "dryRun").map(|(_, value)| value.as_str()).collect();
+        if given.iter().all(|value| *value == "All") {
+            return Ok(!given.is_empty());
+        }
+        let root = Path::root();
+        let fault = Fault::not_supported(&root.field("dryRun"), Value::json(&given), &["All"]);
+        Err(Error::options(options, vec![fault]))
+    }
+
+    pub(crate) fn field_validation(&self, options: &'static str) -> Result<FieldValidation> {
+        match self.get("fieldValidation") {
+            None | Some("Warn") => Ok(FieldValidation::Warn),
+            Some("Ignore") => Ok(FieldValidation::Ignore),
+            Some("Strict") => Ok(FieldValidation::Strict),
+            Some(other) => {
+                let root = Path::root();
+                let supported = ["", "Ignore", "Strict", "Warn"];
+                let fault = Fault::not_supported(&root.field("fieldValidation"), other, &supported);
+                Err(Error::options(options, vec![fault]))
+            }
+        }
+    }
+
+    /// The state that a list asks for.
+    pub(crate) fn at_revision(&self) -> Result<AtRevision> {
+        let root = Path::root();
+        let field = root.field("resourceVersionMatch");
+        let refuse = |fault| Err(Error::options("ListOptions", vec![fault]));
+        let version = self.get("resourceVersion");
+        let matching = self.get("resourceVersionMatch");
+        if self.get("sendInitialEvents").is_some() {
+            let field = root.field("sendInitialEvents");
+            return refuse(Fault::forbidden(&field, "sendInitialEvents is forbidden for list"));
+        }
+        let Some(version) = version else {
+            return match matching {
+                None => Ok(AtRevision::Newest),
+                Some(_) => refuse(Fault::forbidden(
+                    &field,
+                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
+                )),
+            };
+        };
+        let number: u64 = version.parse().map_err(|_| {
+            Error::BadRequest(format!(
+                "invalid resource version: resourceVersion: Invalid value: {version:?}: strconv.ParseUint: parsing {version:?}: invalid syntax"
+            ))
+        })?;
+        match (matching, number) {
+            (Some("Exact"), 0) => refuse(Fault::forbidden(
+                &field,
+                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+            )),
+            (Some("Exact"), number) => Ok(AtRevision::Exact(number)),
+            (None | Some("NotOlderThan"), 0) => Ok(AtRevision::Any),
+            (None | Some("NotOlderThan"), number) => Ok(AtRevision::NotOlderThan(number)),
+            (Some(other), _) => refuse(Fault::not_supported(&field, other, &["Exact", "NotOlderThan", ""])),
+        }
+    }
+}
+
+/// The revision that an object's `resourceVersion` names. None: it names none.
+pub(crate) fn object_revision(version: Option<&str>) -> Result<Option<Revision>> {
+    match version {
+        None | Some("" | "0") => Ok(None),
+        Some(text) => text.parse().map(|number| Some(Revision(number))).map_err(|_| {
+            Error::Internal(format!(
+                "invalid resource version {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+            ))
+        }),
+    }
+}

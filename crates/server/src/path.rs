@@ -1,0 +1,105 @@
+//! What a URL path names.
+//!
+//! Upstream: `apiserver/pkg/endpoints/request/requestinfo.go`, v1.36. Matched by hand and not by a router with a route
+//! per kind, so that starting costs nothing and the answers for unknown paths can be Kubernetes' own.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+use crate::kinds::{Kind, Scope, Subresource};
+use crate::status::Error;
+
+/// What a path names.
+#[derive(Debug)]
+pub(crate) enum Target {
+    /// Discovery, version or health: answered by `discovery.rs`.
+    Info(Info),
+    /// All objects of a kind, or those in a namespace.
+    Collection(Place),
+    /// One object, or something behind its name.
+    Item(Place, String, Option<Subresource>),
+    /// Nothing, not even a known group.
+    Nothing,
+}
+
+/// Where objects are.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    /// Their kind.
+    pub(crate) kind: &'static Kind,
+    /// Their namespace. None: all, or the kind has none.
+    pub(crate) namespace: Option<String>,
+}
+
+/// What the API says about itself.
+#[derive(Debug)]
+pub(crate) enum Info {
+    Version,
+    Health,
+    Versions,
+    Groups,
+    Group(String),
+    Resources(String, String),
+}
+
+/// Reads `path`.
+pub(crate) fn target(path: &str) -> Result<Target, Error> {
+    let segments: Vec<Cow<'_, str>> = path
+        .split('/')
+        .filter(|segment| !segment.is_empty())
+        .map(|segment| percent_decode_str(segment).decode_utf8_lossy())
+        .collect();
+    let segments: Vec<&str> = segments.iter().map(Cow::as_ref).collect();
+    Ok(match segments.as_slice() {
+        ["version"] => Target::Info(Info::Version),
+        ["healthz" | "livez" | "readyz"] => Target::Info(Info::Health),
+        ["api"] => Target::Info(Info::Versions),
+        ["apis"] => Target::Info(Info::Groups),
+        ["api", version] => Target::Info(Info::Resources(String::new(), (*version).to_owned())),
+        ["apis", group] => Target::Info(Info::Group((*group).to_owned())),
+        ["apis", group, version] => Target::Info(Info::Resources((*group).to_owned(), (*version).to_owned())),
+        ["api", version, rest @ ..] => resource("", version, rest)?,
+        ["apis", group, version, rest @ ..] => resource(group, version, rest)?,
+        _ => Target::Nothing,
+    })
+}
+
+fn resource(group: &str, version: &str, segments: &[&str]) -> Result<Target, Error> {
+    if !crate::kinds::KINDS.iter().any(|kind| kind.group == group) {
+        return Ok(Target::Nothing);
+    }
+    let place = |plural: &str, scope: Scope, namespace: Option<&str>| {
+        let kind = Kind::at(group, version, plural).filter(|kind| kind.scope == scope || namespace.is_none());
+        let kind = kind.ok_or(Error::UnknownResource)?;
+        Ok::<_, Error>(Place { kind, namespace: namespace.map(str::to_owned) })
+    };
+    let item = |place: Place, name: &str, behind: Option<&str>| {
+        let behind = match behind {
+            None => None,
+            Some(segment) => {
+                let known = place.kind.subresources.iter().find(|sub| sub.segment() == segment);
+                Some(*known.ok_or(Error::UnknownResource)?)
+            }
+        };
+        Ok(Target::Item(place, name.to_owned(), behind))
+    };
+    match segments {
+        ["namespaces", namespace, plural] if Kind::at(group, version, plural).is_some() => {
+            Ok(Target::Collection(place(plural, Scope::Namespaced, Some(namespace))?))
+        }
+        ["namespaces", namespace, plural, name] => item(place(plural, Scope::Namespaced, Some(namespace))?, name, None),
+        ["namespaces", namespace, plural, name, behind] => {
+            item(place(plural, Scope::Namespaced, Some(namespace))?, name, Some(behind))
+        }
+        [plural] => Ok(Target::Collection(place(plural, Scope::Cluster, None)?)),
+        [plural, name] | [plural, name, _] => {
+            let place = place(plural, Scope::Cluster, None)?;
+            if place.kind.scope == Scope::Namespaced {
+                return Err(Error::UnknownResource);
+            }
+            item(place, name, segments.get(2).copied())
+        }
+        _ => Err(Error::UnknownResource),
+    }
+}

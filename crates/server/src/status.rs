@@ -1,0 +1,285 @@
+//! Errors, and how each becomes a `metav1::Status`: the one place that knows codes, reasons and wordings.
+//!
+//! Invariant: whatever a verb refuses with is an [`Error`]; its text is what `apimachinery/pkg/api/errors` would say.
+//! Left out: who may do what (no 401, 403 for users).
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause, StatusDetails};
+use stint_core::field::{self, Fault};
+use stint_store::Revision;
+
+use crate::kinds::Kind;
+
+/// Why a request was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such object.
+    #[error("{} {name:?} not found", kind.qualified_plural())]
+    NotFound {
+        /// Its kind.
+        kind: &'static Kind,
+        /// Its name.
+        name: String,
+    },
+    /// There is already an object of that name.
+    #[error("{} {name:?} already exists{}", kind.qualified_plural(), if *generated { NOT_UNIQUE } else { "" })]
+    AlreadyExists {
+        /// Its kind.
+        kind: &'static Kind,
+        /// Its name.
+        name: String,
+        /// Whether the name was generated; then the client may try again.
+        generated: bool,
+    },
+    /// Somebody else has written the object since the client read it, or a precondition does not hold.
+    #[error("Operation cannot be fulfilled on {resource} {name:?}: {why}")]
+    Conflict {
+        /// The kind.
+        kind: &'static Kind,
+        /// `jobs.batch`, `Job.batch` (failed precondition of a deletion) or `pods/binding`.
+        resource: String,
+        /// The object's name.
+        name: String,
+        /// What stands against it.
+        why: String,
+    },
+    /// The object breaks rules.
+    #[error("{} {name:?} is invalid: {}", qualified(kind, group), field::aggregate(faults))]
+    Invalid {
+        /// The kind of what is invalid, `ListOptions` for instance.
+        kind: &'static str,
+        /// Its group.
+        group: &'static str,
+        /// The object's name, or nothing.
+        name: String,
+        /// What is wrong, in the order found.
+        faults: Vec<Fault>,
+    },
+    /// A namespace on its way out takes nothing new.
+    #[error(
+        "{} {name:?} is forbidden: unable to create new content in namespace {namespace} because it is being terminated",
+        kind.qualified_plural()
+    )]
+    NamespaceTerminating {
+        /// The kind.
+        kind: &'static Kind,
+        /// The object's name.
+        name: String,
+        /// The namespace.
+        namespace: String,
+    },
+    /// The request makes no sense.
+    #[error("{0}")]
+    BadRequest(String),
+    /// A JSON patch that does not apply.
+    #[error("the server rejected our request due to an error in our request")]
+    UnprocessablePatch,
+    /// No such path below a known group.
+    #[error("the server could not find the requested resource")]
+    UnknownResource,
+    /// The path exists, the method does not.
+    #[error("the server does not allow this method on the requested resource")]
+    MethodNotAllowed,
+    /// The body is in a format that is not understood.
+    #[error("the body of the request was in an unknown format - accepted media types include: application/json")]
+    UnsupportedMediaType,
+    /// The patch is of a type that is not understood.
+    #[error("415: Unsupported Media Type")]
+    UnsupportedPatchType,
+    /// No acceptable form of the answer.
+    #[error("only the following media types are accepted: application/json")]
+    NotAcceptable,
+    /// The body is too large.
+    #[error("Request entity too large: {0}")]
+    TooLarge(String),
+    /// The history needed is gone.
+    #[error("{0}")]
+    Expired(String),
+    /// The client has seen the future.
+    #[error("Timeout: Too large resource version: {wanted}, current: {current}")]
+    FutureRevision {
+        /// What the client asked for.
+        wanted: u64,
+        /// Where the store is.
+        current: Revision,
+        /// Whether to tell the client to come again.
+        retry: bool,
+    },
+    /// Writes kept coming in between.
+    #[error("{0}")]
+    Internal(String),
+    /// The store could not do it.
+    #[error("cannot write {what}")]
+    Store {
+        /// The key.
+        what: String,
+        /// What the store said.
+        #[source]
+        source: stint_store::Error,
+    },
+}
+
+const NOT_UNIQUE: &str = ", the server was not able to generate a unique name for the object";
+
+/// What every verb returns.
+pub(crate) type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// The object was modified since the client read it.
+    pub(crate) fn modified(kind: &'static Kind, name: &str) -> Self {
+        Self::conflict(
+            kind,
+            name,
+            "the object has been modified; please apply your changes to the latest version and try again",
+        )
+    }
+
+    /// A [`Error::Conflict`] about the resource.
+    pub(crate) fn conflict(kind: &'static Kind, name: &str, why: impl Into<String>) -> Self {
+        Self::Conflict { kind, resource: kind.qualified_plural(), name: name.to_owned(), why: why.into() }
+    }
+
+    /// A failed precondition of a deletion, which names the kind in the singular.
+    pub(crate) fn precondition(kind: &'static Kind, name: &str, why: String) -> Self {
+        Self::Conflict { kind, resource: qualified(kind.kind, kind.group), name: name.to_owned(), why }
+    }
+
+    /// Faults of an object.
+    pub(crate) fn invalid(kind: &'static Kind, name: &str, faults: Vec<Fault>) -> Self {
+        Self::Invalid { kind: kind.kind, group: kind.group, name: name.to_owned(), faults }
+    }
+
+    /// Faults of request options, such as `ListOptions`.
+    pub(crate) fn options(kind: &'static str, faults: Vec<Fault>) -> Self {
+        Self::Invalid { kind, group: "meta.k8s.io", name: String::new(), faults }
+    }
+
+    /// The code of the answer, and its reason if it has one.
+    fn code(&self) -> (StatusCode, &'static str) {
+        use StatusCode as S;
+        match self {
+            Self::NotFound { .. } | Self::UnknownResource => (S::NOT_FOUND, "NotFound"),
+            Self::AlreadyExists { .. } => (S::CONFLICT, "AlreadyExists"),
+            Self::Conflict { .. } => (S::CONFLICT, "Conflict"),
+            Self::Invalid { .. } | Self::UnprocessablePatch => (S::UNPROCESSABLE_ENTITY, "Invalid"),
+            Self::NamespaceTerminating { .. } => (S::FORBIDDEN, "Forbidden"),
+            Self::BadRequest(_) => (S::BAD_REQUEST, "BadRequest"),
+            Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
+            Self::UnsupportedMediaType | Self::UnsupportedPatchType => {
+                (S::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType")
+            }
+            Self::NotAcceptable => (S::NOT_ACCEPTABLE, "NotAcceptable"),
+            Self::TooLarge(_) => (S::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge"),
+            Self::Expired(_) => (S::GONE, "Expired"),
+            Self::FutureRevision { .. } => (S::GATEWAY_TIMEOUT, "Timeout"),
+            Self::Internal(_) => (S::INTERNAL_SERVER_ERROR, ""),
+            Self::Store { .. } => (S::INTERNAL_SERVER_ERROR, "InternalError"),
+        }
+    }
+
+    fn details(&self) -> Option<StatusDetails> {
+        let about = |kind: &str, group: &str, name: &str| StatusDetails {
+            name: some(name),
+            group: some(group),
+            kind: some(kind),
+            ..StatusDetails::default()
+        };
+        Some(match self {
+            Self::NotFound { kind, name } => about(kind.plural, kind.group, name),
+            Self::AlreadyExists { kind, name, generated } => {
+                StatusDetails { retry_after_seconds: generated.then_some(1), ..about(kind.plural, kind.group, name) }
+            }
+            Self::Conflict { kind, resource, name, .. } => {
+                let named = resource.split('.').next().unwrap_or(kind.plural);
+                about(named, kind.group, name)
+            }
+            Self::Invalid { kind, group, name, faults } => {
+                StatusDetails { causes: Some(faults.iter().map(cause).collect()), ..about(kind, group, name) }
+            }
+            Self::NamespaceTerminating { kind, name, namespace } => StatusDetails {
+                causes: Some(vec![StatusCause {
+                    reason: Some("NamespaceTerminating".into()),
+                    message: Some(format!("namespace {namespace} is being terminated")),
+                    field: Some("metadata.namespace".into()),
+                }]),
+                ..about(kind.plural, kind.group, name)
+            },
+            Self::FutureRevision { retry, .. } => StatusDetails {
+                causes: Some(vec![StatusCause {
+                    reason: Some("ResourceVersionTooLarge".into()),
+                    message: Some("Too large resource version".into()),
+                    field: None,
+                }]),
+                retry_after_seconds: retry.then_some(1),
+                ..StatusDetails::default()
+            },
+            Self::UnknownResource | Self::MethodNotAllowed | Self::UnprocessablePatch | Self::UnsupportedPatchType => {
+                StatusDetails::default()
+            }
+            _ => return None,
+        })
+    }
+
+    /// What the client is told.
+    pub fn status(&self) -> Status {
+        let (code, reason) = self.code();
+        let mut message = self.to_string();
+        if let Self::Store { source, .. } = self {
+            message = format!("{message}: {source}");
+        }
+        Status {
+            status: Some("Failure".into()),
+            message: Some(message),
+            reason: some(reason),
+            details: self.details(),
+            code: Some(i32::from(code.as_u16())),
+            ..Status::default()
+        }
+    }
+}
+
+fn cause(fault: &Fault) -> StatusCause {
+    StatusCause {
+        field: some(&fault.field),
+        message: Some(fault.message.clone()),
+        reason: Some(fault.cause_reason().to_owned()),
+    }
+}
+
+fn some(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// `Job.batch`, or `Pod` in the core group.
+pub(crate) fn qualified(name: &str, group: &str) -> String {
+    if group.is_empty() { name.to_owned() } else { format!("{name}.{group}") }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let retry = status.details.as_ref().and_then(|details| details.retry_after_seconds);
+        let mut response = json(self.code().0, encode(&status));
+        if let Some(seconds) = retry {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+/// The JSON of anything that is not stored.
+pub(crate) fn encode(value: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("API types have string keys and no failing members")
+}
+
+/// An answer in JSON.
+pub(crate) fn json(code: StatusCode, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = code;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}

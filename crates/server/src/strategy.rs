@@ -1,0 +1,239 @@
+//! What a kind decides about itself, in a typed trait; and the untyped view of it that the verbs work with.
+//!
+//! Invariant: verbs see an [`Object`] and never a Job or a Pod; a strategy never sees a request or the store.
+//! Left out: the rules that hold for every kind (see `rules.rs`).
+
+use std::any::Any;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use stint_core::decode::{DecodeError, Decoded, decode};
+use stint_core::field::Fault;
+use stint_core::validate::{self, NameRule};
+
+use crate::encoding::Encoded;
+
+/// How deleting an object of a kind goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// At once, when no finalizer holds it.
+    Immediate,
+    /// After this many seconds, unless the client names another period; the node's agent ends it earlier.
+    Graceful(i64),
+}
+
+/// A field that a `fieldSelector` may name: its label, the path of the value in the object, and what an absent one means.
+pub type SelectableField = (&'static str, &'static [&'static str], &'static str);
+
+/// What an API server says about a field that can't be selected by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownField {
+    /// `"x" is not a known field selector: only "metadata.name", "metadata.namespace"`.
+    OnlyNames,
+    /// `field label not supported: x`.
+    Plain,
+    /// `field label "x" not supported for Job`.
+    OfKind,
+}
+
+/// What a kind decides about itself. Every method has the answer of the plainest kind as its default.
+pub trait Strategy:
+    k8s_openapi::Metadata<Ty = ObjectMeta> + Serialize + DeserializeOwned + Clone + Send + Sync + 'static
+{
+    /// Whether `metadata.generation` counts the changes of what [`desired`](Self::desired) returns.
+    const GENERATION: bool = false;
+    /// What names may look like.
+    const NAMES: NameRule = NameRule::DnsSubdomain;
+    /// For kinds whose dependents stay when a deletion names no propagation policy: what the client is warned of.
+    const ORPHANS_BY_DEFAULT: Option<&'static str> = None;
+    /// Whether an immediate deletion answers with the object, not with a Status.
+    const DELETION_RETURNS_OBJECT: bool = false;
+    /// What can be selected by, besides name and namespace.
+    const FIELDS: &'static [SelectableField] = &[];
+    /// What is said about any other field.
+    const UNKNOWN_FIELD: UnknownField = UnknownField::OnlyNames;
+
+    /// Fills in what was left out. Runs on everything that a client sends.
+    fn default_fields(&mut self) {}
+
+    /// Drops what a client may not decide at creation, and generates what depends on `uid`.
+    fn prepare_create(&mut self, _uid: &str) {}
+
+    /// What is wrong with a new object.
+    fn create_faults(&self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        validate::object_meta(self.metadata(), Self::NAMES, &mut faults);
+        faults
+    }
+
+    /// What the creating client should know.
+    fn create_warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Takes back from `old` what the main resource may not change (the status, mostly).
+    fn prepare_update(&mut self, _old: &Self) {}
+
+    /// What is wrong with replacing `old`.
+    fn update_faults(&self, old: &Self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        validate::object_meta_update(old.metadata(), self.metadata(), &mut faults);
+        faults
+    }
+
+    /// Takes back from `old` what the status subresource may not change (the spec, mostly).
+    fn prepare_status_update(&mut self, _old: &Self) {}
+
+    /// What is wrong with replacing the status of `old`.
+    fn status_update_faults(&self, old: &Self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        validate::object_meta_update(old.metadata(), self.metadata(), &mut faults);
+        faults
+    }
+
+    /// The part whose changes `metadata.generation` counts.
+    fn desired(&self) -> Value {
+        Value::Null
+    }
+
+    /// How deleting it goes.
+    fn deletion(&self) -> Deletion {
+        Deletion::Immediate
+    }
+
+    /// Does what `POST …/binding` to `node` does. None: objects of this kind aren't bound.
+    fn bind(&mut self, _node: &str, _now: jiff::Timestamp) -> Option<Result<(), String>> {
+        None
+    }
+}
+
+/// Any object, as the verbs see it. All methods but the first few are those of its [`Strategy`].
+#[allow(missing_docs)]
+pub trait Object: Send + Sync {
+    fn meta(&self) -> &ObjectMeta;
+    fn meta_mut(&mut self) -> &mut ObjectMeta;
+    fn encode(&self) -> Encoded;
+    fn duplicate(&self) -> Box<dyn Object>;
+    fn as_any(&self) -> &dyn Any;
+
+    fn default_fields(&mut self);
+    fn prepare_create(&mut self, uid: &str);
+    fn create_faults(&self) -> Vec<Fault>;
+    fn create_warnings(&self) -> Vec<String>;
+    fn prepare_update(&mut self, old: &dyn Object);
+    fn update_faults(&self, old: &dyn Object) -> Vec<Fault>;
+    fn prepare_status_update(&mut self, old: &dyn Object);
+    fn status_update_faults(&self, old: &dyn Object) -> Vec<Fault>;
+    fn desires_the_same_as(&self, old: &dyn Object) -> bool;
+    fn deletion(&self) -> Deletion;
+    fn bind(&mut self, node: &str, now: jiff::Timestamp) -> Option<Result<(), String>>;
+}
+
+fn same_kind<T: 'static>(object: &dyn Object) -> &T {
+    object.as_any().downcast_ref().expect("a key's prefix names its kind, so old and new are of the same")
+}
+
+impl<T: Strategy> Object for T {
+    fn meta(&self) -> &ObjectMeta {
+        self.metadata()
+    }
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        self.metadata_mut()
+    }
+    fn encode(&self) -> Encoded {
+        Encoded::of(self)
+    }
+    fn duplicate(&self) -> Box<dyn Object> {
+        Box::new(self.clone())
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn default_fields(&mut self) {
+        Strategy::default_fields(self);
+    }
+    fn prepare_create(&mut self, uid: &str) {
+        Strategy::prepare_create(self, uid);
+    }
+    fn create_faults(&self) -> Vec<Fault> {
+        Strategy::create_faults(self)
+    }
+    fn create_warnings(&self) -> Vec<String> {
+        Strategy::create_warnings(self)
+    }
+    fn prepare_update(&mut self, old: &dyn Object) {
+        Strategy::prepare_update(self, same_kind(old));
+    }
+    fn update_faults(&self, old: &dyn Object) -> Vec<Fault> {
+        Strategy::update_faults(self, same_kind(old))
+    }
+    fn prepare_status_update(&mut self, old: &dyn Object) {
+        Strategy::prepare_status_update(self, same_kind(old));
+    }
+    fn status_update_faults(&self, old: &dyn Object) -> Vec<Fault> {
+        Strategy::status_update_faults(self, same_kind(old))
+    }
+    fn desires_the_same_as(&self, old: &dyn Object) -> bool {
+        let old: &T = same_kind(old);
+        !T::GENERATION || without_empty_lists(self.desired()) == without_empty_lists(old.desired())
+    }
+    fn deletion(&self) -> Deletion {
+        Strategy::deletion(self)
+    }
+    fn bind(&mut self, node: &str, now: jiff::Timestamp) -> Option<Result<(), String>> {
+        Strategy::bind(self, node, now)
+    }
+}
+
+/// Reads an object of one kind that a client sent.
+pub type Decode = fn(&[u8]) -> Result<Decoded<Box<dyn Object>>, DecodeError>;
+
+/// The functions and constants of a kind that need no object, for its row in the table.
+#[derive(Clone, Copy)]
+#[allow(missing_docs)]
+pub struct Facts {
+    pub generation: bool,
+    pub orphans_by_default: Option<&'static str>,
+    pub deletion_returns_object: bool,
+    pub fields: &'static [SelectableField],
+    pub unknown_field: UnknownField,
+    /// Reads what a client sent.
+    pub decode: Decode,
+    /// Reads what was stored.
+    pub load: fn(&[u8]) -> serde_json::Result<Box<dyn Object>>,
+}
+
+impl Facts {
+    /// Those of `T`.
+    pub const fn of<T: Strategy>() -> Self {
+        Self {
+            generation: T::GENERATION,
+            orphans_by_default: T::ORPHANS_BY_DEFAULT,
+            deletion_returns_object: T::DELETION_RETURNS_OBJECT,
+            fields: T::FIELDS,
+            unknown_field: T::UNKNOWN_FIELD,
+            decode: |json| {
+                let Decoded { object, unknown } = decode::<T>(json)?;
+                Ok(Decoded { object: Box::new(object), unknown })
+            },
+            load: |json| Ok(Box::new(serde_json::from_slice::<T>(json)?)),
+        }
+    }
+}
+
+/// `[]` equals absent, as in `apimachinery/pkg/api/equality.Semantic`.
+fn without_empty_lists(value: Value) -> Value {
+    match value {
+        Value::Object(members) => Value::Object(
+            members
+                .into_iter()
+                .filter(|(_, member)| !member.as_array().is_some_and(Vec::is_empty))
+                .map(|(name, member)| (name, without_empty_lists(member)))
+                .collect(),
+        ),
+        Value::Array(items) => Value::Array(items.into_iter().map(without_empty_lists).collect()),
+        other => other,
+    }
+}

@@ -1,0 +1,118 @@
+//! Replacing one state of an object by the next: the last steps that PUT, PATCH and binding share.
+//!
+//! Invariant: one call is at most one write, made only if the stored state is still the one that was read.
+//! Left out: how the new state came about.
+
+use bytes::Bytes;
+use stint_store::{Entry, Mutation, Outcome};
+
+use crate::Api;
+use crate::path::Place;
+use crate::rules;
+use crate::status::{Error, Result};
+use crate::strategy::Object;
+
+/// Which part of an object a request may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// All but the status.
+    Main,
+    /// The status, and metadata.
+    Status,
+    /// What the server itself has changed.
+    Whole,
+}
+
+/// How replacing ended.
+pub(crate) enum Replaced {
+    /// The object as it is now, or as it was when its last finalizer went.
+    Done(Bytes),
+    /// Somebody else was faster: read again.
+    Lost,
+}
+
+/// The stored object, decoded.
+pub(crate) fn load(place: &Place, entry: &Entry) -> Result<Box<dyn Object>> {
+    (place.kind.facts.load)(&entry.value)
+        .map_err(|error| Error::Internal(format!("cannot read the stored {}: {error}", entry.key)))
+}
+
+/// The entry of an object that has to be there.
+pub(crate) fn find(api: &Api, place: &Place, name: &str) -> Result<Entry> {
+    api.store.get(&place.key(name)).ok_or_else(|| Error::NotFound { kind: place.kind, name: name.to_owned() })
+}
+
+impl Place {
+    /// Where the object `name` is stored.
+    pub(crate) fn key(&self, name: &str) -> String {
+        self.kind.key(self.namespace.as_deref(), name)
+    }
+}
+
+/// Carries a mutation out.
+pub(crate) async fn write(api: &Api, mutation: Mutation) -> Result<Outcome> {
+    let what = mutation.key().clone();
+    api.store.write(mutation).await.map_err(|source| Error::Store { what: what.to_string(), source })
+}
+
+/// Replaces `entry` (which holds `old`) by `new`.
+pub(crate) async fn replace(
+    api: &Api,
+    place: &Place,
+    entry: &Entry,
+    old: &dyn Object,
+    mut new: Box<dyn Object>,
+    part: Part,
+    dry_run: bool,
+) -> Result<Replaced> {
+    rules::update(new.meta_mut(), old.meta());
+    match part {
+        Part::Main => new.prepare_update(old),
+        Part::Status => new.prepare_status_update(old),
+        Part::Whole => {}
+    }
+    if part == Part::Main && !new.desires_the_same_as(old) {
+        let generation = old.meta().generation.unwrap_or(0) + 1;
+        new.meta_mut().generation = Some(generation);
+    }
+    let faults = match part {
+        Part::Main => new.update_faults(old),
+        Part::Status => new.status_update_faults(old),
+        Part::Whole => Vec::new(),
+    };
+    if !faults.is_empty() {
+        let name = old.meta().name.as_deref().unwrap_or_default();
+        return Err(Error::invalid(place.kind, name, faults));
+    }
+    let encoded = new.encode();
+    if rules::releases(new.meta(), old.meta()) {
+        if dry_run {
+            return Ok(Replaced::Done(encoded.at(entry.revision)));
+        }
+        // Watchers see the deletion of the state that still had the finalizer.
+        let last = old_encoded(old);
+        let mutation = Mutation::delete(entry.key.clone(), entry.revision, move |revision| last.at(revision));
+        return Ok(match write(api, mutation).await? {
+            Outcome::Written(gone) => Replaced::Done(encoded.at(gone.revision)),
+            Outcome::Conflict { .. } => Replaced::Lost,
+        });
+    }
+    if encoded.says_the_same_as(&entry.value) {
+        return Ok(Replaced::Done(entry.value.clone()));
+    }
+    if dry_run {
+        return Ok(Replaced::Done(encoded.at(entry.revision)));
+    }
+    let mutation = Mutation::update(entry.key.clone(), entry.revision, move |revision| encoded.at(revision));
+    Ok(match write(api, mutation).await? {
+        Outcome::Written(entry) => Replaced::Done(entry.value),
+        Outcome::Conflict { .. } => Replaced::Lost,
+    })
+}
+
+/// A stored object, to be encoded with another revision.
+pub(crate) fn old_encoded(old: &dyn Object) -> crate::encoding::Encoded {
+    let mut last = old.duplicate();
+    last.meta_mut().resource_version = None;
+    last.encode()
+}

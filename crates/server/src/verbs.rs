@@ -1,0 +1,10 @@
+//! One file per verb. None of them names a kind.
+
+pub(crate) mod bind;
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod get;
+pub(crate) mod list;
+pub(crate) mod patch;
+pub(crate) mod update;
+pub(crate) mod watch;

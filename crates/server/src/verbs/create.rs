@@ -1,0 +1,101 @@
+//! `POST` to a collection.
+//!
+//! Order of steps as upstream: decode, default, identity and name, namespace, validation, write.
+
+use axum::response::Response;
+use http::StatusCode;
+use serde::Deserialize;
+use stint_core::names::generate_name;
+use stint_store::{Mutation, Outcome};
+
+use crate::dispatch::{Call, reply};
+use crate::kinds::Kind;
+use crate::status::{Error, Result};
+use crate::update::write;
+use crate::{Api, body, rules};
+
+/// How many generated names are tried.
+const TRIES: usize = 8;
+
+pub(crate) async fn create(call: &Call) -> Result<Response> {
+    let Call { api, place, params, .. } = call;
+    let kind = place.kind;
+    body::expect_json(&call.headers)?;
+    let dry_run = params.dry_run("CreateOptions")?;
+    let validation = params.field_validation("CreateOptions")?;
+    let (mut object, mut warnings) = body::decode(kind, &call.body, validation)?;
+    let meta = object.meta_mut();
+    if meta.resource_version.as_deref().is_some_and(|version| !version.is_empty()) {
+        return Err(Error::Internal("resourceVersion should not be set on objects to be created".into()));
+    }
+    match (&place.namespace, meta.namespace.as_deref().filter(|given| !given.is_empty())) {
+        (Some(namespace), Some(given)) if namespace != given => return Err(wrong_namespace()),
+        (None, Some(_)) => return Err(wrong_namespace()),
+        (namespace, _) => meta.namespace.clone_from(namespace),
+    }
+    let now = api.clock.now();
+    let uid = api.ids.uid();
+    let name_given = meta.name.as_deref().is_some_and(|name| !name.is_empty());
+    let base = meta.generate_name.clone().filter(|base| !base.is_empty());
+    let mut left = if name_given || base.is_none() { 1 } else { TRIES };
+    loop {
+        let mut object = object.duplicate();
+        if !name_given && let Some(base) = &base {
+            object.meta_mut().name = Some(generate_name(base, &api.ids.suffix()));
+        }
+        object.prepare_create(&uid);
+        rules::create(object.meta_mut(), &uid, now, kind.facts.generation);
+        let name = object.meta().name.clone().unwrap_or_default();
+        if let Some(namespace) = &place.namespace {
+            expect_namespace(api, kind, &name, namespace)?;
+        }
+        let faults = object.create_faults();
+        if !faults.is_empty() {
+            return Err(Error::invalid(kind, &name, faults));
+        }
+        warnings.extend(object.create_warnings());
+        let encoded = object.encode();
+        let key = place.key(&name);
+        if dry_run && api.store.get(&key).is_none() {
+            return Ok(reply(StatusCode::CREATED, encoded.unversioned(), &warnings));
+        }
+        if !dry_run
+            && let Outcome::Written(entry) =
+                write(api, Mutation::create(key, move |revision| encoded.at(revision))).await?
+        {
+            return Ok(reply(StatusCode::CREATED, entry.value, &warnings));
+        }
+        left -= 1;
+        if left == 0 {
+            return Err(Error::AlreadyExists { kind, name, generated: base.is_some() });
+        }
+    }
+}
+
+fn wrong_namespace() -> Error {
+    Error::BadRequest("the namespace of the provided object does not match the namespace sent on the request".into())
+}
+
+#[derive(Default, Deserialize)]
+struct NamespacePhase {
+    #[serde(default)]
+    metadata: NamespaceMeta,
+}
+
+#[derive(Default, Deserialize)]
+struct NamespaceMeta {
+    #[serde(rename = "deletionTimestamp")]
+    deletion_timestamp: Option<String>,
+}
+
+/// Refuses new content where it could not stay.
+fn expect_namespace(api: &Api, kind: &'static Kind, name: &str, namespace: &str) -> Result<()> {
+    let namespaces = Kind::namespaces();
+    let missing = || Error::NotFound { kind: namespaces, name: namespace.to_owned() };
+    let entry = api.store.get(&namespaces.key(None, namespace)).ok_or_else(missing)?;
+    let found: NamespacePhase = serde_json::from_slice(&entry.value).unwrap_or_default();
+    if found.metadata.deletion_timestamp.is_none() {
+        return Ok(());
+    }
+    Err(Error::NamespaceTerminating { kind, name: name.to_owned(), namespace: namespace.to_owned() })
+}

@@ -1,0 +1,73 @@
+//! `PUT` of an object or its status.
+
+use axum::response::Response;
+use http::StatusCode;
+
+use crate::body;
+use crate::dispatch::{Call, reply};
+use crate::params::object_revision;
+use crate::path::Place;
+use crate::status::{Error, Result};
+use crate::strategy::Object;
+use crate::update::{Part, Replaced, find, load, replace};
+
+pub(crate) async fn update(call: &Call, name: &str, part: Part) -> Result<Response> {
+    let Call { api, place, params, .. } = call;
+    body::expect_json(&call.headers)?;
+    let dry_run = params.dry_run("UpdateOptions")?;
+    let validation = params.field_validation("UpdateOptions")?;
+    let (mut object, warnings) = body::decode(place.kind, &call.body, validation)?;
+    expect_same_place(place, name, object.as_mut())?;
+    let expected = object_revision(object.meta().resource_version.as_deref())?;
+    loop {
+        let entry = find(api, place, name)?;
+        if expected.is_some_and(|expected| expected != entry.revision) {
+            return Err(Error::modified(place.kind, name));
+        }
+        let old = load(place, &entry)?;
+        expect_same_uid(place, name, object.as_ref(), old.as_ref())?;
+        let new = object.duplicate();
+        match replace(api, place, &entry, old.as_ref(), new, part, dry_run).await? {
+            Replaced::Done(value) => return Ok(reply(StatusCode::OK, value, &warnings)),
+            Replaced::Lost if expected.is_some() => return Err(Error::modified(place.kind, name)),
+            Replaced::Lost => {}
+        }
+    }
+}
+
+/// The body must be about the object that the URL names.
+pub(crate) fn expect_same_place(place: &Place, name: &str, object: &mut dyn Object) -> Result<()> {
+    let meta = object.meta_mut();
+    match meta.name.as_deref() {
+        Some(given) if given == name => {}
+        None | Some("") => {
+            let message = format!("name must be provided on the object ({name} was named on the URL)");
+            return Err(Error::BadRequest(message));
+        }
+        Some(given) => {
+            return Err(Error::BadRequest(format!(
+                "the name of the object ({given}) does not match the name on the URL ({name})"
+            )));
+        }
+    }
+    match (&place.namespace, meta.namespace.as_deref().filter(|given| !given.is_empty())) {
+        (Some(namespace), Some(given)) if namespace != given => Err(Error::BadRequest(format!(
+            "the namespace of the object ({given}) does not match the namespace on the URL ({namespace})"
+        ))),
+        (namespace, _) => {
+            meta.namespace.clone_from(namespace);
+            Ok(())
+        }
+    }
+}
+
+/// A uid in the new state is a precondition.
+pub(crate) fn expect_same_uid(place: &Place, name: &str, new: &dyn Object, old: &dyn Object) -> Result<()> {
+    let uid = |object: &dyn Object| object.meta().uid.clone().unwrap_or_default();
+    let (given, stored) = (uid(new), uid(old));
+    if given.is_empty() || given == stored {
+        return Ok(());
+    }
+    let why = format!("Precondition failed: UID in precondition: {given}, UID in object meta: {stored}");
+    Err(Error::conflict(place.kind, name, why))
+}

@@ -1,0 +1,247 @@
+//! `GET …?watch=true`: what happens to a collection, one JSON object per line.
+//!
+//! Invariant: a watcher gets every revision that it selects, once and in order, or an `ERROR` event that says it can't.
+//! An event's object is the stored bytes themselves, shared by all watchers.
+//! The body holds no handle of the store: it ends when the last one is dropped.
+//! Left out: tables, protobuf frames, watching over a WebSocket.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures::stream;
+use http::StatusCode;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
+use stint_core::field::{Fault, Path};
+use stint_store::{Entry, Event, EventKind, Expired, Revision, Watch};
+use tokio::time::{Instant, Sleep};
+
+use crate::Api;
+use crate::kinds::Kind;
+use crate::params::Params;
+use crate::path::Place;
+use crate::selector::Selector;
+use crate::status::{Error, Result, encode, json};
+use crate::verbs::list;
+
+/// How often a quiet watcher hears how far it is.
+const BOOKMARK_EVERY: Duration = Duration::from_mins(1);
+/// How long before its end a watch sends a last bookmark.
+const LAST_BOOKMARK: Duration = Duration::from_secs(2);
+/// The shortest time that a watch lasts if the client names none; it is up to twice as long.
+const USUAL: u64 = 1800;
+
+pub(crate) fn watch(api: &Api, place: &Place, params: &Params) -> Result<Response> {
+    let selector = Selector::parse(place.kind, params.get("labelSelector"), params.get("fieldSelector"))?;
+    let initial_events = initial_events(params)?;
+    let after = match params.get("resourceVersion") {
+        None | Some("0") => None,
+        Some(text) => Some(Revision(text.parse().map_err(|_| {
+            Error::Internal(format!(
+                "invalid resource version {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+            ))
+        })?)),
+    };
+    let prefix = list::prefix(place, &selector);
+    let (state, after) = match after {
+        Some(after) if initial_events != Some(true) => (Vec::new(), after),
+        None if initial_events == Some(false) => (Vec::new(), api.store.revision()),
+        _ => {
+            let listing = api.store.list(&prefix);
+            (listing.entries, listing.revision)
+        }
+    };
+    let stream = match api.store.watch(&prefix, after) {
+        Err(expired) => stream_of_one(expired_frame(expired)),
+        Ok(watch) => {
+            let seconds = params.number("timeoutSeconds")?.and_then(|seconds| u64::try_from(seconds).ok());
+            let usual = USUAL + after.0.wrapping_mul(0x9E37_79B9) % USUAL;
+            let lasts = Duration::from_secs(seconds.filter(|seconds| *seconds > 0).unwrap_or(usual));
+            let now = Instant::now();
+            let following = Following {
+                kind: place.kind,
+                selector,
+                state: state.into_iter(),
+                state_revision: (initial_events == Some(true)).then_some(after),
+                watch,
+                bookmarks: params.flag("allowWatchBookmarks"),
+                next_bookmark: now + BOOKMARK_EVERY,
+                deadline: now + lasts,
+                alarm: None,
+                out: VecDeque::new(),
+                ended: false,
+            };
+            Body::from_stream(stream::unfold(following, |mut following| async move {
+                let frame = following.next().await?;
+                Some((Ok::<_, std::convert::Infallible>(frame), following))
+            }))
+        }
+    };
+    Ok(json(StatusCode::OK, stream))
+}
+
+/// Whether the client asked to be sent, or not to be sent, the state before the changes.
+fn initial_events(params: &Params) -> Result<Option<bool>> {
+    let asked = params.get("sendInitialEvents").map(|_| params.flag("sendInitialEvents"));
+    let matching = params.get("resourceVersionMatch");
+    let root = Path::root();
+    let field = root.field("resourceVersionMatch");
+    let mut faults = Vec::new();
+    match (asked, matching) {
+        (None, None) | (Some(_), Some(_)) => {}
+        (Some(_), None) => faults
+            .push(Fault::forbidden(&field, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")),
+        (None, Some(_)) => faults.push(Fault::forbidden(
+            &field,
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        )),
+    }
+    if let Some(other) = matching.filter(|other| *other != "NotOlderThan") {
+        faults.push(Fault::not_supported(&field, other, &["NotOlderThan"]));
+    }
+    if faults.is_empty() { Ok(asked) } else { Err(Error::options("ListOptions", faults)) }
+}
+
+/// One watch: first the state, if it was asked for, then the changes.
+struct Following {
+    kind: &'static Kind,
+    selector: Selector,
+    /// What was there at the start and is still to be sent.
+    state: std::vec::IntoIter<Entry>,
+    /// The revision of that state, while a bookmark has to mark its end.
+    state_revision: Option<Revision>,
+    watch: Watch,
+    bookmarks: bool,
+    next_bookmark: Instant,
+    deadline: Instant,
+    /// Set for the next bookmark or the deadline; made when there is first something to wait for.
+    alarm: Option<Pin<Box<Sleep>>>,
+    /// Pieces of frames, ready to be sent.
+    out: VecDeque<Bytes>,
+    ended: bool,
+}
+
+impl Following {
+    /// The next piece of the body.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(piece) = self.out.pop_front() {
+                return Some(piece);
+            }
+            if self.ended {
+                return None;
+            }
+            if let Some(entry) = self.state.next() {
+                if self.selector.is_empty() || self.selector.matches(&entry.value) {
+                    self.push("ADDED", entry.value);
+                }
+            } else if let Some(revision) = self.state_revision.take() {
+                let annotations = r#","annotations":{"k8s.io/initial-events-end":"true"}"#;
+                self.out.push_back(bookmark(self.kind, revision, annotations));
+            } else {
+                self.wait().await;
+            }
+        }
+    }
+
+    /// Waits for an event, the time of a bookmark, or the end.
+    async fn wait(&mut self) {
+        let mut alarm = self.alarm.take().unwrap_or_else(|| Box::pin(tokio::time::sleep_until(self.wakes())));
+        tokio::select! {
+            biased;
+            event = self.watch.next() => match event {
+                Some(Ok(event)) => self.event(&event),
+                Some(Err(expired)) => {
+                    self.out.push_back(expired_frame(expired));
+                    self.ended = true;
+                }
+                None => self.ended = true,
+            },
+            () = &mut alarm => {
+                let now = Instant::now();
+                if now >= self.deadline {
+                    self.ended = true;
+                } else {
+                    let revision = self.watch.revision();
+                    self.out.push_back(bookmark(self.kind, revision, ""));
+                    let last = self.deadline - LAST_BOOKMARK;
+                    self.next_bookmark = now + BOOKMARK_EVERY;
+                    if now < last {
+                        self.next_bookmark = self.next_bookmark.min(last);
+                    }
+                }
+                alarm.as_mut().reset(self.wakes());
+            }
+        }
+        self.alarm = Some(alarm);
+    }
+
+    fn wakes(&self) -> Instant {
+        if self.bookmarks { self.next_bookmark.min(self.deadline) } else { self.deadline }
+    }
+
+    fn event(&mut self, event: &Arc<Event>) {
+        let name = match event.kind {
+            _ if self.selector.is_empty() => plain_name(event.kind),
+            EventKind::Deleted => {
+                let last = event.previous.as_ref().unwrap_or(&event.value);
+                if !self.selector.matches(last) {
+                    return;
+                }
+                "DELETED"
+            }
+            EventKind::Created | EventKind::Updated => {
+                let before = event.previous.as_ref().is_some_and(|value| self.selector.matches(value));
+                match (before, self.selector.matches(&event.value)) {
+                    (false, false) => return,
+                    (false, true) => "ADDED",
+                    (true, true) => "MODIFIED",
+                    (true, false) => "DELETED",
+                }
+            }
+        };
+        self.push(name, event.value.clone());
+    }
+
+    fn push(&mut self, name: &str, value: Bytes) {
+        let start = match name {
+            "ADDED" => r#"{"type":"ADDED","object":"#,
+            "MODIFIED" => r#"{"type":"MODIFIED","object":"#,
+            _ => r#"{"type":"DELETED","object":"#,
+        };
+        self.out.extend([Bytes::from_static(start.as_bytes()), value, Bytes::from_static(b"}\n")]);
+    }
+}
+
+fn plain_name(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::Created => "ADDED",
+        EventKind::Updated => "MODIFIED",
+        EventKind::Deleted => "DELETED",
+    }
+}
+
+fn bookmark(kind: &Kind, revision: Revision, annotations: &str) -> Bytes {
+    let (api_version, kind) = (kind.api_version, kind.kind);
+    Bytes::from(format!(
+        r#"{{"type":"BOOKMARK","object":{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{{"resourceVersion":"{revision}"{annotations}}}}}}}
+"#
+    ))
+}
+
+fn expired_frame(expired: Expired) -> Bytes {
+    let why = format!("too old resource version: {} ({})", expired.after, expired.oldest);
+    let status: Status = Error::Expired(why).status();
+    let mut frame = br#"{"type":"ERROR","object":"#.to_vec();
+    frame.extend(encode(&status));
+    frame.extend(b"}\n");
+    frame.into()
+}
+
+fn stream_of_one(frame: Bytes) -> Body {
+    frame.into_response().into_body()
+}
