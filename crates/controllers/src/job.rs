@@ -1,0 +1,162 @@
+//! The Job controller: one task that owns cache, queue and barriers, and lets plans be executed beside it.
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt, future::BoxFuture};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::watcher;
+use kube::{Api, Client};
+use stint_core::clock::Clock;
+use stint_core::job::view::{controller_of, is_tracked};
+use stint_core::job::{reconcile_absent, reconcile_with};
+use stint_core::plan::Uid;
+
+use crate::Config;
+use crate::barrier::Barrier;
+use crate::cache::{Cache, JobKey};
+use crate::events::recorder;
+use crate::execute::{Ended, Executor, Report};
+use crate::queue::Queue;
+use crate::watch::watch;
+
+/// The longest that the loop waits without looking at the clock: a suspended machine or a clock that steps is noticed
+/// within this time.
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
+
+/// Runs the Job controller until it is dropped.
+pub async fn run(client: Client, clock: Arc<dyn Clock>, config: &Config) {
+    let (recorder, writing) = recorder(client.clone(), clock.clone());
+    let mut state = State {
+        cache: Cache::default(),
+        queue: Queue::new(),
+        barriers: HashMap::new(),
+        executing: FuturesUnordered::new(),
+        executor: Executor::new(client.clone(), recorder),
+        next_full_pass: clock.now().saturating_add(config.full_pass).unwrap_or(Timestamp::MAX),
+    };
+    let mut jobs = pin!(watch(scoped(&client, config), watcher::Config::default()).fuse());
+    let mut pods = pin!(watch(scoped(&client, config), watcher::Config::default()).fuse());
+    let mut writing = pin!(writing.fuse());
+    loop {
+        state.begin(&*clock, config);
+        let wait = state.wait(clock.now());
+        tokio::select! {
+            biased; // so that one seed is one order of events
+            // First, since it is bounded by the workers: then events can't keep the outcome of writes waiting.
+            Some((key, report)) = state.executing.next() => state.finish(&key, report, clock.now()),
+            Some(event) = jobs.next() => {
+                let dirty = state.cache.job_event(event);
+                state.mark(dirty);
+            }
+            Some(event) = pods.next() => {
+                let dirty = state.cache.pod_event(event);
+                state.mark(dirty);
+            }
+            () = tokio::time::sleep(wait) => {}
+            () = &mut writing => {}
+        }
+    }
+}
+
+struct State {
+    cache: Cache,
+    queue: Queue<JobKey>,
+    barriers: HashMap<JobKey, Barrier>,
+    executing: FuturesUnordered<BoxFuture<'static, (JobKey, Report)>>,
+    executor: Executor,
+    next_full_pass: Timestamp,
+}
+
+impl State {
+    fn mark(&mut self, keys: impl IntoIterator<Item = JobKey>) {
+        for key in keys {
+            self.queue.mark(key);
+        }
+    }
+
+    /// Reconciles every key that is dirty and whose cache is recent enough, as long as there are workers.
+    fn begin(&mut self, clock: &dyn Clock, config: &Config) {
+        if !self.cache.is_complete() {
+            return;
+        }
+        let now = clock.now();
+        if now >= self.next_full_pass {
+            self.next_full_pass = now.saturating_add(config.full_pass).unwrap_or(Timestamp::MAX);
+            self.mark(self.cache.keys());
+        }
+        while self.queue.busy() < config.workers {
+            let (cache, barriers) = (&self.cache, &mut self.barriers);
+            let is_free = |key: &JobKey| barriers.get_mut(key).is_none_or(|barrier| barrier.is_down(cache));
+            let Some(key) = self.queue.take(now, is_free) else { return };
+            self.barriers.remove(&key);
+            self.reconcile(key, now, config);
+        }
+    }
+
+    fn reconcile(&mut self, key: JobKey, now: Timestamp, config: &Config) {
+        let pods = self.cache.pods_of(&key);
+        let job = self.cache.job(&key).cloned();
+        if let Some(job) = job {
+            let plan = reconcile_with(&job, pods, now, config.backoff);
+            if let Some(wake) = &plan.wake {
+                self.queue.mark_at(key.clone(), wake.at);
+            }
+            if !plan.is_empty() {
+                tracing::debug!(job = key.name, phase = ?plan.phase, steps = plan.steps.len(), "reconciled");
+                let executor = self.executor.clone();
+                let execution = async move { (key.clone(), executor.execute(key, job, plan).await) };
+                return self.executing.push(execution.boxed());
+            }
+        }
+        let uid = self.cache.job(&key).and_then(|job| job.metadata.uid.as_deref());
+        let orphans: Vec<Pod> = pods.iter().filter(|pod| is_tracked(pod) && owner(pod) != uid).cloned().collect();
+        if orphans.is_empty() {
+            return self.queue.done(&key);
+        }
+        let owners = orphans.iter().filter_map(owner).map(|uid| Uid(uid.to_owned())).collect();
+        let plan = reconcile_absent(&orphans);
+        let executor = self.executor.clone();
+        let execution = async move { (key.clone(), executor.execute_absent(key, owners, plan).await) };
+        self.executing.push(execution.boxed());
+    }
+
+    fn finish(&mut self, key: &JobKey, report: Report, now: Timestamp) {
+        if !report.sightings.is_empty() {
+            self.barriers.insert(key.clone(), Barrier::new(report.sightings, &self.cache));
+        }
+        match report.ended {
+            Ended::Done => {
+                // The plan was one phase: the next one follows from what it left.
+                self.queue.mark(key.clone());
+                self.queue.done(key);
+            }
+            Ended::Conflict | Ended::Failed => self.queue.failed(key, now),
+        }
+    }
+
+    fn wait(&self, now: Timestamp) -> Duration {
+        let next = self.queue.next_wake().map_or(self.next_full_pass, |wake| wake.min(self.next_full_pass));
+        let left = Duration::try_from(next.duration_since(now)).unwrap_or(Duration::ZERO);
+        // Wake a little after the moment, never before it: timers have a granularity of 1 ms.
+        (left + Duration::from_millis(1)).min(LONGEST_WAIT)
+    }
+}
+
+fn owner(pod: &Pod) -> Option<&str> {
+    controller_of(pod).map(|owner| owner.uid.as_str())
+}
+
+fn scoped<K>(client: &Client, config: &Config) -> Api<K>
+where
+    K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+{
+    match &config.namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
