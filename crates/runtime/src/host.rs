@@ -1,0 +1,158 @@
+//! What this machine has: cgroup version, disks, and what is missing for running containers.
+//!
+//! Invariant: nothing here changes the machine. Leaves out trying things: [`check_host`] reads, it starts nothing.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::{fs, io};
+
+use crate::Problem;
+
+/// Where cgroups are mounted.
+pub(crate) const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// Whether all controllers are in cgroup v2's one hierarchy; otherwise v1 or hybrid.
+pub(crate) fn is_unified() -> bool {
+    const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
+    static UNIFIED: OnceLock<bool> = OnceLock::new();
+    *UNIFIED.get_or_init(|| {
+        rustix::fs::statfs(CGROUPS).is_ok_and(|s| u64::try_from(s.f_type).unwrap_or(0) == CGROUP2_SUPER_MAGIC)
+    })
+}
+
+/// Whether a controller can be used.
+pub(crate) fn has_controller(name: &str) -> bool {
+    if is_unified() {
+        let path = Path::new(CGROUPS).join("cgroup.controllers");
+        fs::read_to_string(path).is_ok_and(|all| all.split_whitespace().any(|c| c == name))
+    } else {
+        Path::new(CGROUPS).join(name).join("tasks").exists()
+    }
+}
+
+/// Mount points of further disks and shares of the host, parents before children; not the root.
+pub(crate) fn disks() -> io::Result<Vec<PathBuf>> {
+    Ok(disks_in(&fs::read_to_string("/proc/self/mountinfo")?))
+}
+
+/// Filesystems that hold a machine's files. Kernel views, memory filesystems and other containers' overlays do not.
+const DISK_FILESYSTEMS: [&str; 20] = [
+    "ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "bcachefs", "jfs", "reiserfs", "nilfs2", "erofs",
+    "squashfs", "vfat", "exfat", "nfs", "nfs4", "9p", "virtiofs", "cifs",
+];
+
+fn disks_in(mountinfo: &str) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = Vec::new();
+    for line in mountinfo.lines() {
+        let Some((left, right)) = line.split_once(" - ") else { continue };
+        let (Some(path), Some(kind)) = (left.split(' ').nth(4), right.split(' ').next()) else { continue };
+        let path = PathBuf::from(unescape(path));
+        let kernels = ["/proc", "/sys", "/dev", "/run"].iter().any(|p| path.starts_with(p));
+        if path != Path::new("/") && !kernels && DISK_FILESYSTEMS.contains(&kind) && !found.contains(&path) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Undoes mountinfo's `\040` and the like.
+fn unescape(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let octal = (*first == b'\\').then(|| tail.get(..3)).flatten();
+        let value = octal.and_then(|o| std::str::from_utf8(o).ok()).and_then(|o| u8::from_str_radix(o, 8).ok());
+        if let Some(value) = value {
+            bytes.push(value);
+            rest = &tail[3..];
+        } else {
+            bytes.push(*first);
+            rest = tail;
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// What this machine lacks for running containers; empty when nothing.
+pub fn check_host() -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut add = |what: &str, advice: &str| problems.push(Problem { what: what.into(), advice: advice.into() });
+    if !rustix::process::geteuid().is_root() {
+        add("containers need root here, and this is another user", "run it as root, e.g. with sudo");
+    } else if !has_capability_sys_admin() {
+        add("this root user lacks CAP_SYS_ADMIN", "run it outside of a container, or in a privileged one");
+    }
+    let filesystems = fs::read_to_string("/proc/filesystems");
+    match &filesystems {
+        Ok(list) => {
+            for (name, advice) in [
+                ("overlay", "load it with `modprobe overlay`, or use a kernel built with CONFIG_OVERLAY_FS"),
+                ("tmpfs", "use a kernel built with CONFIG_TMPFS"),
+            ] {
+                if !list.lines().any(|line| line.split_whitespace().last() == Some(name)) {
+                    add(&format!("this kernel has no {name} filesystem"), advice);
+                }
+            }
+        }
+        Err(_) => add("/proc is not mounted", "mount it with `mount -t proc proc /proc`"),
+    }
+    if kernel() < (5, 12) {
+        add("this kernel is older than Linux 5.12", "use Linux 5.15 or later");
+    }
+    for controller in ["memory", "cpu", "pids"] {
+        if !has_controller(controller) {
+            add(
+                &format!("the cgroup controller {controller} is not available in {CGROUPS}"),
+                "mount cgroups, or run containers without limits on it",
+            );
+        }
+    }
+    for namespace in ["pid", "mnt", "uts", "ipc", "cgroup", "net"] {
+        if !Path::new("/proc/self/ns").join(namespace).exists() && filesystems.is_ok() {
+            add(&format!("this kernel has no {namespace} namespaces"), "use a kernel built with CONFIG_NAMESPACES");
+        }
+    }
+    problems
+}
+
+fn has_capability_sys_admin() -> bool {
+    rustix::thread::capabilities(None)
+        .is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::SYS_ADMIN))
+}
+
+/// The running kernel's version.
+pub(crate) fn kernel() -> (u32, u32) {
+    kernel_version(&rustix::system::uname().release().to_string_lossy())
+}
+
+fn kernel_version(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_disks_of_the_host_are_shown() {
+        let mountinfo = "\
+20 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+21 20 0:5 / /dev rw - devtmpfs devtmpfs rw
+22 20 254:2 / /var rw - xfs /dev/vdc rw
+23 20 254:1 / /home\\040of\\040all rw - ext4 /dev/vdb rw
+24 20 0:22 / /run rw - tmpfs tmpfs rw
+25 24 254:3 / /run/media/usb rw - vfat /dev/sda1 rw
+26 22 0:60 / /var/lib/containers/overlay/merged rw - overlay overlay rw
+27 20 0:4 / /proc rw - proc proc rw
+";
+        assert_eq!(disks_in(mountinfo), [PathBuf::from("/home of all"), PathBuf::from("/var")]);
+    }
+
+    #[test]
+    fn kernel_versions_compare() {
+        assert_eq!(kernel_version("6.18.44-fc-v657"), (6, 18));
+        assert!(kernel_version("5.4.0-1") < (5, 12));
+    }
+}

@@ -1,0 +1,288 @@
+//! What a shim is told to do: the spec, boiled down to steps that need no thought.
+//!
+//! The daemon writes a plan (see `prepare`), the shim and the container's init obey it. Invariant: a step either
+//! takes full effect or fails the start; none is optional, none is guessed at. Paths in a container are relative to
+//! its root and never resolved without it.
+
+use std::ffi::CString;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Everything about one start.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    /// The container's name, for records.
+    pub(crate) id: String,
+    /// The container's folder on the host.
+    pub(crate) dir: CString,
+    /// The log file on the host.
+    pub(crate) log: CString,
+    /// What remains to be deleted when the container is removed, for `state.json`.
+    pub(crate) scratch: Vec<CString>,
+    /// How the container comes to life.
+    pub(crate) launch: Launch,
+}
+
+/// How the container comes to life.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Launch {
+    /// By our own init.
+    Native {
+        /// `CLONE_NEW*` for `clone3`.
+        namespaces: u64,
+        /// Whether the kernel can put the root filesystem together out of sight (Linux 6.15).
+        detached: bool,
+        /// The cgroups to make before and to remove after.
+        cgroups: Cgroups,
+        /// What init does, in this order; the last is [`Step::Exec`].
+        steps: Vec<Step>,
+    },
+    /// By a runc-compatible program: `create`, `start`, `delete`.
+    Program {
+        /// The program.
+        program: CString,
+        /// What it sees as the root filesystem, mounted by the shim on the bundle's `rootfs`.
+        root: Root,
+        /// The user that owns the output pipes.
+        uid: u32,
+        /// The file that counts OOM kills, by the path the program is known to use.
+        oom: Option<CString>,
+        /// Cgroup folders that the program may leave behind.
+        remove: Vec<CString>,
+    },
+}
+
+/// The cgroups of a container.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Cgroups {
+    /// Controllers to enable for children: `(cgroup.subtree_control, "+memory +pids")`, top down. Cgroup v2 only.
+    pub(crate) enable: Vec<(CString, String)>,
+    /// Folders to make, with the files to write in each.
+    pub(crate) groups: Vec<Group>,
+    /// Cgroup v2: the container is born into the first of `groups`.
+    pub(crate) clone_into: bool,
+    /// Cgroup v2: a device filter (eBPF instructions) to attach to the first of `groups`.
+    pub(crate) device_filter: Option<Vec<u8>>,
+    /// The file whose `oom_kill` line counts OOM kills.
+    pub(crate) oom: Option<CString>,
+    /// Folders to remove at the end; empty parents go too, up to `keep`.
+    pub(crate) remove: Vec<CString>,
+}
+
+/// One cgroup folder.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Group {
+    /// The folder; missing parents are made.
+    pub(crate) path: CString,
+    /// File names and what is written to them, in order.
+    pub(crate) files: Vec<(CString, String)>,
+    /// A class of containers shares it: when it exists it is used as it is.
+    pub(crate) shared: bool,
+}
+
+/// The root filesystem.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Root {
+    /// A host folder to mount it on, in the container's own mount namespace.
+    pub(crate) mountpoint: CString,
+    /// Layers, topmost first.
+    pub(crate) lower: Vec<CString>,
+    /// Where writes go.
+    pub(crate) upper: Upper,
+    /// Further filesystems of the host, shown under the same path: overlaid where possible, else read-only.
+    pub(crate) host_mounts: Vec<CString>,
+}
+
+/// Where writes go.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Upper {
+    /// A host folder that holds `upper` and `work`.
+    Directory(CString),
+    /// A tmpfs with these options.
+    Tmpfs(Option<u64>),
+}
+
+/// A mount below the container's root.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Mount {
+    /// Path in the container without its leading slash.
+    pub(crate) dest: CString,
+    /// What is mounted.
+    pub(crate) source: Source,
+    /// `MOUNT_ATTR_*` to set.
+    pub(crate) set: u64,
+    /// `MOUNT_ATTR_*` to clear.
+    pub(crate) clear: u64,
+    /// `MOUNT_ATTR_*` to set on the whole tree.
+    pub(crate) set_all: u64,
+    /// `MS_PRIVATE` and the like (one), and whether for the whole tree.
+    pub(crate) propagation: Option<(u64, bool)>,
+    /// Fill it with the device nodes and links of a container's `/dev`.
+    pub(crate) devices: bool,
+}
+
+/// What is mounted.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Source {
+    /// A new filesystem, with its parameters.
+    New(CString, Vec<(CString, Option<CString>)>),
+    /// A path of the host, with the mounts below it if asked.
+    Bind(CString, bool),
+}
+
+/// A device node.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Node {
+    /// Path in the container without its leading slash.
+    pub(crate) path: CString,
+    /// `S_IFCHR`, `S_IFBLK` or `S_IFIFO`, and permissions.
+    pub(crate) mode: u32,
+    /// Device number.
+    pub(crate) rdev: u64,
+    /// Owner.
+    pub(crate) uid: u32,
+    /// Group.
+    pub(crate) gid: u32,
+}
+
+/// Capability sets as bit masks.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct Capabilities {
+    pub(crate) bounding: u64,
+    pub(crate) effective: u64,
+    pub(crate) permitted: u64,
+    pub(crate) inheritable: u64,
+    pub(crate) ambient: u64,
+}
+
+/// One thing that the container's init does.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Step {
+    /// Move itself into a cgroup v1 folder, by its `tasks` file.
+    JoinCgroup(CString),
+    /// Enter a namespace by path.
+    JoinNamespace(CString, u32),
+    /// Bring up the loopback interface of a new network namespace.
+    Loopback,
+    /// Write its own `oom_score_adj`.
+    OomScore(i32),
+    /// Mount the root filesystem; everything later happens in it.
+    Root(Root),
+    /// Mount something below the root.
+    Mount(Mount),
+    /// Make a device node.
+    Node(Node),
+    /// Write a sysctl: its path below `proc/sys`, its value.
+    Sysctl(CString, String),
+    /// Make a folder in the container, with its parents.
+    Folder(CString),
+    /// Hide a path.
+    Mask(CString),
+    /// Make a path read-only.
+    Protect(CString),
+    /// Make the root mount read-only.
+    ProtectRoot,
+    /// Make the container's root the root, and let go of the host's.
+    Pivot,
+    /// Set the hostname.
+    Hostname(CString),
+    /// Set the NIS domain name.
+    Domainname(CString),
+    /// Wait until the shim has recorded the container.
+    Go,
+    /// Enter a new cgroup namespace.
+    HideCgroups,
+    /// Set a resource limit: number, name, soft, hard.
+    Rlimit(u32, String, u64, u64),
+    /// Forbid privileges to be gained by exec.
+    NoNewPrivileges,
+    /// Load a seccomp filter (BPF instructions as bytes, flags).
+    Seccomp(Vec<u8>, u32),
+    /// Go to a folder of the container.
+    Cwd(CString),
+    /// Drop to a user and to capability sets: uid, gid, groups, umask.
+    Become(u32, u32, Vec<u32>, Option<u32>, Capabilities),
+    /// Execute the program: arguments, environment.
+    Exec(Vec<CString>, Vec<CString>),
+}
+
+impl fmt::Display for Step {
+    /// The step as a verb phrase, for "failed to …".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |s: &CString| s.to_string_lossy().into_owned();
+        match self {
+            Self::JoinCgroup(path) => write!(f, "join cgroup {}", text(path)),
+            Self::JoinNamespace(path, _) => write!(f, "join the namespace {}", text(path)),
+            Self::Loopback => f.write_str("bring up the loopback interface"),
+            Self::OomScore(score) => write!(f, "set oomScoreAdj to {score} (lowering it needs CAP_SYS_RESOURCE)"),
+            Self::Root(root) => {
+                write!(f, "mount the root filesystem (layers {:?}) at {}", root.lower, text(&root.mountpoint))
+            }
+            Self::Mount(mount) => match &mount.source {
+                Source::New(kind, options) => {
+                    write!(f, "mount {} at /{} (options {options:?})", text(kind), text(&mount.dest))
+                }
+                Source::Bind(source, _) => write!(f, "bind {} to /{}", text(source), text(&mount.dest)),
+            },
+            Self::Node(node) => write!(f, "make device node /{}", text(&node.path)),
+            Self::Sysctl(name, value) => write!(f, "set sysctl {} to {value:?}", text(name)),
+            Self::Folder(path) => write!(f, "make folder /{}", text(path)),
+            Self::Mask(path) => write!(f, "mask /{}", text(path)),
+            Self::Protect(path) => write!(f, "make /{} read-only", text(path)),
+            Self::ProtectRoot => f.write_str("make the root filesystem read-only"),
+            Self::Pivot => f.write_str("change to the container's root"),
+            Self::Hostname(name) => write!(f, "set hostname {}", text(name)),
+            Self::Domainname(name) => write!(f, "set domainname {}", text(name)),
+            Self::Go => f.write_str("hear from the shim"),
+            Self::HideCgroups => f.write_str("enter a cgroup namespace"),
+            Self::Rlimit(_, name, soft, hard) => write!(
+                f,
+                "set {name} to {soft}:{hard} (going above the hard limit needs CAP_SYS_RESOURCE: ask for less)"
+            ),
+            Self::NoNewPrivileges => f.write_str("set no_new_privs"),
+            Self::Seccomp(..) => f.write_str("load the seccomp filter"),
+            Self::Cwd(path) => write!(f, "change to working directory {}", text(path)),
+            Self::Become(uid, gid, ..) => write!(f, "become user {uid}:{gid} with the capabilities asked for"),
+            Self::Exec(args, _) => write!(f, "execute {:?}", args.first()),
+        }
+    }
+}
+
+/// What a shim tells the daemon, one packet each.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Report {
+    /// The program was executed; comes with the pidfds of the container's init and of the shim.
+    Started {
+        /// Init's pid.
+        pid: i32,
+        /// Nanoseconds since the epoch.
+        at: u64,
+    },
+    /// The container was not started; nothing of it is left.
+    Failed(Failure),
+    /// The exit record is in its place.
+    Exited(crate::record::ExitRecord),
+}
+
+/// Why a start failed.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Failure {
+    /// What kind of error to make of it.
+    pub(crate) kind: FailureKind,
+    /// What was attempted.
+    pub(crate) step: String,
+    /// The kernel's error number.
+    pub(crate) errno: i32,
+}
+
+/// What kind of error to make of a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum FailureKind {
+    /// The command does not exist.
+    NotFound,
+    /// The command can't be executed.
+    NotExecutable,
+    /// Anything else.
+    Step,
+}

@@ -1,0 +1,247 @@
+//! From a bundle to a [`Plan`]: all the thinking about a spec, done in the daemon.
+//!
+//! Invariant: pure but for looking at which cgroup version and which disks the machine has. What the spec asks for is
+//! either in the plan or an error.
+
+mod audit;
+mod cgroups;
+mod mounts;
+mod process;
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, Spec};
+
+use crate::plan::{Launch, Plan, Root, Step, Upper};
+use crate::{Bundle, ContainerId, Rootfs, StartError, Writable, host};
+
+/// The folder in a bundle that the root filesystem is mounted on: an empty one, so that the mount hides nothing.
+pub(crate) const MOUNTPOINT: &str = "rootfs";
+
+/// A compiled seccomp filter: instructions and flags.
+pub(crate) type Filter = (Vec<u8>, u32);
+
+/// Why a spec can't become a plan; the container's name is added by the caller.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// A control that can't be applied, and what to do.
+    Unsupported(String, String),
+    /// A contradiction in the bundle.
+    Invalid(String),
+}
+
+pub(crate) type Result<T> = std::result::Result<T, Refusal>;
+
+impl Refusal {
+    pub(crate) fn of(self, container: &ContainerId) -> StartError {
+        let container = container.clone();
+        match self {
+            Self::Unsupported(control, advice) => StartError::Unsupported { container, control, advice },
+            Self::Invalid(fault) => StartError::Invalid { container, fault },
+        }
+    }
+}
+
+pub(crate) fn unsupported<T>(control: impl Into<String>, advice: impl Into<String>) -> Result<T> {
+    Err(Refusal::Unsupported(control.into(), advice.into()))
+}
+
+pub(crate) fn invalid<T>(fault: impl Into<String>) -> Result<T> {
+    Err(Refusal::Invalid(fault.into()))
+}
+
+pub(crate) fn c_string(text: impl AsRef<[u8]>, field: &str) -> Result<CString> {
+    CString::new(text.as_ref()).or_else(|_| invalid(format!("{field} contains a NUL byte")))
+}
+
+pub(crate) fn c_path(path: &Path, field: &str) -> Result<CString> {
+    c_string(path.as_os_str().as_bytes(), field)
+}
+
+/// A container path without its leading slash; `..` has no place in it.
+pub(crate) fn inside(path: &Path, field: &str) -> Result<CString> {
+    use std::path::Component;
+    let mut clean = PathBuf::new();
+    let mut components = path.components();
+    if components.next() != Some(Component::RootDir) {
+        return invalid(format!("{field} {} is not absolute", path.display()));
+    }
+    for component in components {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            _ => return invalid(format!("{field} {} contains ..", path.display())),
+        }
+    }
+    c_path(&clean, field)
+}
+
+/// What the plan for our own init looks like.
+///
+/// `detached` says that the kernel is new enough for that; `compile` turns a seccomp profile into a filter; it is the caller's so that it can remember.
+pub(crate) fn native(
+    mut bundle: Bundle,
+    detached: bool,
+    compile: impl FnOnce(&LinuxSeccomp) -> Result<Filter>,
+) -> Result<Plan> {
+    let filter = match take_seccomp(&mut bundle.spec) {
+        Some(profile) => Some(compile(&profile)?),
+        None => None,
+    };
+    let spec = &bundle.spec;
+    let json = serde_json::to_value(spec).or_else(|e| invalid(format!("the spec can't be serialised: {e}")))?;
+    if let Some(field) = audit::unapplied(&json) {
+        return unsupported(
+            field,
+            "leave it out; the native runtime has no such control (an installed runc may: --runtime runc)",
+        );
+    }
+    let namespaces = namespaces(spec)?;
+    let (cgroups, join) = cgroups::plan(spec)?;
+    let mut steps: Vec<Step> = join.into_iter().map(Step::JoinCgroup).collect();
+    let process = process::steps(spec, filter)?;
+    steps.extend(process.early);
+    steps.extend(namespaces.steps);
+    steps.push(Step::Root(root(&bundle, &bundle.dir.join(MOUNTPOINT))?));
+    steps.extend(mounts::steps(spec, &bundle.rootfs)?);
+    steps.extend(process.folder);
+    steps.extend(mounts::protections(spec)?);
+    steps.push(Step::Pivot);
+    if let Some(name) = spec.hostname() {
+        steps.push(Step::Hostname(c_string(name, "hostname")?));
+    }
+    if let Some(name) = spec.domainname() {
+        steps.push(Step::Domainname(c_string(name, "domainname")?));
+    }
+    steps.extend(process.late);
+    Ok(Plan {
+        id: bundle.id.as_str().to_owned(),
+        dir: c_path(&bundle.dir, "dir")?,
+        log: c_path(&bundle.log, "log")?,
+        scratch: scratch(&bundle)?,
+        launch: Launch::Native { namespaces: namespaces.flags, detached, cgroups, steps },
+    })
+}
+
+/// What the plan for a runc-compatible program looks like; the bundle's `config.json` is the caller's to write.
+pub(crate) fn program(bundle: &Bundle, program: &Path) -> Result<Plan> {
+    let uid = bundle.spec.process().as_ref().map_or(0, |p| p.user().uid());
+    let (oom, remove) = cgroups::of_program(&bundle.spec)?;
+    Ok(Plan {
+        id: bundle.id.as_str().to_owned(),
+        dir: c_path(&bundle.dir, "dir")?,
+        log: c_path(&bundle.log, "log")?,
+        scratch: scratch(bundle)?,
+        launch: Launch::Program {
+            program: c_path(program, "the program's path")?,
+            root: root(bundle, &bundle.dir.join(MOUNTPOINT))?,
+            uid,
+            oom,
+            remove,
+        },
+    })
+}
+
+fn take_seccomp(spec: &mut Spec) -> Option<LinuxSeccomp> {
+    spec.linux_mut().as_mut().and_then(|linux| linux.seccomp_mut().take())
+}
+
+/// What the runtime makes on disk and removes with the container.
+fn scratch(bundle: &Bundle) -> Result<Vec<CString>> {
+    let mut all = vec![c_path(&bundle.dir.join(MOUNTPOINT), "dir")?];
+    if let Rootfs::Overlay { writable: Writable::Directory(dir), .. } = &bundle.rootfs {
+        all.push(c_path(&dir.join("upper"), "writable")?);
+        all.push(c_path(&dir.join("work"), "writable")?);
+    }
+    Ok(all)
+}
+
+fn root(bundle: &Bundle, mountpoint: &Path) -> Result<Root> {
+    let mountpoint = c_path(mountpoint, "dir")?;
+    let host_root = |size: Option<u64>| {
+        let disks = host::disks().or_else(|e| invalid(format!("the host's mounts can't be read: {e}")))?;
+        let host_mounts = disks.iter().map(|d| c_path(d, "a mount point")).collect::<Result<_>>()?;
+        Ok(Root {
+            mountpoint: mountpoint.clone(),
+            lower: vec![c"/".to_owned()],
+            upper: Upper::Tmpfs(size),
+            host_mounts,
+        })
+    };
+    match &bundle.rootfs {
+        Rootfs::Host { size } => host_root(*size),
+        Rootfs::Overlay { lower, writable } => {
+            if lower.is_empty() {
+                return invalid("rootfs has no layer");
+            }
+            let is_host = lower.len() == 1 && lower[0] == Path::new("/");
+            let upper = match writable {
+                Writable::Tmpfs { size } if is_host => return host_root(*size),
+                Writable::Tmpfs { size } => Upper::Tmpfs(*size),
+                Writable::Directory(_) if is_host => {
+                    return invalid("the host's root can't have a writable folder that is below it: use Rootfs::Host");
+                }
+                Writable::Directory(dir) => Upper::Directory(c_path(dir, "writable")?),
+            };
+            let lower = lower.iter().map(|l| c_path(l, "a layer")).collect::<Result<_>>()?;
+            Ok(Root { mountpoint, lower, upper, host_mounts: Vec::new() })
+        }
+    }
+}
+
+struct Namespaces {
+    flags: u64,
+    steps: Vec<Step>,
+}
+
+fn namespaces(spec: &Spec) -> Result<Namespaces> {
+    use LinuxNamespaceType as Ns;
+    let none = Vec::new();
+    let asked = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref()).unwrap_or(&none);
+    let mut flags = 0;
+    let mut steps = Vec::new();
+    let mut join = Vec::new();
+    for namespace in asked {
+        let (flag, name, joinable) = match namespace.typ() {
+            Ns::Pid => (libc::CLONE_NEWPID, "pid", false),
+            Ns::Mount => (libc::CLONE_NEWNS, "mount", false),
+            Ns::Cgroup => (libc::CLONE_NEWCGROUP, "cgroup", false),
+            Ns::Uts => (libc::CLONE_NEWUTS, "uts", true),
+            Ns::Ipc => (libc::CLONE_NEWIPC, "ipc", true),
+            Ns::Network => (libc::CLONE_NEWNET, "network", true),
+            Ns::User => return unsupported("a user namespace", "leave it out of linux.namespaces"),
+            Ns::Time => return unsupported("a time namespace", "leave it out of linux.namespaces"),
+        };
+        match namespace.path() {
+            Some(path) if joinable => {
+                let kind = u32::try_from(flag).unwrap_or(0);
+                join.push(Step::JoinNamespace(c_path(path, "linux.namespaces.path")?, kind));
+            }
+            Some(_) => return unsupported(format!("joining a {name} namespace"), "give it a new one (no path)"),
+            None if flag == libc::CLONE_NEWCGROUP => steps.push(Step::HideCgroups),
+            None => {
+                flags |= u64::try_from(flag).unwrap_or(0);
+                if flag == libc::CLONE_NEWNET {
+                    steps.push(Step::Loopback);
+                }
+            }
+        }
+    }
+    let has = |flag: i32| flags & u64::try_from(flag).unwrap_or(0) != 0;
+    if !has(libc::CLONE_NEWPID) || !has(libc::CLONE_NEWNS) {
+        return unsupported("running without its own pid and mount namespaces", "add both to linux.namespaces");
+    }
+    let own = |kind: Ns| asked.iter().any(|n| n.typ() == kind);
+    if (spec.hostname().is_some() || spec.domainname().is_some()) && !own(Ns::Uts) {
+        return invalid("hostname or domainname needs a uts namespace: it would be the host's");
+    }
+    join.extend(steps);
+    Ok(Namespaces { flags, steps: join })
+}
+
+/// Whether the spec gives the container its own namespace of this kind.
+pub(crate) fn has_namespace(spec: &Spec, kind: LinuxNamespaceType) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
+    namespaces.is_some_and(|all| all.iter().any(|n| n.typ() == kind))
+}

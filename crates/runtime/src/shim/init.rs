@@ -1,0 +1,290 @@
+//! The container's first process, from its birth in new namespaces to exec.
+//!
+//! Invariant: it obeys the plan's steps in order, and stops at the first that fails with a word about it to the shim.
+//! It has one thread and inherits one pipe end each way; nothing else of the shim survives exec.
+
+use std::collections::VecDeque;
+use std::ffi::{CStr, CString, c_char};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::{Errno, Result};
+
+use super::{inside, mounts};
+use crate::plan::{Capabilities, Failure, FailureKind, Mount, Source, Step};
+use crate::sys;
+
+/// Where an executable is looked for when the environment has no `PATH`.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+const PR_SET_PDEATHSIG: i32 = 1;
+const PR_SET_KEEPCAPS: i32 = 8;
+const PR_CAPBSET_DROP: i32 = 24;
+const PR_SET_NO_NEW_PRIVS: i32 = 38;
+const PR_CAP_AMBIENT: i32 = 47;
+
+/// The pipes that init holds.
+pub(crate) struct Pipes {
+    /// The shim's word to go on; stays open as long as the shim lives.
+    pub(crate) go: OwnedFd,
+    /// Closed by a successful exec; carries a [`Failure`] otherwise.
+    pub(crate) status: OwnedFd,
+    /// The container's stdin, stdout and stderr.
+    pub(crate) stdio: [OwnedFd; 3],
+}
+
+/// Runs the steps; comes back only by exit.
+///
+/// With a `nursery` it was born into the host's mount namespace and moves out by that; without, into a copy of its own.
+pub(crate) fn run(steps: &[Step], pipes: &Pipes, nursery: Option<BorrowedFd<'_>>) -> ! {
+    let masks = mounts::Masks::default();
+    let mut init = Init { steps, root: None, sources: VecDeque::new(), masks, pipes, nursery };
+    let failure = init.obey();
+    if let Ok(text) = postcard::to_allocvec(&failure) {
+        let _ = rustix::io::write(&pipes.status, &text);
+    }
+    sys::exit(1)
+}
+
+struct Init<'a> {
+    steps: &'a [Step],
+    root: Option<OwnedFd>,
+    /// What the bind mounts show, in their order.
+    sources: VecDeque<OwnedFd>,
+    nursery: Option<BorrowedFd<'a>>,
+    masks: mounts::Masks,
+    pipes: &'a Pipes,
+}
+
+impl Init<'_> {
+    fn obey(&mut self) -> Failure {
+        let failed =
+            |step: String, errno: Errno| Failure { kind: FailureKind::Step, step, errno: errno.raw_os_error() };
+        if let Err(errno) = self.prepare() {
+            return failed("set up its first process".into(), errno);
+        }
+        for step in self.steps {
+            if let Step::Mount(Mount { source: Source::Bind(path, recursive), .. }) = step {
+                match mounts::open_source(path, *recursive) {
+                    Ok(source) => self.sources.push_back(source),
+                    Err(errno) => return failed(step.to_string(), errno),
+                }
+            }
+        }
+        for step in self.steps {
+            if let Step::Exec(args, env) = step {
+                let (kind, errno) = execute(args, env);
+                return Failure { kind, step: step.to_string(), errno: errno.raw_os_error() };
+            }
+            if let Err(errno) = self.step(step) {
+                return failed(step.to_string(), errno);
+            }
+        }
+        failed("find a program to execute in the plan".into(), Errno::INVAL)
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        rustix::process::setsid()?;
+        rustix::process::umask(Mode::empty());
+        for (target, fd) in self.pipes.stdio.iter().enumerate() {
+            sys::dup2(fd.as_fd(), i32::try_from(target).unwrap_or(-1))?;
+        }
+        if self.nursery.is_none() {
+            mounts::isolate()?;
+        }
+        if self.steps.iter().any(|s| matches!(s, Step::Mask(_))) {
+            self.masks = mounts::Masks::prepare()?;
+        }
+        Ok(())
+    }
+
+    fn root(&self) -> Result<&OwnedFd> {
+        self.root.as_ref().ok_or(Errno::BADF)
+    }
+
+    fn step(&mut self, step: &Step) -> Result<()> {
+        match step {
+            Step::JoinCgroup(tasks) => write_file(CWD, tasks, b"0"),
+            Step::JoinNamespace(path, kind) => {
+                let fd = rustix::fs::openat(CWD, &**path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+                sys::setns(fd.as_fd(), *kind)
+            }
+            Step::Loopback => loopback_up(),
+            Step::OomScore(score) => write_file(CWD, c"/proc/self/oom_score_adj", score.to_string().as_bytes()),
+            Step::Root(root) => {
+                self.root = Some(match self.nursery {
+                    Some(nursery) => mounts::enter(nursery, mounts::build_root(root)?)?,
+                    None => mounts::mount_root(root)?,
+                });
+                Ok(())
+            }
+            Step::Mount(mount) => {
+                let source = match mount.source {
+                    Source::Bind(..) => self.sources.pop_front(),
+                    Source::New(..) => None,
+                };
+                mounts::mount_one(self.root()?, mount, source)
+            }
+            Step::Node(node) => inside::make_node(self.root()?, &node.path, node.mode, node.rdev, (node.uid, node.gid)),
+            Step::Sysctl(path, value) => {
+                let flags = OFlags::WRONLY | OFlags::TRUNC;
+                let file = inside::open(self.root()?, path, flags, ResolveFlags::NO_SYMLINKS)?;
+                write_all(&file, value.as_bytes())
+            }
+            Step::Folder(path) => inside::make_folder(self.root()?, path).map(drop),
+            Step::Mask(path) => {
+                let root = self.root.as_ref().ok_or(Errno::BADF)?;
+                self.masks.mask(root, path)
+            }
+            Step::Protect(path) => mounts::protect(self.root()?, path),
+            Step::ProtectRoot => sys::mount_setattr(self.root()?.as_fd(), false, sys::attr::RDONLY, 0, 0),
+            Step::Pivot if self.nursery.is_some() => Ok(()), // has happened with the first mount
+            Step::Pivot => mounts::pivot(self.root()?),
+            Step::Hostname(name) => rustix::system::sethostname(name.to_bytes()),
+            Step::Domainname(name) => rustix::system::setdomainname(name.to_bytes()),
+            Step::Go => self.wait_for_shim(),
+            Step::HideCgroups => sys::unshare(libc::CLONE_NEWCGROUP),
+            Step::Rlimit(resource, _, soft, hard) => sys::set_rlimit(*resource, *soft, *hard),
+            Step::NoNewPrivileges => sys::prctl(PR_SET_NO_NEW_PRIVS, 1, 0),
+            Step::Seccomp(filter, flags) => sys::load_seccomp(filter, *flags),
+            Step::Cwd(path) => change_folder(path),
+            Step::Become(uid, gid, groups, umask, capabilities) => {
+                self.become_user(*uid, *gid, groups, *umask, *capabilities)
+            }
+            Step::Exec(..) => Ok(()),
+        }
+    }
+
+    /// The shim writes a byte once the container is on record, and keeps the pipe open as long as it lives.
+    fn wait_for_shim(&self) -> Result<()> {
+        let mut byte = [0];
+        loop {
+            match rustix::io::read(&self.pipes.go, &mut byte) {
+                Ok(1) => return Ok(()),
+                Ok(_) => return Err(Errno::CANCELED), // the shim, or the daemon, is gone
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn become_user(&self, uid: u32, gid: u32, groups: &[u32], umask: Option<u32>, sets: Capabilities) -> Result<()> {
+        // The user may reopen its output, e.g. as /dev/stdout.
+        if uid != 0 {
+            for fd in &self.pipes.stdio[1..] {
+                rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(uid)), None)?;
+            }
+        }
+        for capability in 0..64 {
+            if sets.bounding & (1 << capability) == 0 {
+                match sys::prctl(PR_CAPBSET_DROP, capability, 0) {
+                    Err(Errno::INVAL) => break, // beyond the kernel's last capability
+                    other => other?,
+                }
+            }
+        }
+        rustix::process::umask(Mode::from_raw_mode(umask.unwrap_or(0o022)));
+        sys::prctl(PR_SET_KEEPCAPS, 1, 0)?;
+        sys::set_ids(uid, gid, groups)?;
+        sys::prctl(PR_SET_KEEPCAPS, 0, 0)?;
+        sys::capset(sets.effective, sets.permitted, sets.inheritable)?;
+        for capability in 0..64 {
+            if sets.ambient & (1 << capability) != 0 {
+                sys::prctl(PR_CAP_AMBIENT, 2, capability)?;
+            }
+        }
+        // The container dies with its shim. A change of user clears this, hence here, and hence the second look at the
+        // pipe that the shim holds: it may have died just before.
+        sys::prctl(PR_SET_PDEATHSIG, libc::SIGKILL as u64, 0)?;
+        if hung_up(self.pipes.go.as_fd()) {
+            return Err(Errno::CANCELED);
+        }
+        sys::close_range(3, u32::MAX, true)
+    }
+}
+
+/// Whether nobody holds the other end.
+pub(crate) fn hung_up(fd: BorrowedFd<'_>) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+}
+
+fn change_folder(path: &CStr) -> Result<()> {
+    rustix::process::chdir(path)?;
+    // A working directory outside the root would show as "(unreachable)…".
+    let found = rustix::process::getcwd(Vec::new())?;
+    if found.to_bytes().starts_with(b"/") { Ok(()) } else { Err(Errno::XDEV) }
+}
+
+fn write_file(at: impl AsFd, path: &CStr, text: &[u8]) -> Result<()> {
+    let file = rustix::fs::openat(at, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    write_all(&file, text)
+}
+
+/// Kernel files take a value in one write or not at all.
+fn write_all(file: &OwnedFd, text: &[u8]) -> Result<()> {
+    if rustix::io::write(file, text)? == text.len() { Ok(()) } else { Err(Errno::IO) }
+}
+
+/// `ip link set lo up`.
+fn loopback_up() -> Result<()> {
+    super::net::loopback_up()
+}
+
+fn execute(args: &[CString], env: &[CString]) -> (FailureKind, Errno) {
+    let pointers = |strings: &[CString]| -> Vec<*const c_char> {
+        strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
+    };
+    let Some(command) = args.first() else { return (FailureKind::NotFound, Errno::NOENT) };
+    let (argv, envp) = (pointers(args), pointers(env));
+    if command.to_bytes().contains(&b'/') {
+        return try_to_execute(command, &argv, &envp);
+    }
+    let path = env.iter().find_map(|e| e.to_bytes().strip_prefix(b"PATH=")).unwrap_or(DEFAULT_PATH.as_bytes());
+    let mut refused = None;
+    for folder in path.split(|&b| b == b':').filter(|f| f.starts_with(b"/")) {
+        let Ok(candidate) = CString::new([folder, b"/", command.to_bytes()].concat()) else { continue };
+        match try_to_execute(&candidate, &argv, &envp) {
+            (FailureKind::NotFound, _) => {}
+            other => refused = refused.or(Some(other)),
+        }
+    }
+    refused.unwrap_or((FailureKind::NotFound, Errno::NOENT))
+}
+
+fn try_to_execute(path: &CStr, argv: &[*const c_char], envp: &[*const c_char]) -> (FailureKind, Errno) {
+    // A program on procfs would be this very binary of the host (/proc/self/exe).
+    if on_procfs(path) {
+        return (FailureKind::NotExecutable, Errno::ACCESS);
+    }
+    let errno = sys::execve(path, argv, envp);
+    let kind = match errno {
+        // "Not found" of a file that is there means its interpreter.
+        Errno::NOENT if exists(path) => FailureKind::NotExecutable,
+        Errno::NOENT | Errno::NOTDIR => FailureKind::NotFound,
+        Errno::ACCESS | Errno::PERM | Errno::NOEXEC | Errno::ISDIR | Errno::LOOP | Errno::TXTBSY => {
+            FailureKind::NotExecutable
+        }
+        _ => FailureKind::Step,
+    };
+    (kind, errno)
+}
+
+fn exists(path: &CStr) -> bool {
+    rustix::fs::accessat(CWD, path, rustix::fs::Access::EXISTS, rustix::fs::AtFlags::empty()).is_ok()
+}
+
+fn on_procfs(path: &CStr) -> bool {
+    const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+    // Only a symlink leads to procfs from elsewhere, and procfs' links are magic: statfs of the link's own path tells
+    // the target's filesystem, so look at where the path goes without magic links.
+    let plain =
+        rustix::fs::openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_MAGICLINKS);
+    match plain {
+        Ok(fd) => rustix::fs::fstatfs(&fd).is_ok_and(|s| u64::try_from(s.f_type).unwrap_or(0) == PROC_SUPER_MAGIC),
+        Err(Errno::LOOP) => true,
+        Err(_) => false,
+    }
+}

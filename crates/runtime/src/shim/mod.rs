@@ -1,0 +1,385 @@
+//! One small process per container: it starts the container, holds its output, writes its log, reaps it and records
+//! its end.
+//!
+//! ```text
+//! plan ─▶ cgroups ─▶ init born ─▶ state.json ─▶ daemon still there? ─▶ go ─▶ exec ─▶ Started
+//!                                                     │ no: undo                      │ init ends
+//!                                                     ▼                               ▼
+//!                                                   exit        cgroups gone ◀─ exit.json, Exited
+//! ```
+//!
+//! Invariants: the container is on record before its program runs, and a program runs only if the daemon that asked
+//! for it was still there after that (so a new daemon that finds no record may start another). From `Started` on, the
+//! shim needs nothing and nobody. It has one thread, and stays outside of the container's cgroups.
+
+mod cgroup;
+mod init;
+mod inside;
+mod log;
+mod mounts;
+mod net;
+mod program;
+
+pub(crate) use cgroup::remove as remove_cgroups;
+pub(crate) use mounts::become_nursery;
+
+use std::ffi::{CStr, CString};
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
+
+use crate::ContainerId;
+use crate::plan::{Cgroups, Failure, FailureKind, Launch, Plan, Report, Step};
+use crate::record::{self, ExitRecord, Process, StateRecord};
+use crate::sys::{self, Fork};
+use log::{Log, Stream};
+
+/// A line's start is logged without its end after this long.
+const PARTIAL_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+/// How much is read from a pipe at once.
+const READ: usize = 16 * 1024;
+
+/// What the shim holds once its container runs.
+struct Running {
+    pidfd: OwnedFd,
+    started_at: u64,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    log: Log,
+    oom: Option<OwnedFd>,
+    dir: OwnedFd,
+    cgroups: Vec<CString>,
+    _mounts: Option<OwnedFd>,
+    /// A runc-compatible program that has to be asked to tidy up.
+    program: Option<program::Program>,
+}
+
+/// The shim's life. `plan` is the memfd with the plan, `daemon` a connection to the daemon, `nursery` an empty mount
+/// namespace.
+pub(crate) fn run(plan: OwnedFd, daemon: &OwnedFd, nursery: Option<OwnedFd>) -> ! {
+    let _ = rustix::thread::set_name(c"stint-shim");
+    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+    match start(plan, daemon, nursery) {
+        Ok(running) => watch(running, daemon),
+        Err(failure) => {
+            send(daemon, &Report::Failed(failure), &[]);
+            sys::exit(1)
+        }
+    }
+}
+
+fn start(fd: OwnedFd, daemon: &OwnedFd, nursery: Option<OwnedFd>) -> Result<Running, Failure> {
+    let plan = read_plan(&fd).map_err(|e| failed("read the plan".into(), &e))?;
+    drop(fd);
+    let dir = record::open_dir(&plan.dir).map_err(|e| failed(format!("open {}", text(&plan.dir)), &e))?;
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC;
+    let file = rustix::fs::open(&plan.log, flags, Mode::from_raw_mode(0o640))
+        .map_err(|e| failed(format!("open the log {}", text(&plan.log)), &e.into()))?;
+    let log = Log::new(file);
+    match &plan.launch {
+        Launch::Native { namespaces, detached, cgroups, steps } => {
+            let nursery = nursery.filter(|_| *detached);
+            start_native(&plan, (*namespaces, nursery), cgroups, steps, dir, log, daemon)
+        }
+        Launch::Program { program, root, uid, oom, remove } => {
+            let started = program::start(&plan.id, program, root, &plan.dir, *uid)?;
+            let oom = oom.as_deref().and_then(|path| open_counter(path).ok());
+            let pid = started.pid;
+            let state = || write_state(&plan, &dir, pid, remove);
+            let stand_down = |failure| {
+                let _ = rustix::process::pidfd_send_signal(&started.pidfd, rustix::process::Signal::KILL);
+                started.program.delete();
+                let _ = rustix::fs::unlinkat(&dir, record::STATE, rustix::fs::AtFlags::empty());
+                failure
+            };
+            let started_at = state().map_err(stand_down)?;
+            if init::hung_up(daemon.as_fd()) {
+                return Err(stand_down(abandoned()));
+            }
+            started.program.start().map_err(stand_down)?;
+            let report = Report::Started { pid, at: started_at };
+            announce(daemon, &report, &started.pidfd);
+            let (stdout, stderr) = started.output;
+            Ok(Running {
+                pidfd: started.pidfd,
+                started_at,
+                stdout,
+                stderr,
+                log,
+                oom,
+                dir,
+                cgroups: remove.clone(),
+                _mounts: None,
+                program: Some(started.program),
+            })
+        }
+    }
+}
+
+fn start_native(
+    plan: &Plan,
+    (namespaces, nursery): (u64, Option<OwnedFd>),
+    cgroups: &Cgroups,
+    steps: &[Step],
+    dir: OwnedFd,
+    log: Log,
+    daemon: &OwnedFd,
+) -> Result<Running, Failure> {
+    let undo = |failure: Failure| {
+        let _ = rustix::fs::unlinkat(&dir, record::STATE, rustix::fs::AtFlags::empty());
+        let _ = cgroup::remove(&cgroups.remove);
+        remove_scratch(&plan.scratch);
+        failure
+    };
+    let into = cgroup::make(cgroups)
+        .map_err(|(step, errno)| undo(Failure { kind: FailureKind::Step, step, errno: errno.raw_os_error() }))?;
+    let oom = match cgroups.oom.as_deref().map(|path| (path, open_counter(path))) {
+        None => None,
+        Some((_, Ok(fd))) => Some(fd),
+        Some((path, Err(e))) => return Err(undo(failed(format!("open {}", text(path)), &e))),
+    };
+    let (pipes, ours) = pipes().map_err(|e| undo(failed("make the container's pipes".into(), &e)))?;
+    let mount_namespace = u64::from(libc::CLONE_NEWNS.cast_unsigned());
+    let namespaces = if nursery.is_some() { namespaces & !mount_namespace } else { namespaces };
+    let (pid, pidfd) = match sys::fork(namespaces, into.as_ref().map(AsFd::as_fd)) {
+        Ok(Fork::Child) => {
+            drop(ours); // or init would hold both ends
+            init::run(steps, &pipes, nursery.as_ref().map(AsFd::as_fd))
+        }
+        Ok(Fork::Parent(pid, pidfd)) => (pid, pidfd),
+        Err(e) => return Err(undo(failed("create the container's namespaces".into(), &e.into()))),
+    };
+    drop((pipes, nursery));
+    let end = |failure: Failure| {
+        let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+        let _ = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+        undo(failure)
+    };
+    // Recorded while init is busy mounting; it waits for `go` before its last steps.
+    let started_at = write_state(plan, &dir, pid, &cgroups.remove).map_err(end)?;
+    if init::hung_up(daemon.as_fd()) {
+        return Err(end(abandoned()));
+    }
+    // A failed write means that init is gone: it says why on the status pipe.
+    let _ = rustix::io::write(&ours.go, b"g");
+    let mut message = Vec::new();
+    read_to_end(&ours.status, &mut message).map_err(|e| end(failed("hear from the first process".into(), &e)))?;
+    if !message.is_empty() {
+        let failure = postcard::from_bytes(&message)
+            .unwrap_or_else(|_| failed("understand the first process".into(), &io::Error::from(Errno::PROTO)));
+        return Err(end(failure));
+    }
+    announce(daemon, &Report::Started { pid, at: started_at }, &pidfd);
+    // As long as somebody holds its mount namespace, init's end does not wait for all of it to be unmounted.
+    let mounts = rustix::fs::open(format!("/proc/{pid}/ns/mnt"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok();
+    Ok(Running {
+        pidfd,
+        started_at,
+        stdout: ours.stdout,
+        stderr: ours.stderr,
+        log,
+        oom,
+        dir,
+        cgroups: cgroups.remove.clone(),
+        _mounts: mounts,
+        program: None,
+    })
+}
+
+/// Pumps output until init is dead, then records its end.
+fn watch(mut running: Running, daemon: &OwnedFd) -> ! {
+    sys::trim_heap();
+    let status = pump(&mut running);
+    let oom_killed = running.oom.as_ref().is_some_and(|counter| cgroup::oom_kills(counter) > 0);
+    let (exit_code, signal) = match status {
+        Some(status) => match status.terminating_signal() {
+            Some(signal) => (128 + signal, Some(signal)),
+            None => (status.exit_status().unwrap_or(255), None),
+        },
+        None => (255, None),
+    };
+    let exit = ExitRecord {
+        exit_code,
+        signal,
+        oom_killed,
+        lost: false,
+        started_at: running.started_at,
+        finished_at: sys::now().max(running.started_at),
+    };
+    // Without the record a later daemon would take the shim for killed: try until the disk has room.
+    while record::write(&running.dir, record::EXIT, &exit).is_err() {
+        std::thread::sleep(std::time::Duration::from_secs(1));
+    }
+    send(daemon, &Report::Exited(exit), &[]);
+    if let Some(program) = &running.program {
+        program.delete();
+    }
+    let _ = cgroup::remove(&running.cgroups);
+    sys::exit(0)
+}
+
+fn pump(running: &mut Running) -> Option<WaitIdStatus> {
+    let mut streams = [Stream::new("stdout"), Stream::new("stderr")];
+    let mut open = [true, true];
+    let mut buffer = Vec::with_capacity(READ);
+    loop {
+        let fds = [&running.stdout, &running.stderr];
+        let mut polled = Vec::with_capacity(3);
+        polled.push(PollFd::new(&running.pidfd, PollFlags::IN));
+        let mut which = [0; 2];
+        let mut count = 0;
+        for n in 0..2 {
+            if open[n] {
+                polled.push(PollFd::new(fds[n], PollFlags::IN));
+                which[count] = n;
+                count += 1;
+            }
+        }
+        let wait = streams.iter().any(Stream::is_pending).then_some(&PARTIAL_WAIT);
+        match poll(&mut polled, wait) {
+            Ok(0) => {
+                for stream in &mut streams {
+                    running.log.flush_pending(stream, sys::now());
+                }
+                continue;
+            }
+            Ok(_) => {}
+            Err(_) => continue,
+        }
+        let ended = !polled[0].revents().is_empty();
+        let mut ready = [false; 2];
+        for (slot, fd) in polled[1..].iter().enumerate() {
+            ready[which[slot]] = !fd.revents().is_empty();
+        }
+        drop(polled);
+        for n in 0..2 {
+            // Once init is dead, so is everything in its PID namespace: what is in the pipes now is all there will be.
+            while open[n] && (ready[n] || ended) {
+                let fd = if n == 0 { &running.stdout } else { &running.stderr };
+                buffer.clear();
+                match rustix::io::read(fd, rustix::buffer::spare_capacity(&mut buffer)) {
+                    Ok(0) => open[n] = false,
+                    Ok(_) => running.log.write(&mut streams[n], &buffer, sys::now()),
+                    Err(Errno::INTR) => continue,
+                    Err(_) => break, // empty for now
+                }
+                if !ended {
+                    break;
+                }
+            }
+        }
+        if ended {
+            for stream in &mut streams {
+                running.log.flush_pending(stream, sys::now());
+            }
+            return rustix::process::waitid(WaitId::PidFd(running.pidfd.as_fd()), WaitIdOptions::EXITED).ok().flatten();
+        }
+    }
+}
+
+/// The shim's ends of the pipes.
+struct Ours {
+    go: OwnedFd,
+    status: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+fn pipes() -> io::Result<(init::Pipes, Ours)> {
+    let (go_read, go_write) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (status_read, status_write) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (stdout_read, stdout_write) = output_pipe()?;
+    let (stderr_read, stderr_write) = output_pipe()?;
+    let null = rustix::fs::open(c"/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let theirs = init::Pipes { go: go_read, status: status_write, stdio: [null, stdout_write, stderr_write] };
+    Ok((theirs, Ours { go: go_write, status: status_read, stdout: stdout_read, stderr: stderr_read }))
+}
+
+/// A pipe whose reading end does not block; the writing end does, as programs expect.
+fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+    rustix::fs::fcntl_setfl(&read, OFlags::NONBLOCK)?;
+    Ok((read, write))
+}
+
+fn read_plan(fd: &OwnedFd) -> io::Result<Plan> {
+    let len = usize::try_from(rustix::fs::fstat(fd)?.st_size).map_err(io::Error::other)?;
+    let bytes = sys::map(fd.as_fd(), len)?;
+    postcard::from_bytes(bytes).map_err(io::Error::other)
+}
+
+fn write_state(plan: &Plan, dir: &OwnedFd, pid: i32, cgroups: &[CString]) -> Result<u64, Failure> {
+    let write = || {
+        let started_at = sys::now();
+        let state = StateRecord {
+            id: ContainerId::new(plan.id.as_str()).map_err(io::Error::other)?,
+            shim: Process::read(rustix::process::getpid().as_raw_pid())?,
+            init: Process::read(pid)?,
+            started_at,
+            cgroups: cgroups.to_vec(),
+            scratch: plan.scratch.clone(),
+        };
+        record::write(dir, record::STATE, &state)?;
+        Ok(started_at)
+    };
+    write().map_err(|e: io::Error| failed(format!("write {}/{}", text(&plan.dir), record::STATE), &e))
+}
+
+fn announce(daemon: &OwnedFd, report: &Report, init: &OwnedFd) {
+    if let Ok(own) = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty()) {
+        send(daemon, report, &[init.as_fd(), own.as_fd()]);
+    }
+}
+
+/// Tells the daemon; that it may be gone is no matter.
+fn send(daemon: &OwnedFd, report: &Report, fds: &[BorrowedFd<'_>]) {
+    let Ok(text) = postcard::to_allocvec(report) else { return };
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(fds));
+    }
+    let _ = sendmsg(daemon, &[IoSlice::new(&text)], &mut control, SendFlags::NOSIGNAL);
+}
+
+/// Removes what a failed start has made on disk. No mount of it is visible here.
+fn remove_scratch(folders: &[CString]) {
+    use std::os::unix::ffi::OsStrExt;
+    for folder in folders {
+        let _ = crate::scratch::remove(std::path::Path::new(std::ffi::OsStr::from_bytes(folder.to_bytes())));
+    }
+}
+
+fn open_counter(path: &CStr) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+fn read_to_end(fd: &OwnedFd, into: &mut Vec<u8>) -> io::Result<()> {
+    loop {
+        into.reserve(512);
+        match rustix::io::read(fd, rustix::buffer::spare_capacity(into)) {
+            Ok(0) => return Ok(()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn failed(step: String, error: &io::Error) -> Failure {
+    Failure { kind: FailureKind::Step, step, errno: error.raw_os_error().unwrap_or(libc::EIO) }
+}
+
+fn abandoned() -> Failure {
+    failed("find the daemon that asked for it".into(), &Errno::CANCELED.into())
+}
+
+fn text(path: &CStr) -> String {
+    path.to_string_lossy().into_owned()
+}

@@ -1,0 +1,148 @@
+//! A copy of this program from before it had threads, that forks shims on request.
+//!
+//! A program with threads can't fork safely: the child may inherit a lock that nobody will ever release. Hence
+//! [`spawn`] is called first thing in `main`. Invariant: the zygote allocates nothing per request and looks into no
+//! plan; a request is one packet with two descriptors, which it hands to the shim. It ends when the daemon does;
+//! the shims live on.
+#![allow(unsafe_code)]
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+
+use crate::shim;
+use crate::sys::{self, Fork};
+
+/// The daemon's end of its zygote. The zygote ends when the last clone is dropped.
+#[derive(Debug, Clone)]
+pub struct ZygoteHandle {
+    socket: Arc<OwnedFd>,
+}
+
+/// Forks the zygote, and makes this process adopt orphaned containers (`PR_SET_CHILD_SUBREAPER`).
+///
+/// Call it while the process has one thread: before tokio, before anything that might start a thread. It is an error
+/// otherwise.
+pub fn spawn() -> io::Result<ZygoteHandle> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("the zygote must be forked before the process has a second thread"));
+    }
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    match sys::fork(0, None)? {
+        Fork::Child => {
+            drop(ours);
+            // A panic must not unwind into the daemon's code, in what is no daemon.
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(theirs)));
+            sys::exit(70)
+        }
+        Fork::Parent(..) => Ok(ZygoteHandle { socket: Arc::new(ours) }),
+    }
+}
+
+impl ZygoteHandle {
+    /// Has a shim forked that obeys `plan` (a sealed memfd) and reports on `report`.
+    pub(crate) fn request(&self, plan: &OwnedFd, report: &OwnedFd) -> io::Result<()> {
+        let fds = [plan.as_fd(), report.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        control.push(SendAncillaryMessage::ScmRights(&fds));
+        loop {
+            match sendmsg(&*self.socket, &[IoSlice::new(b"s")], &mut control, SendFlags::NOSIGNAL) {
+                Ok(_) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+fn run(socket: OwnedFd) {
+    let socket = settle(socket).unwrap_or_else(|_| sys::exit(1));
+    let nursery = nursery().ok();
+    loop {
+        let mut byte = [0];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        match recvmsg(&socket, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC) {
+            Ok(message) if message.bytes > 0 => {}
+            Err(Errno::INTR) => continue,
+            _ => sys::exit(0), // the daemon is gone
+        }
+        let mut fds = control.drain().filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+            _ => None,
+        });
+        let Some(mut fds) = fds.next() else { continue };
+        let (Some(plan), Some(report)) = (fds.next(), fds.next()) else { continue };
+        // When the fork fails, dropping `report` tells the daemon.
+        if let Ok(Fork::Child) = sys::fork(0, None) {
+            drop(socket);
+            sys::reap_children_automatically(false);
+            shim::run(plan, &report, nursery)
+        }
+    }
+}
+
+/// An empty mount namespace, of which containers get a copy: cheaper than a copy of the host's that must be emptied.
+/// Where it can't be had, they get the latter.
+fn nursery() -> io::Result<OwnedFd> {
+    let (wait, done) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let (hold, release) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    match sys::fork(0, None)? {
+        Fork::Child => {
+            drop((wait, release));
+            let word: &[u8] = if shim::become_nursery().is_ok() { b"y" } else { b"n" };
+            let _ = rustix::io::write(&done, word);
+            let _ = rustix::io::read(&hold, &mut [0]); // until the namespace was opened
+            sys::exit(0)
+        }
+        Fork::Parent(pid, _) => {
+            drop((done, hold));
+            let mut word = [0];
+            rustix::io::read(&wait, &mut word)?;
+            if word != *b"y" {
+                return Err(io::ErrorKind::Unsupported.into());
+            }
+            let path = format!("/proc/{pid}/ns/mnt");
+            let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
+            let namespace = rustix::fs::open(path, flags, rustix::fs::Mode::empty())?;
+            drop(release);
+            Ok(namespace)
+        }
+    }
+}
+
+/// Lets go of everything that the daemon had: descriptors, terminal, signals, working directory.
+fn settle(socket: OwnedFd) -> io::Result<OwnedFd> {
+    use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
+    let _ = rustix::thread::set_name(c"stint-zygote");
+    sys::default_signals();
+    sys::reap_children_automatically(true);
+    rustix::process::setsid()?;
+    rustix::process::chdir(c"/")?;
+    let null = rustix::fs::open(c"/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())?;
+    for target in 0..3 {
+        sys::dup2(null.as_fd(), target)?;
+    }
+    drop(null);
+    let keep = u32::try_from(socket.as_raw_fd()).map_err(io::Error::other)?;
+    if keep < 3 {
+        return Err(io::Error::other("standard input, output and error must be open"));
+    }
+    if keep > 3 {
+        sys::close_range(3, keep - 1, false)?;
+    }
+    sys::close_range(keep + 1, u32::MAX, false)?;
+    // Descriptor numbers of the daemon's are closed now; none of its Rust objects is used or dropped in this process.
+    let socket = socket.into_raw_fd();
+    // SAFETY: `socket` was just released by its owner and is still open.
+    Ok(unsafe { OwnedFd::from_raw_fd(socket) })
+}
