@@ -1,0 +1,267 @@
+//! The agent: watches the pods of its node and keeps a worker for each.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt, future};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client};
+use stint_core::clock::Clock;
+use stint_image::{Access, ImageStore, LayerState};
+use stint_runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio::task::{Id, JoinError, JoinSet};
+
+use crate::downward::Machine;
+use crate::folder::{Folders, PodFolder};
+use crate::recover::{self, Recovered};
+use crate::worker::{Message, Worker};
+
+/// What containers see as `/`.
+#[derive(Clone, Debug)]
+pub enum RootfsMode {
+    /// Their image.
+    Image {
+        /// Where images are.
+        store: ImageStore,
+        /// How to reach registries.
+        access: Access,
+    },
+    /// This machine's own root filesystem, read-only below a throw-away overlay. Images are not looked at.
+    Host {
+        /// The most that a container may write, in bytes; the kernel's default is half of the memory.
+        size: Option<u64>,
+    },
+}
+
+/// How an agent works.
+#[derive(Clone)]
+pub struct AgentConfig {
+    /// The machine: its name is the node's. [`Machine::here`] describes the one that this runs on.
+    pub machine: Machine,
+    /// Where the things of pods are.
+    pub folders: Folders,
+    /// What containers see as `/`.
+    pub rootfs: RootfsMode,
+    /// The cgroup below which pods have theirs, e.g. `/stint/run-1`.
+    pub cgroup_parent: PathBuf,
+    /// For how long a status that is not final waits for a newer one.
+    pub status_delay: Duration,
+    /// Who is told of progress.
+    pub observer: Arc<dyn Observer>,
+}
+
+impl AgentConfig {
+    /// The usual configuration.
+    pub fn new(machine: Machine, folders: Folders, rootfs: RootfsMode, cgroup_parent: PathBuf) -> AgentConfig {
+        let status_delay = Duration::from_millis(20);
+        AgentConfig { machine, folders, rootfs, cgroup_parent, status_delay, observer: Arc::new(NoObserver) }
+    }
+}
+
+/// Is told what goes on, as it happens. Calls should return quickly.
+pub trait Observer: Send + Sync + 'static {
+    /// A layer of the image of a pod's container is now in this state.
+    fn layer(&self, _pod_uid: &str, _container: &str, _digest: &str, _state: LayerState) {}
+
+    /// The pod's status is now this; the API learns of it later, and may never learn of one in between.
+    fn status(&self, _pod: &Pod, _status: &PodStatus) {}
+}
+
+/// Nobody watches.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoObserver;
+
+impl Observer for NoObserver {}
+
+/// What all workers share.
+pub(crate) struct Shared {
+    pub(crate) config: AgentConfig,
+    pub(crate) client: Client,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Shared {
+    /// Whether the node gives pods files for `/etc`; the host's root filesystem has its own.
+    pub(crate) fn has_etc(&self) -> bool {
+        matches!(self.config.rootfs, RootfsMode::Image { .. })
+    }
+}
+
+/// Runs the pods that are bound to its node.
+pub struct Agent {
+    shared: Arc<Shared>,
+    workers: HashMap<String, Handle>,
+    tasks: JoinSet<()>,
+    /// Which task is whose worker.
+    owners: HashMap<Id, String>,
+    /// What was found on disk and not yet claimed by a pod of the API.
+    found: HashMap<String, Recovered>,
+    /// The pods of the list that is being read.
+    listed: Option<HashSet<String>>,
+}
+
+/// A worker that runs.
+struct Handle {
+    pod: Arc<Pod>,
+    outbox: mpsc::UnboundedSender<Message>,
+}
+
+impl Agent {
+    /// An agent. It does nothing until it is run.
+    pub fn new(config: AgentConfig, client: Client, runtime: Arc<dyn Runtime>, clock: Arc<dyn Clock>) -> Agent {
+        Agent {
+            shared: Arc::new(Shared { config, client, runtime, clock }),
+            workers: HashMap::new(),
+            tasks: JoinSet::new(),
+            owners: HashMap::new(),
+            found: HashMap::new(),
+            listed: None,
+        }
+    }
+
+    /// Runs pods until `shutdown` resolves. Containers that run then go on; the next agent takes them over.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
+        self.found = recover::scan(&self.shared.config.folders, &*self.shared.runtime);
+        let now = self.shared.clock.now();
+        let machine = self.shared.config.machine.clone();
+        let node = tokio::spawn(crate::node::register(self.shared.client.clone(), machine, now));
+        let mut events = pin!(self.watch());
+        let mut shutdown = pin!(shutdown);
+        loop {
+            tokio::select! {
+                () = &mut shutdown => break,
+                Some(event) = events.next() => self.take(event),
+                Some(done) = self.tasks.join_next_with_id() => self.worker_ended(done),
+            }
+        }
+        node.abort();
+    }
+
+    fn watch(&self) -> impl Stream<Item = Event<Pod>> + use<> {
+        let api: Api<Pod> = Api::all(self.shared.client.clone());
+        let mine = watcher::Config::default().fields(&format!("spec.nodeName={}", self.shared.config.machine.name));
+        watcher(api, mine).backoff(Delays::default()).filter_map(|event| {
+            if let Err(error) = &event {
+                tracing::warn!(%error, "the watch of pods broke; it starts again");
+            }
+            future::ready(event.ok())
+        })
+    }
+
+    fn take(&mut self, event: Event<Pod>) {
+        match event {
+            Event::Init => self.listed = Some(HashSet::new()),
+            Event::InitApply(pod) | Event::Apply(pod) => self.changed(pod),
+            Event::Delete(pod) => self.gone(&pod.metadata.uid.unwrap_or_default()),
+            Event::InitDone => self.end_list(),
+        }
+    }
+
+    fn changed(&mut self, pod: Pod) {
+        let Some(uid) = pod.metadata.uid.clone() else { return };
+        if let Some(listed) = &mut self.listed {
+            listed.insert(uid.clone());
+        }
+        let pod = Arc::new(pod);
+        if let Some(handle) = self.workers.get_mut(&uid) {
+            handle.pod = Arc::clone(&pod);
+            let _ = handle.outbox.send(Message::Changed(pod));
+            return;
+        }
+        let found = self.found.remove(&uid);
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        let over = matches!(phase, Some("Succeeded" | "Failed"));
+        if over && found.is_none() && pod.metadata.deletion_timestamp.is_none() {
+            return; // nothing of it is here, and nothing is asked
+        }
+        self.spawn(uid, pod, found.unwrap_or_default());
+    }
+
+    fn spawn(&mut self, uid: String, pod: Arc<Pod>, found: Recovered) {
+        let (outbox, inbox) = mpsc::unbounded_channel();
+        let worker = Worker::new(Arc::clone(&self.shared), Arc::clone(&pod), found, outbox.clone(), inbox);
+        match worker {
+            Ok(worker) => {
+                let task = self.tasks.spawn(worker.run());
+                self.owners.insert(task.id(), uid.clone());
+                self.workers.insert(uid, Handle { pod, outbox });
+            }
+            Err(error) => tracing::error!(uid, error = %error.chain(), "the pod can't be taken"),
+        }
+    }
+
+    fn gone(&mut self, uid: &str) {
+        if let Some(handle) = self.workers.get(uid) {
+            let _ = handle.outbox.send(Message::Gone);
+        }
+    }
+
+    /// The list is complete: what it does not name is gone.
+    fn end_list(&mut self) {
+        let Some(listed) = self.listed.take() else { return };
+        let gone: Vec<String> = self.workers.keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
+        for uid in gone {
+            self.gone(&uid);
+        }
+        for (uid, _) in self.found.drain() {
+            let shared = Arc::clone(&self.shared);
+            tokio::spawn(async move {
+                if let Err(error) = recover::clean_up(&shared.config.folders, &uid, &*shared.runtime).await {
+                    tracing::warn!(uid, error = %error.chain(), "failed to clean up a pod that is gone");
+                }
+            });
+        }
+    }
+
+    /// A worker is done with its pod, or it panicked: then a new one starts from what is on disk.
+    fn worker_ended(&mut self, done: Result<(Id, ()), JoinError>) {
+        let id = match &done {
+            Ok((id, ())) => *id,
+            Err(error) => error.id(),
+        };
+        let Some(uid) = self.owners.remove(&id) else { return };
+        let Some(handle) = self.workers.remove(&uid) else { return };
+        let Err(error) = done else { return };
+        if !error.is_panic() {
+            return;
+        }
+        tracing::error!(uid, %error, "the worker of a pod panicked; another one takes over");
+        match PodFolder::new(&self.shared.config.folders, &uid) {
+            Ok(folder) => {
+                let found = recover::one(&folder, &uid, &*self.shared.runtime);
+                self.spawn(uid, handle.pod, found);
+            }
+            Err(error) => tracing::error!(uid, error = %error.chain(), "the pod can't be taken over"),
+        }
+    }
+}
+
+/// 100 ms, doubled with each failure in a row up to 25.6 s. No jitter: there is one agent for one API.
+#[derive(Debug, Default)]
+struct Delays {
+    failures: u32,
+}
+
+impl Iterator for Delays {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let delay = Duration::from_millis(100 << self.failures);
+        self.failures = (self.failures + 1).min(8);
+        Some(delay)
+    }
+}
+
+impl Backoff for Delays {
+    fn reset(&mut self) {
+        self.failures = 0;
+    }
+}

@@ -1,0 +1,46 @@
+//! The node agent: pods from the Kubernetes API become containers of the [`Runtime`](stint_runtime::Runtime).
+//!
+//! ```text
+//!   watch of pods ──► Agent ──one worker per pod──► core::pod::step ──► effects ──► Runtime, ImageStore, volumes
+//!                                 ▲                      │
+//!                                 └──────events──────────┴──► status writer ──► pods/status
+//! ```
+//!
+//! Architecture invariants:
+//!
+//! - `core::pod` decides, a worker obeys: it holds no opinion about a pod.
+//! - One worker per pod owns the pod's state; everything else sends it events.
+//! - One writer per pod owns its API object; of consecutive statuses only the newest is written.
+//! - Containers outlive the agent. On start its state is rebuilt from the pods' folders before anything is decided.
+//! - Time is [`Clock`]; tokio's time only waits, a minute at most at a stretch.
+//!
+//! Left out for now: probes, lifecycle hooks, a network per pod, claims, exec and attach. [`unsupported`] tells a pod's
+//! owner what that means for the pod.
+
+mod agent;
+mod downward;
+mod error;
+mod expand;
+mod folder;
+pub mod logs;
+mod node;
+mod recover;
+mod signal;
+mod sources;
+pub mod spec;
+mod status;
+mod termination;
+mod unsupported;
+mod volumes;
+mod worker;
+
+pub use agent::{Agent, AgentConfig, NoObserver, Observer, RootfsMode};
+pub use downward::{Downward, Machine};
+pub use error::Error;
+pub use expand::expand;
+pub use folder::{Folders, PodFolder, log_path};
+pub use recover::sweep;
+pub use sources::{Sources, Wanted};
+pub use stint_core::clock::Clock;
+pub use stint_core::pod::Attempt;
+pub use unsupported::unsupported;

@@ -1,0 +1,133 @@
+//! The machine as the agent sees it, and as the API shows it: a Node object.
+
+use std::fs;
+use std::net::{IpAddr, UdpSocket};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, NodeAddress, NodeCondition, NodeStatus, NodeSystemInfo};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde_json::json;
+use tokio::time::sleep;
+
+use crate::downward::Machine;
+
+/// How many pods a node says it takes (the kubelet's default).
+const PODS: &str = "110";
+
+impl Machine {
+    /// This machine, under a name.
+    pub fn here(name: &str) -> Machine {
+        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Machine {
+            name: name.to_owned(),
+            ip: own_ip().map(|ip| ip.to_string()),
+            cpu_milli: i128::try_from(cpus).unwrap_or(1) * 1000,
+            memory: memory().unwrap_or(1 << 30),
+            lowest_oom_score: lowest_oom_score(),
+        }
+    }
+}
+
+/// The address that a packet to the world would carry. Nothing is sent.
+fn own_ip() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    let route = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr());
+    route.ok().map(|address| address.ip()).or(Some(IpAddr::from([127, 0, 0, 1])))
+}
+
+fn memory() -> Option<i128> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kibibytes: i128 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+/// Without `CAP_SYS_RESOURCE` the score can only be raised from what this process has.
+fn lowest_oom_score() -> i32 {
+    const CAP_SYS_RESOURCE: u32 = 24;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()).unwrap_or(0);
+    if effective & (1 << CAP_SYS_RESOURCE) != 0 {
+        return -1000;
+    }
+    let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
+    own.trim().parse().unwrap_or(0)
+}
+
+/// Shows the machine as a Node, and tries again until the API takes it; an API that knows no nodes, or keeps them to
+/// itself, is left alone.
+pub(crate) async fn register(client: Client, machine: Machine, now: Timestamp) {
+    let api: Api<Node> = Api::all(client);
+    let mut pause = Duration::from_millis(200);
+    loop {
+        let node = node(&machine, now);
+        let made = match api.create(&PostParams::default(), &node).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            other => other.map(drop),
+        };
+        let patch = json!({ "status": node.status });
+        let shown = match made {
+            Ok(()) => api.patch_status(&machine.name, &PatchParams::default(), &Patch::Merge(&patch)).await.map(drop),
+            Err(error) => Err(error),
+        };
+        match shown {
+            Ok(()) => return,
+            Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403 | 404 | 405) => {
+                tracing::debug!(node = machine.name, code = status.code, "the API takes no Node object");
+                return;
+            }
+            Err(error) => {
+                tracing::debug!(node = machine.name, %error, "failed to register the node; it is tried again");
+            }
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(30));
+    }
+}
+
+fn node(machine: &Machine, now: Timestamp) -> Node {
+    let now = Time(Timestamp::from_second(now.as_second()).unwrap_or_default());
+    let capacity: std::collections::BTreeMap<String, Quantity> = [
+        ("cpu", format!("{}m", machine.cpu_milli)),
+        ("memory", format!("{}Ki", machine.memory / 1024)),
+        ("pods", PODS.to_owned()),
+    ]
+    .map(|(name, amount)| (name.to_owned(), Quantity(amount)))
+    .into();
+    let mut node = Node::default();
+    node.metadata.name = Some(machine.name.clone());
+    node.metadata.labels = Some([("kubernetes.io/hostname".to_owned(), machine.name.clone())].into());
+    let ready = NodeCondition {
+        type_: "Ready".to_owned(),
+        status: "True".to_owned(),
+        reason: Some("AgentReady".to_owned()),
+        message: Some("the agent takes pods".to_owned()),
+        last_heartbeat_time: Some(now.clone()),
+        last_transition_time: Some(now),
+    };
+    let address = |kind: &str, text: &str| NodeAddress { type_: kind.to_owned(), address: text.to_owned() };
+    let mut addresses = vec![address("Hostname", &machine.name)];
+    addresses.extend(machine.ip.as_ref().map(|ip| address("InternalIP", ip)));
+    let version = format!("stint/{}", env!("CARGO_PKG_VERSION"));
+    node.status = Some(NodeStatus {
+        allocatable: Some(capacity.clone()),
+        capacity: Some(capacity),
+        conditions: Some(vec![ready]),
+        addresses: Some(addresses),
+        node_info: Some(NodeSystemInfo {
+            architecture: std::env::consts::ARCH.to_owned(),
+            operating_system: std::env::consts::OS.to_owned(),
+            kernel_version: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+            container_runtime_version: version.clone(),
+            kubelet_version: version,
+            ..NodeSystemInfo::default()
+        }),
+        ..NodeStatus::default()
+    });
+    node
+}

@@ -1,0 +1,264 @@
+//! The OCI runtime spec of one container: what Kubernetes says, laid over what its image says, laid over the runtime's
+//! defaults.
+//!
+//! Invariant: pure, and it fails closed. What the pod asks for and what would be less safe, or mean something else, if
+//! it were left out is an error with the field's name; what is merely not honoured yet is told by
+//! [`unsupported`](crate::unsupported::unsupported).
+//!
+//! Left out: the network (pods are on the host's for now), and everything that the spec of a running pod may change.
+
+mod env;
+mod resources;
+mod security;
+
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, VolumeMount};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, MountBuilder, Spec};
+use stint_core::pod::Attempt;
+use stint_image::User;
+
+use crate::downward::{Downward, Machine};
+use crate::error::Error;
+use crate::folder::PodFolder;
+use crate::sources::Sources;
+
+/// What a container's spec is made from.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// The pod.
+    pub pod: &'a Pod,
+    /// The container, one of the pod's.
+    pub container: &'a Container,
+    /// Which run.
+    pub attempt: Attempt,
+    /// What the image says.
+    pub image: &'a ImageRun,
+    /// Who a user is in the container: a name or number, with a group after a colon or without.
+    pub users: &'a dyn Fn(&str) -> Result<User, String>,
+    /// The ConfigMaps and Secrets that exist.
+    pub sources: &'a Sources,
+    /// The machine.
+    pub node: &'a Machine,
+    /// Where the pod's things are.
+    pub folder: &'a PodFolder,
+    /// The cgroup below which pods have theirs, e.g. `/stint/run-1`.
+    pub cgroup_parent: &'a Path,
+    /// Whether `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` are mounted from the pod's folder.
+    pub etc: bool,
+}
+
+/// How an image's containers run by default; empty on the host's own root filesystem.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageRun {
+    /// `Entrypoint`.
+    pub entrypoint: Vec<String>,
+    /// `Cmd`.
+    pub cmd: Vec<String>,
+    /// `Env`.
+    pub env: Vec<String>,
+    /// `WorkingDir`.
+    pub working_dir: String,
+    /// `User`.
+    pub user: String,
+    /// `StopSignal`.
+    pub stop_signal: Option<String>,
+}
+
+impl ImageRun {
+    /// What an image's configuration says.
+    pub fn of(config: &stint_image::Config) -> ImageRun {
+        let list = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
+        ImageRun {
+            entrypoint: list(config.entrypoint()),
+            cmd: list(config.cmd()),
+            env: list(config.env()),
+            working_dir: config.working_dir().clone().unwrap_or_default(),
+            user: config.user().clone().unwrap_or_default(),
+            stop_signal: config.stop_signal().clone(),
+        }
+    }
+}
+
+/// What a container gets that asks for nothing: made once, as its seccomp profile alone is hundreds of names.
+static DEFAULTS: LazyLock<Spec> = LazyLock::new(stint_runtime::default_spec);
+
+/// The container's spec.
+pub fn build(request: Request<'_>) -> Result<Spec, Error> {
+    let pod_spec = request.pod.spec.as_ref().ok_or_else(|| Error::config("the pod has no spec"))?;
+    let down = Downward { pod: request.pod, node: request.node };
+    let variables = env::of_pod(request.container, request.sources, down)?;
+    let security = security::Security::of(pod_spec, request.container)?;
+    let (user, home) = security.user(&request, pod_spec)?;
+    let hostname = hostname(request.pod);
+
+    let mut spec = DEFAULTS.clone();
+    let mut process = spec.process_mut().take().unwrap_or_default();
+    process
+        .set_args(Some(command(request.container, request.image, &variables)?))
+        .set_env(Some(env::complete(&request.image.env, &hostname, &home, &variables)))
+        .set_cwd(working_dir(request.container, request.image))
+        .set_user(user)
+        .set_capabilities(Some(stint_runtime::defaults::capability_sets(&security.capabilities()?)))
+        .set_no_new_privileges(security.no_new_privileges().then_some(true))
+        .set_oom_score_adj(Some(resources::oom_score(request.pod, request.container, request.node)))
+        .set_rlimits(None)
+        .set_terminal(None);
+    let mut root = spec.root_mut().take().unwrap_or_default();
+    root.set_readonly(Some(security.read_only_root()));
+    let mounts = mounts(&request, pod_spec, spec.mounts_mut().take().unwrap_or_default())?;
+    let linux = linux(&request, pod_spec, &security, spec.linux_mut().take().unwrap_or_default())?;
+    spec.set_process(Some(process))
+        .set_root(Some(root))
+        .set_hostname(Some(hostname))
+        .set_mounts(Some(mounts))
+        .set_linux(Some(linux));
+    Ok(spec)
+}
+
+/// `command` replaces the image's entry point and drops its arguments; `args` replaces its arguments.
+fn command(container: &Container, image: &ImageRun, variables: &env::Variables) -> Result<Vec<String>, Error> {
+    let set = |list: &Option<Vec<String>>| -> Option<Vec<String>> {
+        let list = list.as_ref().filter(|list| !list.is_empty())?;
+        Some(list.iter().map(|text| variables.expand(text)).collect())
+    };
+    let (command, args) = (set(&container.command), set(&container.args));
+    let whole: Vec<String> = match (command, args) {
+        (Some(command), args) => command.into_iter().chain(args.into_iter().flatten()).collect(),
+        (None, Some(args)) => image.entrypoint.iter().cloned().chain(args).collect(),
+        (None, None) => image.entrypoint.iter().chain(&image.cmd).cloned().collect(),
+    };
+    if whole.first().is_none_or(String::is_empty) {
+        return Err(Error::config(format!(
+            "container {:?} has nothing to run: its image names no command, so set the container's `command` \
+             (on the host's root filesystem there is no image, and `command` is always needed)",
+            container.name
+        )));
+    }
+    Ok(whole)
+}
+
+fn working_dir(container: &Container, image: &ImageRun) -> PathBuf {
+    let own = container.working_dir.as_deref().filter(|dir| !dir.is_empty());
+    let dir = own.unwrap_or(&image.working_dir);
+    Path::new("/").join(dir)
+}
+
+/// The name that the pod's containers see: `spec.hostname` or the pod's own, at most 63 characters.
+pub fn hostname(pod: &Pod) -> String {
+    let own = pod.spec.as_ref().and_then(|spec| spec.hostname.clone()).filter(|name| !name.is_empty());
+    let name = own.or_else(|| pod.metadata.name.clone()).unwrap_or_default();
+    let cut: String = name.chars().take(63).collect();
+    cut.trim_end_matches(['-', '.']).to_owned()
+}
+
+fn linux(
+    request: &Request<'_>,
+    pod_spec: &PodSpec,
+    security: &security::Security,
+    mut linux: Linux,
+) -> Result<Linux, Error> {
+    let mut namespaces = linux.namespaces().clone().unwrap_or_default();
+    namespaces.retain(|namespace| match namespace.typ() {
+        LinuxNamespaceType::Pid => pod_spec.host_pid != Some(true),
+        LinuxNamespaceType::Ipc => pod_spec.host_ipc != Some(true),
+        LinuxNamespaceType::Network => false,
+        _ => true,
+    });
+    let mut resources = linux.resources().clone().unwrap_or_default();
+    resources::apply(&mut resources, request.container)?;
+    let uid = request.pod.metadata.uid.as_deref().unwrap_or_default();
+    linux
+        .set_namespaces(Some(namespaces))
+        .set_resources(Some(resources))
+        .set_cgroups_path(Some(request.cgroup_parent.join(uid).join(&request.container.name)));
+    let capabilities = security.capabilities()?;
+    if !security.uses_default_seccomp()? {
+        linux.set_seccomp(None);
+    } else if capabilities != stint_runtime::default_capabilities() {
+        // The default profile lets through what a capability is for.
+        linux.set_seccomp(Some(stint_runtime::seccomp::default_profile_with(&capabilities)));
+    }
+    Ok(linux)
+}
+
+/// The runtime's own mounts, then the node's files, then the volumes, outer ones first.
+fn mounts(request: &Request<'_>, pod_spec: &PodSpec, defaults: Vec<Mount>) -> Result<Vec<Mount>, Error> {
+    let mut ours = Vec::new();
+    if request.etc {
+        for name in ["hosts", "hostname", "resolv.conf"] {
+            ours.push(bind(&request.folder.etc().join(name), &format!("/etc/{name}"), &["rprivate"])?);
+        }
+    }
+    if let Some(path) = termination_path(request.container) {
+        ours.push(bind(
+            &request.folder.termination_log(&request.container.name, request.attempt),
+            path,
+            &["rprivate"],
+        )?);
+    }
+    for (index, mount) in request.container.volume_mounts.iter().flatten().enumerate() {
+        ours.push(volume_mount(request, pod_spec, mount, index)?);
+    }
+    let taken = |mount: &Mount| ours.iter().any(|own| own.destination() == mount.destination());
+    let mut all: Vec<Mount> = defaults.into_iter().filter(|mount| !taken(mount)).collect();
+    ours.sort_by_key(|mount| mount.destination().components().count());
+    all.extend(ours);
+    Ok(all)
+}
+
+/// Where the container may leave its last words; the API's default if it does not say.
+pub(crate) fn termination_path(container: &Container) -> Option<&str> {
+    let path = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
+    (!path.is_empty()).then_some(path)
+}
+
+fn volume_mount(request: &Request<'_>, pod_spec: &PodSpec, mount: &VolumeMount, index: usize) -> Result<Mount, Error> {
+    let field = |name: &str| format!("container {:?}: volumeMounts[{index}].{name}", request.container.name);
+    for (set, name) in [(&mount.sub_path, "subPath"), (&mount.sub_path_expr, "subPathExpr")] {
+        if set.as_ref().is_some_and(|path| !path.is_empty()) {
+            return Err(Error::config(format!("{} is not supported yet: mount the whole volume", field(name))));
+        }
+    }
+    let volume = pod_spec.volumes.iter().flatten().find(|volume| volume.name == mount.name);
+    let Some(volume) = volume else {
+        return Err(Error::config(format!("{} {:?} is no volume of the pod", field("name"), mount.name)));
+    };
+    let source = match &volume.host_path {
+        Some(host) => PathBuf::from(&host.path),
+        None => request.folder.volume(&volume.name),
+    };
+    let propagation = match mount.mount_propagation.as_deref() {
+        None | Some("None" | "") => "rprivate",
+        Some("HostToContainer") => "rslave",
+        Some(other) => {
+            let what = field("mountPropagation");
+            return Err(Error::config(format!("{what} {other} is not supported: it needs a privileged container")));
+        }
+    };
+    // What a pod learns of ConfigMaps and the like is not for it to change.
+    let from_api = [volume.config_map.is_some(), volume.secret.is_some(), volume.downward_api.is_some()];
+    let read_only = mount.read_only == Some(true) || volume.projected.is_some() || from_api.contains(&true);
+    let recursive = matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"));
+    let access = match (read_only, recursive) {
+        (true, true) => "rro",
+        (true, false) => "ro",
+        (false, _) => "rw",
+    };
+    bind(&source, &mount.mount_path, &[propagation, access])
+}
+
+fn bind(source: &Path, destination: &str, options: &[&str]) -> Result<Mount, Error> {
+    let options: Vec<String> = std::iter::once("rbind").chain(options.iter().copied()).map(str::to_owned).collect();
+    MountBuilder::default()
+        .destination(Path::new("/").join(destination))
+        .typ("bind")
+        .source(source)
+        .options(options)
+        .build()
+        .map_err(|fault| Error::config(format!("mount {destination:?}: {fault}")))
+}
+
+#[cfg(test)]
+mod tests;

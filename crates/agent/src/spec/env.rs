@@ -1,0 +1,140 @@
+//! A container's environment: the image's, `envFrom`, then `env`, with references expanded.
+//!
+//! Upstream: `pkg/kubelet/kubelet_pods.go`, `makeEnvironmentVariables`.
+
+use std::collections::{BTreeMap, HashMap};
+
+use k8s_openapi::api::core::v1::{Container, EnvVar};
+
+use crate::downward::Downward;
+use crate::error::Error;
+use crate::expand::expand;
+use crate::sources::Sources;
+
+/// Where programs are looked for when nobody says.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The variables that the pod sets, in order, with references expanded.
+pub(super) fn of_pod(container: &Container, sources: &Sources, down: Downward<'_>) -> Result<Variables, Error> {
+    let mut variables = Variables::default();
+    for from in container.env_from.iter().flatten() {
+        let prefix = from.prefix.as_deref().unwrap_or_default();
+        let (entries, what, optional) = match (&from.config_map_ref, &from.secret_ref) {
+            (Some(map), _) => (sources.config_map(&map.name), format!("configmap \"{}\"", map.name), map.optional),
+            (None, Some(secret)) => {
+                (sources.secret(&secret.name), format!("secret \"{}\"", secret.name), secret.optional)
+            }
+            (None, None) => continue,
+        };
+        match entries {
+            Some(entries) => {
+                for (key, value) in entries {
+                    // What is no text or can't be a variable is left out, as upstream does.
+                    let name = format!("{prefix}{key}");
+                    if let (Ok(value), true) = (str::from_utf8(value), is_variable_name(&name)) {
+                        variables.set(name, value.to_owned());
+                    }
+                }
+            }
+            None if optional == Some(true) => {}
+            None => return Err(Error::config(format!("{what} not found"))),
+        }
+    }
+    for variable in container.env.iter().flatten() {
+        if let Some(value) = value_of(variable, container, &variables, sources, down)? {
+            variables.set(variable.name.clone(), value);
+        }
+    }
+    Ok(variables)
+}
+
+/// The whole environment of a process: the image's variables, what every container has, and the pod's.
+pub(super) fn complete(image: &[String], hostname: &str, home: &str, pod: &Variables) -> Vec<String> {
+    let mut all = Variables::default();
+    all.set("PATH".to_owned(), PATH.to_owned());
+    all.set("HOSTNAME".to_owned(), hostname.to_owned());
+    for (name, value) in image.iter().filter_map(|text| text.split_once('=')) {
+        all.set(name.to_owned(), value.to_owned());
+    }
+    for name in &pod.order {
+        all.set(name.clone(), pod.values[name].clone());
+    }
+    if !all.values.contains_key("HOME") {
+        all.set("HOME".to_owned(), home.to_owned());
+    }
+    all.order.iter().map(|name| format!("{name}={}", all.values[name])).collect()
+}
+
+/// Variables in the order in which they were first set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Variables {
+    order: Vec<String>,
+    values: HashMap<String, String>,
+}
+
+impl Variables {
+    fn set(&mut self, name: String, value: String) {
+        if self.values.insert(name.clone(), value).is_none() {
+            self.order.push(name);
+        }
+    }
+
+    /// `text` with its references replaced.
+    pub(super) fn expand(&self, text: &str) -> String {
+        expand(text, |name| self.values.get(name).map(String::as_str))
+    }
+}
+
+/// The value of one variable; `None` when it comes from something optional that is not there.
+fn value_of(
+    variable: &EnvVar,
+    container: &Container,
+    before: &Variables,
+    sources: &Sources,
+    down: Downward<'_>,
+) -> Result<Option<String>, Error> {
+    let Some(from) = &variable.value_from else {
+        return Ok(Some(before.expand(variable.value.as_deref().unwrap_or_default())));
+    };
+    if let Some(field) = &from.field_ref {
+        return down.field(field).map(Some);
+    }
+    if let Some(resource) = &from.resource_field_ref {
+        return down.resource(resource, Some(container)).map(Some);
+    }
+    if let Some(key) = &from.config_map_key_ref {
+        let what = ("ConfigMap", "configmap");
+        return entry(sources.config_map(&key.name), &key.name, &key.key, key.optional, what, down);
+    }
+    if let Some(key) = &from.secret_key_ref {
+        let what = ("Secret", "secret");
+        return entry(sources.secret(&key.name), &key.name, &key.key, key.optional, what, down);
+    }
+    Err(Error::config(format!("env {:?}: this source of a value is not supported", variable.name)))
+}
+
+fn entry(
+    entries: Option<BTreeMap<&str, &[u8]>>,
+    name: &str,
+    key: &str,
+    optional: Option<bool>,
+    (kind, word): (&str, &str),
+    down: Downward<'_>,
+) -> Result<Option<String>, Error> {
+    let optional = optional == Some(true);
+    let Some(entries) = entries else {
+        return if optional { Ok(None) } else { Err(Error::config(format!("{word} \"{name}\" not found"))) };
+    };
+    match entries.get(key) {
+        Some(value) => Ok(Some(String::from_utf8_lossy(value).into_owned())),
+        None if optional => Ok(None),
+        None => {
+            let namespace = down.pod.metadata.namespace.as_deref().unwrap_or_default();
+            Err(Error::config(format!("couldn't find key {key} in {kind} {namespace}/{name}")))
+        }
+    }
+}
+
+fn is_variable_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['=', '\0'])
+}

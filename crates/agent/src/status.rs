@@ -1,0 +1,109 @@
+//! The one writer of a pod's API object: its status, and at the end its deletion.
+//!
+//! Invariants: of consecutive statuses only the newest is written; the object is released only after its last status
+//! was written; a pod of the same name with another uid is never touched.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::{Api, Client};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::folder::Identity;
+
+/// What the API is to show.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wanted {
+    pub(crate) status: Option<Arc<PodStatus>>,
+    /// Whether the object is to be deleted once the status is written.
+    pub(crate) release: bool,
+}
+
+/// The delays between attempts while the API does not answer.
+const FIRST_DELAY: Duration = Duration::from_millis(50);
+const LONGEST_DELAY: Duration = Duration::from_secs(10);
+
+/// What came of an attempt.
+enum Answer {
+    Done,
+    /// The object is gone, or another one has its name.
+    Gone,
+    Again,
+}
+
+/// Writes what is wanted until the sender is gone and everything is written, or the object is gone.
+///
+/// A status that is not final is held back for `delay`, since the next one may follow at once.
+pub(crate) async fn write(client: Client, pod: Identity, mut wanted: watch::Receiver<Wanted>, delay: Duration) {
+    let api: Api<Pod> = Api::namespaced(client, &pod.namespace);
+    let mut written: Option<Arc<PodStatus>> = None;
+    while wanted.changed().await.is_ok() {
+        let is_final = |wanted: &Wanted| wanted.release || wanted.status.as_deref().is_some_and(is_terminal);
+        // An error means that the sender is gone: then the newest is written without delay.
+        let _ = tokio::time::timeout(delay, wanted.wait_for(is_final)).await;
+        let mut pause = FIRST_DELAY;
+        loop {
+            let newest = wanted.borrow_and_update().clone();
+            let mut answer = Answer::Done;
+            if let Some(status) = newest.status.filter(|status| written.as_ref() != Some(status)) {
+                answer = write_status(&api, &pod, &status).await;
+                if let Answer::Done = answer {
+                    written = Some(status);
+                }
+            }
+            if newest.release && matches!(answer, Answer::Done) {
+                answer = release(&api, &pod).await;
+            }
+            match answer {
+                Answer::Done => break,
+                Answer::Gone => return,
+                Answer::Again => {
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_DELAY);
+                }
+            }
+        }
+    }
+}
+
+fn is_terminal(status: &PodStatus) -> bool {
+    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
+}
+
+/// Lists of the status have merge keys or are replaced as a whole, so what other writers set stays.
+async fn write_status(api: &Api<Pod>, pod: &Identity, status: &PodStatus) -> Answer {
+    let patch = json!({ "metadata": { "uid": pod.uid }, "status": status });
+    match api.patch_status(&pod.name, &PatchParams::default(), &Patch::Strategic(&patch)).await {
+        Ok(_) => Answer::Done,
+        Err(error) => judge(pod, "write the status of", &error),
+    }
+}
+
+async fn release(api: &Api<Pod>, pod: &Identity) -> Answer {
+    let preconditions = Some(Preconditions { uid: Some(pod.uid.clone()), ..Preconditions::default() });
+    let params = DeleteParams { grace_period_seconds: Some(0), preconditions, ..DeleteParams::default() };
+    match api.delete(&pod.name, &params).await {
+        Ok(_) => Answer::Done,
+        Err(error) => judge(pod, "delete", &error),
+    }
+}
+
+fn judge(pod: &Identity, attempt: &str, error: &kube::Error) -> Answer {
+    let Identity { namespace, name, uid } = pod;
+    if let kube::Error::Api(status) = error {
+        if status.code == 404 || (status.code == 409 && status.message.contains("UID in")) {
+            tracing::debug!(namespace, name, uid, "the pod is gone from the API");
+            return Answer::Gone;
+        }
+        if status.code == 422 || status.code == 400 || status.code == 403 {
+            tracing::error!(namespace, name, uid, %error, "the API refuses to {attempt} the pod; it is tried again");
+            return Answer::Again;
+        }
+    }
+    tracing::warn!(namespace, name, uid, %error, "failed to {attempt} the pod; it is tried again");
+    Answer::Again
+}

@@ -1,0 +1,177 @@
+//! What a pod asks for and this node does not do yet, so that nobody has to find out the hard way.
+//!
+//! Invariant: a field that would be ignored in silence and whose loss somebody may notice is named here. Fields whose
+//! loss would be unsafe, or change what the pod means, are refused where they are used; those that refuse are named
+//! here too, so that the command line can tell before anything runs.
+
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+
+/// The fields by path, each with what happens instead.
+pub fn unsupported(spec: &PodSpec) -> Vec<String> {
+    let mut told = Vec::new();
+    let mut say = |holds: bool, path: &str, why: &str| {
+        if holds {
+            told.push(format!("{path}: {why}"));
+        }
+    };
+    say(
+        spec.share_process_namespace == Some(true),
+        "shareProcessNamespace",
+        "each container still has its own processes",
+    );
+    say(spec.host_users == Some(false), "hostUsers", "user namespaces are not supported yet; the pod will not start");
+    say(
+        spec.host_aliases.as_ref().is_some_and(|list| !list.is_empty()),
+        "hostAliases",
+        "not written to /etc/hosts on the host's root filesystem",
+    );
+    say(spec.dns_config.is_some(), "dnsConfig", "the host's resolv.conf is used");
+    say(spec.subdomain.is_some(), "subdomain", "there is no DNS between pods yet");
+    say(spec.set_hostname_as_fqdn == Some(true), "setHostnameAsFQDN", "the short name is used");
+    say(spec.runtime_class_name.is_some(), "runtimeClassName", "there is one runtime");
+    say(
+        spec.ephemeral_containers.as_ref().is_some_and(|list| !list.is_empty()),
+        "ephemeralContainers",
+        "they are not started",
+    );
+    say(
+        spec.readiness_gates.as_ref().is_some_and(|list| !list.is_empty()),
+        "readinessGates",
+        "they are not waited for",
+    );
+    say(
+        spec.resource_claims.as_ref().is_some_and(|list| !list.is_empty()),
+        "resourceClaims",
+        "devices can't be claimed",
+    );
+    say(spec.resources.is_some(), "resources", "limits of a whole pod are not applied; set those of its containers");
+    if let Some(context) = &spec.security_context {
+        say(
+            context.sysctls.as_ref().is_some_and(|list| !list.is_empty()),
+            "securityContext.sysctls",
+            "the pod will not start",
+        );
+        say(context.se_linux_options.is_some(), "securityContext.seLinuxOptions", "the pod will not start");
+    }
+    for (index, volume) in spec.volumes.iter().flatten().enumerate() {
+        let known = volume.empty_dir.is_some()
+            || volume.host_path.is_some()
+            || volume.config_map.is_some()
+            || volume.secret.is_some()
+            || volume.downward_api.is_some()
+            || volume.projected.is_some();
+        say(!known, &format!("volumes[{index}]"), "this kind of volume is not supported yet; the pod will not start");
+        let disk_limit =
+            volume.empty_dir.as_ref().is_some_and(|e| e.size_limit.is_some() && e.medium.as_deref() != Some("Memory"));
+        say(disk_limit, &format!("volumes[{index}].emptyDir.sizeLimit"), "not enforced on disk yet");
+        for (at, source) in volume.projected.iter().flat_map(|p| p.sources.iter().flatten()).enumerate() {
+            let known = source.config_map.is_some() || source.secret.is_some() || source.downward_api.is_some();
+            let path = format!("volumes[{index}].projected.sources[{at}]");
+            say(!known, &path, "this source is not supported yet; the pod will not start");
+        }
+    }
+    for (index, container) in spec.init_containers.iter().flatten().enumerate() {
+        of_container(container, &format!("initContainers[{index}]"), &mut told);
+    }
+    for (index, container) in spec.containers.iter().enumerate() {
+        of_container(container, &format!("containers[{index}]"), &mut told);
+    }
+    told
+}
+
+fn of_container(container: &Container, path: &str, told: &mut Vec<String>) {
+    let mut say = |holds: bool, field: &str, why: &str| {
+        if holds {
+            told.push(format!("{path}.{field}: {why}"));
+        }
+    };
+    say(container.liveness_probe.is_some(), "livenessProbe", "probes are not run yet; the container counts as live");
+    say(
+        container.readiness_probe.is_some(),
+        "readinessProbe",
+        "probes are not run yet; the container counts as ready once it runs",
+    );
+    say(
+        container.startup_probe.is_some(),
+        "startupProbe",
+        "probes are not run yet; the container counts as started once it runs",
+    );
+    if let Some(hooks) = &container.lifecycle {
+        say(hooks.post_start.is_some(), "lifecycle.postStart", "hooks are not run yet");
+        say(hooks.pre_stop.is_some(), "lifecycle.preStop", "hooks are not run yet");
+    }
+    say(
+        container.restart_policy_rules.as_ref().is_some_and(|rules| !rules.is_empty()),
+        "restartPolicyRules",
+        "the restart policy alone decides",
+    );
+    say(container.tty == Some(true), "tty", "there is no terminal yet");
+    say(container.stdin == Some(true), "stdin", "standard input is empty");
+    say(
+        container.volume_devices.as_ref().is_some_and(|list| !list.is_empty()),
+        "volumeDevices",
+        "block devices are not supported yet",
+    );
+    let ports = container.ports.iter().flatten().any(|port| port.host_port.is_some());
+    say(ports, "ports[].hostPort", "pods are on the host's network: the container's own port is open there");
+    for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
+        let set = |path: &Option<String>| path.as_ref().is_some_and(|path| !path.is_empty());
+        say(
+            set(&mount.sub_path),
+            &format!("volumeMounts[{index}].subPath"),
+            "not supported yet; the pod will not start",
+        );
+        say(
+            set(&mount.sub_path_expr),
+            &format!("volumeMounts[{index}].subPathExpr"),
+            "not supported yet; the pod will not start",
+        );
+    }
+    let limits = container.resources.iter().flat_map(|r| r.limits.iter().flatten());
+    for (name, _) in limits.filter(|(name, _)| !matches!(name.as_str(), "cpu" | "memory")) {
+        say(true, &format!("resources.limits[{name}]"), "not enforced yet");
+    }
+    if let Some(context) = &container.security_context {
+        say(context.privileged == Some(true), "securityContext.privileged", "the pod will not start");
+        let unmasked = context.proc_mount.as_deref().is_some_and(|kind| kind != "Default");
+        say(unmasked, "securityContext.procMount", "the pod will not start");
+        let localhost = context.seccomp_profile.as_ref().is_some_and(|profile| profile.type_ == "Localhost");
+        say(
+            localhost,
+            "securityContext.seccompProfile",
+            "profiles of the node are not supported yet; the pod will not start",
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_ignored_is_named_by_its_path() {
+        let spec: PodSpec = serde_json::from_value(json!({
+            "shareProcessNamespace": true,
+            "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}],
+            "containers": [{"name": "c", "livenessProbe": {"tcpSocket": {"port": 1}},
+                            "lifecycle": {"preStop": {"sleep": {"seconds": 1}}},
+                            "resources": {"limits": {"cpu": "1", "hugepages-2Mi": "2Mi"}}}]
+        }))
+        .unwrap();
+        let paths: Vec<String> = unsupported(&spec).iter().map(|t| t.split(": ").next().unwrap().to_owned()).collect();
+        assert_eq!(
+            paths,
+            [
+                "shareProcessNamespace",
+                "volumes[0]",
+                "containers[0].livenessProbe",
+                "containers[0].lifecycle.preStop",
+                "containers[0].resources.limits[hugepages-2Mi]",
+            ]
+        );
+        let plain: PodSpec = serde_json::from_value(json!({"containers": [{"name": "c"}]})).unwrap();
+        assert_eq!(unsupported(&plain), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,651 @@
+//! One pod's worker: events in, `core::pod::step`, effects carried out.
+//!
+//! Invariant: the worker alone changes the pod's state, and it never waits for an effect; what an effect yields comes
+//! back as an event. A task of the worker that panics takes the worker along, and the agent makes a new one from what
+//! is on disk.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod, PodStatus, Secret};
+use kube::Api;
+use stint_core::pod::{self, Again, Attempt, Effect, Event, Exit, Life, Place, PullPolicy, State};
+use stint_image::{Access, Image, ImageStore, LayerState, Login, Progress, Reference, User};
+use stint_runtime::{Bundle, ContainerId, Rootfs, Writable};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::agent::{RootfsMode, Shared};
+use crate::downward::Downward;
+use crate::error::{Error, chain};
+use crate::folder::{Identity, PodFolder, make_dirs};
+use crate::recover::Recovered;
+use crate::sources::{Sources, Wanted as WantedSources};
+use crate::spec::{ImageRun, Request};
+use crate::status::{self, Wanted};
+use crate::{signal, spec, termination, volumes};
+
+/// The longest wait at a stretch, so that a clock that was set is noticed.
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
+
+/// What a worker is told.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// Something happened to the pod.
+    Event(Event),
+    /// The API object changed.
+    Changed(Arc<Pod>),
+    /// The API object is gone.
+    Gone,
+    /// What a run left was removed.
+    Removed,
+}
+
+/// What the worker and its tasks share.
+#[derive(Clone)]
+struct Context {
+    shared: Arc<Shared>,
+    pod: Arc<Pod>,
+    identity: Identity,
+    folder: PodFolder,
+    outbox: mpsc::UnboundedSender<Message>,
+}
+
+/// A pod's worker.
+pub(crate) struct Worker {
+    context: Context,
+    state: State,
+    inbox: mpsc::UnboundedReceiver<Message>,
+    tasks: JoinSet<()>,
+    images: HashMap<String, Arc<Image>>,
+    told: PodStatus,
+    status: watch::Sender<Wanted>,
+    /// How many removals are under way, and whether the pod is to be torn down after them.
+    removals: usize,
+    tear_down: bool,
+    gone: bool,
+}
+
+impl Worker {
+    /// A worker for `pod`, with what was found of it on disk. It does nothing until it is run.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        pod: Arc<Pod>,
+        found: Recovered,
+        outbox: mpsc::UnboundedSender<Message>,
+        inbox: mpsc::UnboundedReceiver<Message>,
+    ) -> Result<Worker, Error> {
+        let meta = &pod.metadata;
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let identity = Identity { namespace: text(&meta.namespace), name: text(&meta.name), uid: text(&meta.uid) };
+        let folder = PodFolder::new(&shared.config.folders, &identity.uid)?;
+        let facts = Arc::new(pod::Facts::of(&pod));
+        let told = pod.status.clone().unwrap_or_default();
+        let volumes_ready = found.attempts.iter().any(|one| matches!(one.life, pod::FoundAttempt::Running { .. }));
+        let state = State::recovered(facts, &told, found.attempts, volumes_ready, shared.clock.now());
+        let (status, _) = watch::channel(Wanted::default());
+        let context = Context { shared, pod, identity, folder, outbox };
+        Ok(Worker {
+            context,
+            state,
+            inbox,
+            tasks: JoinSet::new(),
+            images: HashMap::new(),
+            told,
+            status,
+            removals: 0,
+            tear_down: false,
+            gone: false,
+        })
+    }
+
+    /// Works until the pod's object is gone and nothing is left of it on the node.
+    pub(crate) async fn run(mut self) {
+        let Context { shared, identity, .. } = self.context.clone();
+        let writer =
+            status::write(shared.client.clone(), identity, self.status.subscribe(), shared.config.status_delay);
+        let writer = tokio::spawn(writer);
+        self.pick_up();
+        let mut queue = VecDeque::from([if self.state.is_ended() { Event::Tick } else { Event::Accepted }]);
+        if self.state.is_ended() {
+            self.tear_down();
+        }
+        queue.extend(delete_asked(&self.context.pod));
+        while !(self.gone && self.state.is_clean()) {
+            let wake = self.work(&mut queue);
+            let wait = wake.map_or(LONGEST_WAIT, |at| until(at, shared.clock.now()));
+            tokio::select! {
+                biased;
+                Some(message) = self.inbox.recv() => self.take(message, &mut queue),
+                Some(done) = self.tasks.join_next() => resume_panic(done),
+                () = sleep(wait), if wake.is_some() => queue.push_back(Event::Tick),
+            }
+        }
+        drop(self.status);
+        writer.abort();
+        if let Err(error) = self.context.folder.remove() {
+            tracing::warn!(error = %error.chain(), "failed to remove the folders of a pod that is gone");
+        }
+    }
+
+    /// After a restart: waits for what still runs, and removes what ended without being removed.
+    fn pick_up(&mut self) {
+        for (container, attempt) in self.context.folder.attempts() {
+            let running = matches!(self.state.life(&container), Some(Life::Running { .. }));
+            if running && self.state.attempt(&container) == Some(attempt) {
+                let context = self.context.clone();
+                let Some(spec) = find(&self.context.pod, &container).cloned() else { continue };
+                self.tasks.spawn(async move { context.watch_exit(&spec, attempt).await });
+            } else {
+                self.remove(&container, attempt);
+            }
+        }
+    }
+
+    /// Takes the queue's events, carries out what follows, and lets the newest status be written.
+    fn work(&mut self, queue: &mut VecDeque<Event>) -> Option<Timestamp> {
+        let mut write = false;
+        let mut release = false;
+        let mut wake = None;
+        if queue.is_empty() {
+            queue.push_back(Event::Tick); // an event that changes nothing: it tells when to wake
+        }
+        while let Some(event) = queue.pop_front() {
+            let now = self.context.shared.clock.now();
+            tracing::debug!(pod = %self.context.identity.name, ?event, "pod event");
+            let transition = pod::step(self.state.clone(), event, now);
+            self.state = transition.state;
+            wake = transition.wake;
+            for effect in transition.effects {
+                match effect {
+                    Effect::WriteStatus => write = true,
+                    Effect::Release => release = true,
+                    effect => self.obey(effect, queue),
+                }
+            }
+        }
+        if write || release {
+            let shared = &self.context.shared;
+            let ip = shared.config.machine.ip.clone();
+            let generation = self.context.pod.metadata.generation;
+            let place = Place { host_ip: ip.clone(), pod_ip: ip, generation };
+            self.told = pod::status(&self.state, &self.told, &place, shared.clock.now());
+            shared.config.observer.status(&self.context.pod, &self.told);
+            let status = Arc::new(self.told.clone());
+            self.status.send_modify(|wanted| {
+                wanted.status = Some(status);
+                wanted.release |= release;
+            });
+        }
+        wake
+    }
+
+    fn take(&mut self, message: Message, queue: &mut VecDeque<Event>) {
+        match message {
+            Message::Event(event) => queue.push_back(event),
+            Message::Changed(pod) => {
+                queue.extend(delete_asked(&pod));
+                self.context.pod = pod;
+            }
+            Message::Gone => {
+                self.gone = true;
+                queue.push_back(Event::DeleteAsked { grace: 0 });
+            }
+            Message::Removed => {
+                self.removals -= 1;
+                if self.removals == 0 && self.tear_down {
+                    self.tear_down();
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self, effect: Effect, queue: &mut VecDeque<Event>) {
+        match effect {
+            Effect::PrepareVolumes => self.prepare_volumes(queue),
+            Effect::PullImage { container } => self.pull_image(container, queue),
+            Effect::StartContainer { container, attempt } => self.start(&container, attempt),
+            Effect::Signal { container, attempt } => {
+                let signal = self.stop_signal(&container);
+                self.tell("signal", &container, attempt, |runtime, id| runtime.signal(id, signal));
+            }
+            Effect::Kill { container, attempt } => {
+                self.tell("kill", &container, attempt, stint_runtime::Runtime::kill);
+            }
+            Effect::RemoveContainer { container, attempt } => self.remove(&container, attempt),
+            Effect::TearDown => {
+                self.tear_down = true;
+                if self.removals == 0 {
+                    self.tear_down();
+                }
+            }
+            Effect::WriteStatus | Effect::Release => {} // gathered by `work`
+        }
+    }
+
+    fn prepare_volumes(&mut self, queue: &mut VecDeque<Event>) {
+        let context = self.context.clone();
+        let has_volumes = context.pod.spec.iter().any(|spec| spec.volumes.as_ref().is_some_and(|v| !v.is_empty()));
+        if !has_volumes && !context.shared.has_etc() {
+            queue.push_back(Event::VolumesReady);
+            return;
+        }
+        self.tasks.spawn(async move {
+            let event = match context.make_volumes().await {
+                Ok(()) => Event::VolumesReady,
+                Err(error) => Event::VolumesFailed { message: error.chain() },
+            };
+            context.send(event);
+        });
+    }
+
+    fn pull_image(&mut self, container: String, queue: &mut VecDeque<Event>) {
+        let RootfsMode::Image { store, access } = &self.context.shared.config.rootfs else {
+            queue.push_back(Event::ImageReady { container, image_id: String::new() });
+            return;
+        };
+        let (context, store, access) = (self.context.clone(), store.clone(), access.clone());
+        self.tasks.spawn(async move {
+            let event = context.find_image(container, &store, access).await;
+            context.send(event);
+        });
+    }
+
+    fn start(&mut self, container: &str, attempt: Attempt) {
+        let context = self.context.clone();
+        let Some(spec) = find(&context.pod, container).cloned() else { return };
+        self.tasks.spawn(async move {
+            let container = spec.name.clone();
+            let bundle = match context.bundle(&spec, attempt).await {
+                Ok(bundle) => bundle,
+                Err(error) => return context.send(Event::ConfigFailed { container, attempt, message: error.chain() }),
+            };
+            let id = bundle.id.to_string();
+            match context.shared.runtime.start(bundle).await {
+                Ok(started) => {
+                    let at = timestamp(started.at);
+                    context.send(Event::Started { container, attempt, id, at });
+                    context.watch_exit(&spec, attempt).await;
+                }
+                Err(error) => {
+                    context.release_image(&id).await;
+                    context.send(Event::StartFailed { container, attempt, message: chain(&error) });
+                }
+            }
+        });
+    }
+
+    /// Tells the runtime something about a run; a failure is told in the log, as the container may just have ended.
+    fn tell(
+        &self,
+        what: &'static str,
+        container: &str,
+        attempt: Attempt,
+        how: impl FnOnce(&dyn stint_runtime::Runtime, &ContainerId) -> Result<(), stint_runtime::Error>,
+    ) {
+        let told = self.context.id(container, attempt).and_then(|id| {
+            how(&*self.context.shared.runtime, &id).map_err(|source| Error::Runtime { attempt: what, source })
+        });
+        if let Err(error) = told {
+            let pod = &self.context.identity.name;
+            tracing::warn!(pod, container, error = %error.chain(), "failed to {what} a container");
+        }
+    }
+
+    fn stop_signal(&self, container: &str) -> i32 {
+        let facts = self.state.facts().containers.iter().find(|c| c.name == container);
+        let own = facts.and_then(|facts| facts.stop_signal.as_deref());
+        let image = self.images.get(container).and_then(|image| image.config.stop_signal().as_deref());
+        own.or(image).and_then(signal::number).unwrap_or(signal::TERM)
+    }
+
+    fn remove(&mut self, container: &str, attempt: Attempt) {
+        self.removals += 1;
+        let (context, container) = (self.context.clone(), container.to_owned());
+        self.tasks.spawn(async move {
+            context.remove(&container, attempt).await;
+            let _ = context.outbox.send(Message::Removed);
+        });
+    }
+
+    /// Removes the pod's volumes; the agent's own folder of it stays until the object is gone.
+    fn tear_down(&mut self) {
+        self.tear_down = false;
+        let context = self.context.clone();
+        self.tasks.spawn(async move {
+            let mut pause = Duration::from_secs(1);
+            while let Err(error) = context.remove_volumes().await {
+                let pod = &context.identity.name;
+                tracing::warn!(pod, error = %error.chain(), "failed to remove the pod's volumes; it is tried again");
+                sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_WAIT);
+            }
+            context.send(Event::TornDown);
+        });
+    }
+}
+
+impl Context {
+    fn send(&self, event: Event) {
+        // Nobody listens only when the worker is gone, and then nobody needs to know.
+        let _ = self.outbox.send(Message::Event(event));
+    }
+
+    fn id(&self, container: &str, attempt: Attempt) -> Result<ContainerId, Error> {
+        container_id(&self.identity.uid, container, attempt)
+    }
+
+    async fn make_volumes(&self) -> Result<(), Error> {
+        let spec = self.pod.spec.clone().unwrap_or_default();
+        let sources = WantedSources::by_volumes(&spec).read(&self.shared.client, &self.identity.namespace).await?;
+        let down = Downward { pod: &self.pod, node: &self.shared.config.machine };
+        let plan = volumes::Plan::of(&spec, &sources, down)?;
+        let context = self.clone();
+        blocking(move || {
+            context.folder.make(&context.identity)?;
+            if context.shared.has_etc() {
+                context.make_etc()?;
+            }
+            plan.make(&context.folder)
+        })
+        .await
+    }
+
+    /// The files of `/etc` that the node gives a pod.
+    fn make_etc(&self) -> Result<(), Error> {
+        let etc = self.folder.etc();
+        make_dirs(&etc).map_err(Error::io("make folder", &etc))?;
+        let hostname = spec::hostname(&self.pod);
+        let host = |name: &str| fs::read_to_string(name).unwrap_or_default();
+        let mut hosts = host("/etc/hosts");
+        for alias in self.pod.spec.iter().flat_map(|spec| spec.host_aliases.iter().flatten()) {
+            let names = alias.hostnames.clone().unwrap_or_default().join("\t");
+            hosts.extend([alias.ip.as_str(), "\t", names.as_str(), "\n"]);
+        }
+        for (name, text) in
+            [("hosts", hosts), ("hostname", format!("{hostname}\n")), ("resolv.conf", host("/etc/resolv.conf"))]
+        {
+            let path = etc.join(name);
+            fs::write(&path, text).map_err(Error::io("write", &path))?;
+            let all = fs::Permissions::from_mode(0o644);
+            fs::set_permissions(&path, all).map_err(Error::io("set the mode of", &path))?;
+        }
+        Ok(())
+    }
+
+    async fn remove_volumes(&self) -> Result<(), Error> {
+        // Whether there are any costs one look; most pods have none, and need no other thread.
+        if !self.folder.volumes().exists() {
+            return Ok(());
+        }
+        let folder = self.folder.clone();
+        blocking(move || volumes::remove(&folder)).await
+    }
+
+    /// Sees to the image by the container's pull policy.
+    async fn find_image(&self, container: String, store: &ImageStore, access: Access) -> Event {
+        let facts = pod::Facts::of(&self.pod);
+        let facts = facts.containers.iter().find(|c| c.name == container);
+        let (image, policy) = facts.map_or(("", PullPolicy::IfNotPresent), |f| (f.image.as_str(), f.pull_policy));
+        let reference: Reference = match image.parse() {
+            Ok(reference) => reference,
+            Err(fault) => {
+                let message = format!("Failed to apply default image tag {image:?}: {fault}");
+                return failed(container, "InvalidImageName", message, Again::Never);
+            }
+        };
+        let present = {
+            let (store, reference) = (store.clone(), reference.clone());
+            blocking(move || store.get(&reference).map_err(|error| Error::config(error.to_string()))).await
+        };
+        let found = match (policy, present) {
+            (_, Err(error)) => return failed(container, "ErrImagePull", error.chain(), Again::Later),
+            (PullPolicy::Never, Ok(None)) => {
+                let message = format!("Container image {image:?} is not present with pull policy of Never");
+                return failed(container, "ErrImageNeverPull", message, Again::Later);
+            }
+            (PullPolicy::Never | PullPolicy::IfNotPresent, Ok(Some(image))) => image,
+            (PullPolicy::Always, _) | (PullPolicy::IfNotPresent, Ok(None)) => {
+                match self.pull(&container, store, &reference, access).await {
+                    Ok(image) => image,
+                    Err(message) => return failed(container, "ErrImagePull", message, Again::Later),
+                }
+            }
+        };
+        Event::ImageReady { container, image_id: found.repo_digest().to_string() }
+    }
+
+    async fn pull(
+        &self,
+        container: &str,
+        store: &ImageStore,
+        reference: &Reference,
+        mut access: Access,
+    ) -> Result<Image, String> {
+        match self.pull_secrets().await {
+            Ok(logins) => access.logins.splice(0..0, logins).for_each(drop),
+            Err(error) => return Err(error.chain()),
+        }
+        let layers = Layers { context: self, container };
+        store.pull(reference, &access, &layers).await.map_err(|error| error.to_string())
+    }
+
+    /// The logins of the pod's `imagePullSecrets`. One that does not exist is skipped, as the kubelet does.
+    async fn pull_secrets(&self) -> Result<Vec<(String, Login)>, Error> {
+        let mut logins = Vec::new();
+        let named = self.pod.spec.iter().flat_map(|spec| spec.image_pull_secrets.iter().flatten());
+        let api: Api<Secret> = Api::namespaced(self.shared.client.clone(), &self.identity.namespace);
+        for reference in named {
+            let name = &reference.name;
+            let found = api.get_opt(name).await.map_err(Error::api("read the pull secret", name.clone()))?;
+            logins.extend(found.iter().flat_map(logins_of));
+        }
+        Ok(logins)
+    }
+
+    /// Everything that the runtime needs for a run.
+    async fn bundle(&self, container: &Container, attempt: Attempt) -> Result<Bundle, Error> {
+        let id = self.id(&container.name, attempt)?;
+        let sources = self.read_sources(container).await?;
+        let config = &self.shared.config;
+        let (image, rootfs) = match &config.rootfs {
+            RootfsMode::Host { size } => (None, Rootfs::Host { size: *size }),
+            RootfsMode::Image { store, .. } => {
+                let image = self.lease(container, store, &id).await?;
+                if image.layers.is_empty() {
+                    return Err(Error::config(format!("image {} has no layers to run from", image.reference)));
+                }
+                let writable = self.folder.writable(&container.name, attempt);
+                let rootfs =
+                    Rootfs::Overlay { lower: image.layers.clone(), writable: Writable::Directory(writable.clone()) };
+                (Some(image), rootfs)
+            }
+        };
+        let run = image.as_ref().map(|image| ImageRun::of(&image.config)).unwrap_or_default();
+        let users = |name: &str| match &image {
+            Some(image) => image.resolve_user(name).map_err(|error| error.to_string()),
+            None => host_user(name),
+        };
+        let spec = spec::build(Request {
+            pod: &self.pod,
+            container,
+            attempt,
+            image: &run,
+            users: &users,
+            sources: &sources,
+            node: &config.machine,
+            folder: &self.folder,
+            cgroup_parent: &config.cgroup_parent,
+            etc: self.shared.has_etc(),
+        })?;
+        self.folder.make(&self.identity)?;
+        self.folder.make_container(&container.name, attempt)?;
+        if let Rootfs::Overlay { writable: Writable::Directory(path), .. } = &rootfs {
+            make_dirs(path).map_err(Error::io("make folder", path))?;
+        }
+        if spec::termination_path(container).is_some() {
+            let path = self.folder.termination_log(&container.name, attempt);
+            fs::write(&path, b"").map_err(Error::io("write", &path))?;
+            let all = fs::Permissions::from_mode(0o666);
+            fs::set_permissions(&path, all).map_err(Error::io("set the mode of", &path))?;
+        }
+        let dir = self.folder.container(&container.name, attempt);
+        Ok(Bundle { id, spec, rootfs, dir, log: self.folder.log(&container.name, attempt) })
+    }
+
+    async fn read_sources(&self, container: &Container) -> Result<Sources, Error> {
+        WantedSources::by_container(container).read(&self.shared.client, &self.identity.namespace).await
+    }
+
+    /// The container's image, held until the run is removed.
+    async fn lease(&self, container: &Container, store: &ImageStore, id: &ContainerId) -> Result<Image, Error> {
+        let name = container.image.clone().unwrap_or_default();
+        let (store, id) = (store.clone(), id.to_string());
+        blocking(move || {
+            let fault = |error: stint_image::Error| Error::config(error.to_string());
+            let reference: Reference =
+                name.parse().map_err(|fault| Error::config(format!("image {name:?}: {fault}")))?;
+            let image = store.get(&reference).map_err(fault)?;
+            let image = image.ok_or_else(|| Error::config(format!("image {name} is no longer on the node")))?;
+            store.lease(&image, &id).map_err(fault)?;
+            Ok(image)
+        })
+        .await
+    }
+
+    async fn release_image(&self, id: &str) {
+        let RootfsMode::Image { store, .. } = &self.shared.config.rootfs else { return };
+        let (store, id) = (store.clone(), id.to_owned());
+        let released = blocking(move || store.release(&id).map_err(|error| Error::config(error.to_string()))).await;
+        if let Err(error) = released {
+            tracing::warn!(error = %error.chain(), "failed to release the image of a container");
+        }
+    }
+
+    /// Waits for a run to end and tells of it.
+    async fn watch_exit(&self, container: &Container, attempt: Attempt) {
+        let Ok(id) = self.id(&container.name, attempt) else { return };
+        let exit = match self.shared.runtime.wait(&id).await {
+            Ok(exit) => Exit {
+                code: exit.code,
+                signal: exit.signal,
+                oom_killed: exit.oom_killed,
+                lost: exit.lost,
+                started_at: timestamp(exit.started_at),
+                finished_at: timestamp(exit.finished_at),
+                message: termination::message(&self.folder, container, attempt, exit.code),
+            },
+            Err(error) => {
+                let now = self.shared.clock.now();
+                let message = Some(format!("the end of the container can't be learned: {}", chain(&error)));
+                let (started_at, finished_at) = (now, now);
+                Exit { code: 255, signal: None, oom_killed: false, lost: true, started_at, finished_at, message }
+            }
+        };
+        self.send(Event::Exited { container: container.name.clone(), attempt, exit });
+    }
+
+    /// Removes what a run left, and tries again until that works: a cgroup may be busy for a while.
+    async fn remove(&self, container: &str, attempt: Attempt) {
+        let Ok(id) = self.id(container, attempt) else { return };
+        let mut pause = Duration::from_millis(100);
+        loop {
+            match self.shared.runtime.remove(&id).await {
+                Ok(()) | Err(stint_runtime::Error::NotFound(_)) => break,
+                Err(error) => {
+                    tracing::warn!(container = %id, error = %chain(&error), "failed to remove what a container left; it is tried again");
+                }
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_WAIT);
+        }
+        self.release_image(id.as_str()).await;
+    }
+}
+
+/// Progress of a pull, told with whose it is.
+struct Layers<'a> {
+    context: &'a Context,
+    container: &'a str,
+}
+
+impl Progress for Layers<'_> {
+    fn layer(&self, digest: &str, state: LayerState) {
+        self.context.shared.config.observer.layer(&self.context.identity.uid, self.container, digest, state);
+    }
+}
+
+/// The runtime's name for a run of a container.
+pub(crate) fn container_id(uid: &str, container: &str, attempt: Attempt) -> Result<ContainerId, Error> {
+    ContainerId::new(format!("{uid}_{container}_{}", attempt.0)).map_err(|fault| Error::config(fault.to_string()))
+}
+
+/// What the object says about its deletion.
+fn delete_asked(pod: &Pod) -> Option<Event> {
+    pod.metadata.deletion_timestamp.as_ref()?;
+    let spec = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
+    Some(Event::DeleteAsked { grace: pod.metadata.deletion_grace_period_seconds.or(spec).unwrap_or(30) })
+}
+
+fn find<'a>(pod: &'a Pod, container: &str) -> Option<&'a Container> {
+    let spec = pod.spec.as_ref()?;
+    spec.init_containers.iter().flatten().chain(&spec.containers).find(|c| c.name == container)
+}
+
+fn failed(container: String, reason: &str, message: String, again: Again) -> Event {
+    Event::ImageFailed { container, reason: reason.to_owned(), message, again }
+}
+
+/// Users by number on the host's root filesystem: its names are not the container's business.
+fn host_user(name: &str) -> Result<User, String> {
+    let uid: u32 = if name.is_empty() { 0 } else { name.parse().map_err(|_| format!("user {name:?} is no number"))? };
+    let home = if uid == 0 { "/root" } else { "/" };
+    Ok(User { uid, gid: 0, additional_gids: Vec::new(), home: home.to_owned(), name: None })
+}
+
+/// The logins in a secret of type `kubernetes.io/dockerconfigjson`.
+fn logins_of(secret: &Secret) -> Vec<(String, Login)> {
+    let Some(bytes) = secret.data.as_ref().and_then(|data| data.get(".dockerconfigjson")) else { return Vec::new() };
+    let config: serde_json::Value = serde_json::from_slice(&bytes.0).unwrap_or_default();
+    let Some(auths) = config.get("auths").and_then(|auths| auths.as_object()) else { return Vec::new() };
+    let one = |(registry, auth): (&String, &serde_json::Value)| {
+        let text = |key: &str| auth.get(key).and_then(|value| value.as_str()).map(str::to_owned);
+        let scope = registry.trim_start_matches("https://").trim_start_matches("http://");
+        let scope = scope.trim_end_matches('/').trim_end_matches("/v1").trim_end_matches("/v2");
+        let login = Login::Password { username: text("username")?, password: text("password")? };
+        Some((scope.to_owned(), login))
+    };
+    auths.iter().filter_map(one).collect()
+}
+
+/// Disk work that may take long, off the threads that serve everybody.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(Error::config("the agent is shutting down")),
+    }
+}
+
+fn resume_panic(done: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = done
+        && error.is_panic()
+    {
+        std::panic::resume_unwind(error.into_panic());
+    }
+}
+
+/// How long to wait for `at`, at least a moment and at most a minute.
+fn until(at: Timestamp, now: Timestamp) -> Duration {
+    let left = at.duration_since(now);
+    Duration::try_from(left).unwrap_or(Duration::ZERO).clamp(Duration::from_millis(1), LONGEST_WAIT)
+}
+
+pub(crate) fn timestamp(time: SystemTime) -> Timestamp {
+    Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH)
+}

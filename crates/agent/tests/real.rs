@@ -1,0 +1,304 @@
+//! Pods on the real runtime and this machine's own root filesystem. Needs root; says so and passes when it is not.
+//!
+//! It has its own `main`, because the zygote must be forked before the process has threads. Run one case with
+//! `cargo test -p stint-agent --test real -- <part of its name>`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ConfigMap, ContainerStateTerminated, Pod, PodStatus};
+use kube::api::{DeleteParams, PostParams};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use stint_agent::{Agent, AgentConfig, Attempt, Clock, Folders, Machine, RootfsMode, log_path, logs, sweep};
+use stint_runtime::{Native, zygote};
+use tokio::sync::watch;
+
+struct WallClock;
+
+impl Clock for WallClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}
+
+struct CountingIds(AtomicU64);
+
+impl stint_server::Ids for CountingIds {
+    fn uid(&self) -> String {
+        format!("{:08x}-0000-4000-8000-{:012}", std::process::id(), self.0.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn suffix(&self) -> String {
+        format!("{:05}", self.0.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+struct World {
+    client: Client,
+    pods: Api<Pod>,
+    data: PathBuf,
+}
+
+fn main() {
+    let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
+    if !rustix::process::geteuid().is_root() {
+        println!("notice: pods on the real runtime need root; nothing was tested");
+        return;
+    }
+    let zygote = zygote::spawn().expect("the zygote is forked while there is one thread");
+    let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let failed = tokio.block_on(async {
+        let data = tempfile::tempdir().unwrap();
+        let api = stint_server::Api {
+            store: stint_store::Store::in_memory(),
+            clock: Arc::new(WallClock),
+            ids: Arc::new(CountingIds(AtomicU64::new(0))),
+        };
+        let client = Client::new(stint_server::router(api), "default");
+        let cgroups = PathBuf::from(format!("/stint/agent-test-{}", std::process::id()));
+        let rootfs = RootfsMode::Host { size: Some(64 << 20) };
+        let config = AgentConfig::new(Machine::here("node"), Folders::within(data.path()), rootfs, cgroups.clone());
+        let runtime = Arc::new(Native::new(zygote));
+        let agent = Agent::new(config, client.clone(), runtime.clone(), Arc::new(WallClock));
+        let agent = tokio::spawn(agent.run(std::future::pending()));
+        let world = World { pods: Api::namespaced(client.clone(), "default"), client, data: data.path().to_path_buf() };
+        let mut failed = 0;
+        macro_rules! case {
+            ($name:ident) => {
+                if stringify!($name).contains(&filter) {
+                    let began = Instant::now();
+                    let run = tokio::time::timeout(Duration::from_mins(1), $name(&world)).await;
+                    let verdict = run.unwrap_or_else(|_| Err("took longer than a minute".into()));
+                    failed += usize::from(verdict.is_err());
+                    let told = verdict.map_or_else(|fault| format!("FAILED: {fault}"), |()| "ok".to_owned());
+                    println!("{} ... {told} ({:.1?})", stringify!($name), began.elapsed());
+                }
+            };
+        }
+        case!(a_pod_says_hello_and_succeeds);
+        case!(a_failure_is_told_with_its_last_words);
+        case!(nothing_that_is_written_survives);
+        case!(config_maps_and_shared_volumes_are_seen);
+        case!(deletion_ends_a_polite_and_a_deaf_container);
+        case!(a_missing_command_and_a_missing_setting_are_told);
+        case!(the_user_is_who_the_pod_says);
+        case!(a_hundred_pods_one_after_the_other);
+        case!(nothing_is_left);
+        // The agent is gone while a container runs: what is left of it is swept up.
+        world.sh("orphan", "sleep 1000").await;
+        world.wait("orphan", |status| status.phase.as_deref() == Some("Running")).await;
+        agent.abort();
+        let _ = agent.await;
+        let swept = sweep(&Folders::within(data.path()), &*runtime).await;
+        let pods = std::fs::read_dir(data.path().join("pods")).map_or(0, Iterator::count);
+        if swept.is_err() || pods > 0 {
+            println!("FAILED: {pods} pods are left after the sweep: {swept:?}");
+            failed += 1;
+        }
+        let left = leftovers(&cgroups);
+        if !left.is_empty() {
+            println!("FAILED: cgroups are left: {left:?}");
+            failed += 1;
+        }
+        failed
+    });
+    std::process::exit(i32::from(failed > 0));
+}
+
+type Verdict = Result<(), String>;
+
+fn check(holds: bool, what: impl std::fmt::Debug) -> Verdict {
+    if holds { Ok(()) } else { Err(format!("{what:?}")) }
+}
+
+impl World {
+    async fn create(&self, name: &str, mut spec: Value) -> Pod {
+        spec["nodeName"] = json!("node");
+        spec["restartPolicy"] = json!("Never");
+        let pod = serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).unwrap();
+        self.pods.create(&PostParams::default(), &pod).await.unwrap()
+    }
+
+    async fn sh(&self, name: &str, script: &str) -> Pod {
+        self.create(name, json!({"containers": [sh(script)]})).await
+    }
+
+    async fn wait(&self, name: &str, wanted: impl Fn(&PodStatus) -> bool) -> PodStatus {
+        loop {
+            let status = self.pods.get(name).await.unwrap().status.unwrap_or_default();
+            if wanted(&status) {
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    async fn ended(&self, name: &str) -> (String, ContainerStateTerminated) {
+        let over = |status: &PodStatus| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        let status = self.wait(name, over).await;
+        let state = status.container_statuses.unwrap()[0].state.clone().unwrap();
+        (status.phase.unwrap(), state.terminated.unwrap_or_default())
+    }
+
+    async fn output(&self, pod: &Pod) -> String {
+        let uid = pod.metadata.uid.as_deref().unwrap();
+        let (end, ended) = watch::channel(false);
+        end.send(true).unwrap();
+        let mut follow =
+            logs::Follow::new(log_path(&Folders::within(&self.data), uid, "c", Attempt(0)).unwrap(), ended);
+        let mut text = Vec::new();
+        while let Some(line) = follow.next().await.unwrap() {
+            text.extend(line.bytes);
+            text.push(b'\n');
+        }
+        String::from_utf8(text).unwrap()
+    }
+
+    async fn delete(&self, name: &str, grace: u32) {
+        let params = DeleteParams { grace_period_seconds: Some(grace), ..DeleteParams::default() };
+        self.pods.delete(name, &params).await.unwrap();
+        while self.pods.get_opt(name).await.unwrap().is_some() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+fn sh(script: &str) -> Value {
+    json!({"name": "c", "image": "none", "command": ["/bin/sh", "-c", script]})
+}
+
+async fn a_pod_says_hello_and_succeeds(world: &World) -> Verdict {
+    let pod = world.sh("hello", "echo hello from $(hostname); echo $HOME >&2").await;
+    let (phase, ended) = world.ended("hello").await;
+    check(phase == "Succeeded" && ended.reason.as_deref() == Some("Completed"), (&phase, &ended))?;
+    let output = world.output(&pod).await;
+    check(output == "hello from hello\n/root\n" || output == "/root\nhello from hello\n", output)
+}
+
+async fn a_failure_is_told_with_its_last_words(world: &World) -> Verdict {
+    world.sh("words", "echo -n farewell > /dev/termination-log; exit 3").await;
+    let (phase, ended) = world.ended("words").await;
+    check(phase == "Failed" && ended.exit_code == 3 && ended.message.as_deref() == Some("farewell"), ended)
+}
+
+async fn nothing_that_is_written_survives(world: &World) -> Verdict {
+    let mark = format!("/var/stint-agent-test-{}", std::process::id());
+    world.sh("writes", &format!("touch {mark} && test -e {mark}")).await;
+    let (phase, ended) = world.ended("writes").await;
+    check(phase == "Succeeded", ended)?;
+    check(!Path::new(&mark).exists(), mark)
+}
+
+async fn config_maps_and_shared_volumes_are_seen(world: &World) -> Verdict {
+    let maps: Api<ConfigMap> = Api::namespaced(world.client.clone(), "default");
+    let map = serde_json::from_value(json!({"metadata": {"name": "m"}, "data": {"k": "v"}})).unwrap();
+    maps.create(&PostParams::default(), &map).await.unwrap();
+    let mounts = json!([{"name": "m", "mountPath": "/run/m"}, {"name": "e", "mountPath": "/run/e"},
+                        {"name": "t", "mountPath": "/run/t"}]);
+    let mut init = sh("echo from init > /run/e/f; echo in memory > /run/t/f");
+    init["name"] = json!("i");
+    init["volumeMounts"] = mounts.clone();
+    let mut main = sh(
+        "cat /run/m/k; echo; cat /run/e/f /run/t/f; grep -c ' /run/t tmpfs' /proc/mounts; touch /run/m/x || echo read-only",
+    );
+    main["volumeMounts"] = mounts;
+    let pod = world
+        .create(
+            "volumes",
+            json!({"initContainers": [init], "containers": [main], "volumes": [
+            {"name": "m", "configMap": {"name": "m"}}, {"name": "e", "emptyDir": {}},
+            {"name": "t", "emptyDir": {"medium": "Memory"}}]}),
+        )
+        .await;
+    let (phase, ended) = world.ended("volumes").await;
+    let output = world.output(&pod).await;
+    check(phase == "Succeeded", (&ended, &output))?;
+    check(output.starts_with("v\nfrom init\nin memory\n1\n") && output.ends_with("read-only\n"), output)
+}
+
+async fn deletion_ends_a_polite_and_a_deaf_container(world: &World) -> Verdict {
+    let running = |status: &PodStatus| status.phase.as_deref() == Some("Running");
+    let began = Instant::now();
+    world.sh("polite", "trap 'exit 0' TERM; while :; do sleep 0.05; done").await;
+    world.wait("polite", running).await;
+    world.delete("polite", 30).await;
+    check(began.elapsed() < Duration::from_secs(5), began.elapsed())?;
+    let began = Instant::now();
+    world.sh("deaf", "trap '' TERM; while :; do sleep 0.05; done").await;
+    world.wait("deaf", running).await;
+    world.delete("deaf", 1).await;
+    check(began.elapsed() >= Duration::from_secs(1) && began.elapsed() < Duration::from_secs(6), began.elapsed())
+}
+
+async fn a_missing_command_and_a_missing_setting_are_told(world: &World) -> Verdict {
+    world.create("missing", json!({"containers": [{"name": "c", "image": "x", "command": ["/no/such"]}]})).await;
+    let (_, ended) = world.ended("missing").await;
+    check(ended.exit_code == 128 && ended.reason.as_deref() == Some("StartError"), ended)?;
+    world.create("empty", json!({"containers": [{"name": "c", "image": "x"}]})).await;
+    let reason = |status: &PodStatus| {
+        let state = status.container_statuses.as_ref()?[0].state.clone()?;
+        state.waiting?.reason
+    };
+    world.wait("empty", |status| reason(status).as_deref() == Some("CreateContainerConfigError")).await;
+    world.delete("empty", 0).await;
+    Ok(())
+}
+
+async fn the_user_is_who_the_pod_says(world: &World) -> Verdict {
+    let mut container = sh("id -u; id -g; id -G; grep NoNewPrivs /proc/self/status");
+    container["securityContext"] = json!({"runAsUser": 1234, "runAsGroup": 55, "allowPrivilegeEscalation": false});
+    let spec = json!({"securityContext": {"supplementalGroups": [66]}, "containers": [container]});
+    let pod = world.create("user", spec).await;
+    let (phase, ended) = world.ended("user").await;
+    let output = world.output(&pod).await;
+    check(phase == "Succeeded" && output == "1234\n55\n55 66\nNoNewPrivs:\t1\n", (ended, output))
+}
+
+async fn a_hundred_pods_one_after_the_other(world: &World) -> Verdict {
+    let mut times = Vec::new();
+    for n in 0..100 {
+        let name = format!("true-{n}");
+        let began = Instant::now();
+        world.create(&name, json!({"containers": [{"name": "c", "image": "x", "command": ["/bin/true"]}]})).await;
+        let (phase, ended) = world.ended(&name).await;
+        times.push(began.elapsed());
+        check(phase == "Succeeded", ended)?;
+    }
+    times.sort();
+    println!("  create to Succeeded of `true`: p50 {:.1?}, p99 {:.1?}", times[50], times[98]);
+    Ok(())
+}
+
+async fn nothing_is_left(world: &World) -> Verdict {
+    for pod in world.pods.list(&kube::api::ListParams::default()).await.unwrap() {
+        world.delete(&pod.metadata.name.unwrap(), 0).await;
+    }
+    let folder = world.data.join("pods");
+    let count = || std::fs::read_dir(&folder).map_or(0, Iterator::count);
+    for _ in 0..500 {
+        if count() == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    check(count() == 0, format!("{} pods' folders are left", count()))?;
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    check(!mounts.contains(world.data.to_str().unwrap()), "mounts are left")
+}
+
+/// The cgroups that are left below `parent`, in every hierarchy.
+fn leftovers(parent: &Path) -> Vec<PathBuf> {
+    let relative = parent.strip_prefix("/").unwrap();
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+    hierarchies
+        .chain([root.to_path_buf()])
+        .map(|hierarchy| hierarchy.join(relative))
+        .filter(|path| path.exists())
+        .filter(|path| std::fs::read_dir(path).unwrap().flatten().any(|entry| entry.path().is_dir()))
+        .collect()
+}
