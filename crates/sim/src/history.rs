@@ -1,0 +1,222 @@
+//! What was committed, as far as it has to be remembered to judge the end: the ledger of `core::check`, and of every pod
+//! how it went.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use stint_core::check::Ledger;
+use stint_core::job::finished;
+use stint_core::job::view::{Class, class, controller_of, is_tracked, phase, restarts, uid_of};
+use stint_core::plan::Uid;
+use stint_store::{Entry, Revision};
+
+use crate::world::State;
+
+/// The record.
+#[derive(Default)]
+pub struct History {
+    ledger: Ledger,
+    /// The UID behind each key of a Job or pod.
+    uids: BTreeMap<String, Uid>,
+    /// Every pod that ever was.
+    pub pods: BTreeMap<Uid, PodRecord>,
+    /// Every Job that ever was.
+    pub jobs: BTreeMap<Uid, JobRecord>,
+    /// The last revision that changed a Job or a pod.
+    pub last_change: Revision,
+}
+
+/// How a pod went.
+#[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "these are facts about one pod, and any of them may hold with any other"
+)]
+pub struct PodRecord {
+    /// `metadata.name`.
+    pub name: String,
+    /// Its Job.
+    pub job: Option<Uid>,
+    /// `status.phase`.
+    pub phase: String,
+    /// Whether it was being deleted before it had ended.
+    pub left: bool,
+    /// Container restarts.
+    pub restarts: i32,
+    /// Whether its deletion was asked for.
+    pub deleting: bool,
+    /// Whether nothing holds it any more: deleted without grace and without a finalizer, and yet still there. That is
+    /// what a crash between the API's two writes of such a deletion leaves.
+    pub is_left_lying: bool,
+    /// Whether it has a node.
+    pub bound: bool,
+    /// Where it stands.
+    pub class: Class,
+    /// Whether the object is gone.
+    pub gone: bool,
+}
+
+/// How a Job went.
+#[derive(Clone, Debug, Default)]
+pub struct JobRecord {
+    /// Its last state.
+    pub job: Job,
+    /// Whether its parallelism was ever lowered.
+    pub shrunk: bool,
+    /// Whether it was ever being deleted.
+    pub left: bool,
+    /// Whether the object is gone.
+    pub gone: bool,
+}
+
+impl History {
+    /// Checks that everything which finished was counted.
+    pub fn settled(&self) -> Result<(), String> {
+        self.ledger.settled().map_err(|broken| broken.to_string())
+    }
+
+    /// The pods of a Job.
+    pub fn pods_of(&self, job: &Uid) -> impl Iterator<Item = (&Uid, &PodRecord)> {
+        self.pods.iter().filter(move |(_, pod)| pod.job.as_ref() == Some(job))
+    }
+}
+
+/// Takes in a committed object.
+pub fn put(state: &mut State, entry: &Entry) -> Result<(), String> {
+    let kind = entry.key.split('/').nth(1).unwrap_or_default();
+    let read = |error| format!("{} at {} is not readable: {error}", entry.key, entry.revision);
+    match kind {
+        "jobs" => {
+            let job: Job = serde_json::from_slice(&entry.value).map_err(read)?;
+            state.history.last_change = entry.revision;
+            state.tell(|| format!("commit {} {} {}", entry.revision, entry.key, job_line(&job)));
+            job_put(&mut state.history, &entry.key, job)
+        }
+        "pods" => {
+            let pod: Pod = serde_json::from_slice(&entry.value).map_err(read)?;
+            state.history.last_change = entry.revision;
+            state.tell(|| format!("commit {} {} {}", entry.revision, entry.key, pod_line(&pod)));
+            pod_put(&mut state.history, &entry.key, &pod)
+        }
+        _ => {
+            state.tell(|| format!("commit {} {}", entry.revision, entry.key));
+            Ok(())
+        }
+    }
+}
+
+fn job_put(history: &mut History, key: &str, job: Job) -> Result<(), String> {
+    let uid = Uid(job.metadata.uid.clone().unwrap_or_default());
+    history.uids.insert(key.to_owned(), uid.clone());
+    let known = history.jobs.entry(uid).or_default();
+    let parallelism = |job: &Job| job.spec.as_ref().and_then(|spec| spec.parallelism);
+    known.shrunk |= known.job.metadata.uid.is_some() && parallelism(&job) < parallelism(&known.job);
+    known.left |= job.metadata.deletion_timestamp.is_some();
+    let result = history.ledger.job(&job).map_err(|broken| broken.to_string());
+    known.job = job;
+    result
+}
+
+fn pod_put(history: &mut History, key: &str, pod: &Pod) -> Result<(), String> {
+    let uid = uid_of(pod);
+    history.uids.insert(key.to_owned(), uid.clone());
+    let known = history.pods.entry(uid).or_insert_with(|| PodRecord {
+        name: pod.metadata.name.clone().unwrap_or_default(),
+        job: controller_of(pod).map(|owner| Uid(owner.uid.clone())),
+        phase: String::new(),
+        left: false,
+        restarts: 0,
+        deleting: false,
+        bound: false,
+        is_left_lying: false,
+        class: class(pod),
+        gone: false,
+    });
+    let phase = phase(pod).to_owned();
+    let ended = |phase: &str| matches!(phase, "Succeeded" | "Failed");
+    if ended(&known.phase) && known.phase != phase {
+        return Err(format!("pod {}: its phase was {} and is {phase}", known.name, known.phase));
+    }
+    let restarts = restarts(pod);
+    if restarts < known.restarts {
+        return Err(format!("pod {}: its restarts fell from {} to {restarts}", known.name, known.restarts));
+    }
+    if !ended(&known.phase) {
+        known.left |= pod.metadata.deletion_timestamp.is_some();
+    }
+    known.bound = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+    let unheld = pod.metadata.finalizers.as_ref().is_none_or(Vec::is_empty);
+    known.is_left_lying = unheld && pod.metadata.deletion_grace_period_seconds == Some(0);
+    known.deleting = pod.metadata.deletion_timestamp.is_some();
+    (known.phase, known.restarts, known.class) = (phase, restarts, class(pod));
+    history.ledger.pod(pod).map_err(|broken| broken.to_string())
+}
+
+/// Takes in a committed deletion.
+pub fn gone(state: &mut State, key: &str, revision: Revision) {
+    state.tell(|| format!("commit {revision} {key} gone"));
+    let history = &mut state.history;
+    let Some(uid) = history.uids.remove(key) else { return };
+    history.last_change = revision;
+    if let Some(pod) = history.pods.get_mut(&uid) {
+        pod.gone = true;
+        history.ledger.pod_gone(&uid);
+    } else if let Some(job) = history.jobs.get_mut(&uid) {
+        job.gone = true;
+        history.ledger.job_gone(&uid);
+    }
+}
+
+/// A Job in a line of the story.
+pub fn job_line(job: &Job) -> String {
+    let status = job.status.clone().unwrap_or_default();
+    let spec = job.spec.clone().unwrap_or_default();
+    let uncounted = status.uncounted_terminated_pods.clone().unwrap_or_default();
+    let short = |list: Option<Vec<String>>| {
+        let ends: Vec<String> = list.into_iter().flatten().map(|uid| short(&uid).to_owned()).collect();
+        ends.join("+")
+    };
+    let conditions: Vec<String> = status.conditions.iter().flatten().map(|c| c.type_.clone()).collect();
+    format!(
+        "p={} c={} active={} ready={} terminating={} succeeded={} failed={} uncounted=[{}|{}] {}{}",
+        spec.parallelism.unwrap_or(1),
+        spec.completions.map_or("-".to_owned(), |n| n.to_string()),
+        status.active.unwrap_or(0),
+        status.ready.unwrap_or(0),
+        status.terminating.unwrap_or(0),
+        status.succeeded.unwrap_or(0),
+        status.failed.unwrap_or(0),
+        short(uncounted.succeeded),
+        short(uncounted.failed),
+        conditions.join("+"),
+        if job.metadata.deletion_timestamp.is_some() { " deleting" } else { "" },
+    )
+}
+
+fn pod_line(pod: &Pod) -> String {
+    let deleting = pod
+        .metadata
+        .deletion_timestamp
+        .is_some()
+        .then(|| format!(" deleting({}s)", pod.metadata.deletion_grace_period_seconds.unwrap_or(0)));
+    format!(
+        "{} {}{}{}{} restarts={}",
+        short(&uid_of(pod).0),
+        phase(pod),
+        if pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some()) { " bound" } else { "" },
+        if is_tracked(pod) { " tracked" } else { "" },
+        deleting.unwrap_or_default(),
+        restarts(pod)
+    )
+}
+
+/// The end of a UID, which tells it apart.
+pub fn short(uid: &str) -> &str {
+    uid.get(uid.len().saturating_sub(4)..).unwrap_or(uid)
+}
+
+/// Whether a Job has ended.
+pub fn has_ended(job: &Job) -> bool {
+    job.status.as_ref().is_some_and(|status| finished(status).is_some())
+}

@@ -1,0 +1,120 @@
+//! Looks at the end of a world: has everything settled, and do the Jobs say what really happened.
+
+use stint_core::job::view::Class;
+use stint_core::job::{Outcome, finished};
+use stint_core::plan::Uid;
+
+use crate::history::{JobRecord, PodRecord, has_ended, job_line};
+use crate::world::State;
+
+/// Whether every Job that is there has ended, or waits for a user.
+pub fn is_settled(state: &State) -> bool {
+    let done = state.deeds_done == state.scenario.deeds.len();
+    done && state.history.jobs.values().all(|job| job.gone || rests(job))
+}
+
+fn rests(job: &JobRecord) -> bool {
+    let paused = job.job.spec.as_ref().and_then(|spec| spec.parallelism) == Some(0) && !job.left;
+    has_ended(&job.job) && !job.left || paused
+}
+
+/// Says what has not settled.
+pub fn unsettled(state: &State, is_quiet: bool) -> String {
+    let stuck: Vec<String> = state
+        .history
+        .jobs
+        .values()
+        .filter(|job| !job.gone && !rests(job))
+        .map(|job| format!("{}: {}", job.job.metadata.name.as_deref().unwrap_or_default(), job_line(&job.job)))
+        .collect();
+    match (stuck.is_empty(), is_quiet) {
+        (false, true) => format!("nothing moves any more, and these have not ended: {}", stuck.join("; ")),
+        (false, false) => format!("there is no end of writes, and these have not ended: {}", stuck.join("; ")),
+        (true, _) => "every Job has ended, and there is no end of writes".to_owned(),
+    }
+}
+
+/// Compares what the Jobs say with what happened. An error is a broken invariant.
+pub fn judge(state: &State) -> Result<(), String> {
+    state.history.settled()?;
+    for (uid, pod) in &state.history.pods {
+        judge_pod(state, uid, pod)?;
+    }
+    for (uid, job) in state.history.jobs.iter().filter(|(_, job)| !job.gone) {
+        let name = job.job.metadata.name.as_deref().unwrap_or_default();
+        let pods: Vec<&PodRecord> = state.history.pods_of(uid).map(|(_, pod)| pod).collect();
+        judge_job(job, &pods).map_err(|what| format!("job {name}: {what}; {}", job_line(&job.job)))?;
+    }
+    Ok(())
+}
+
+fn judge_pod(state: &State, uid: &Uid, pod: &PodRecord) -> Result<(), String> {
+    let owner = pod.job.as_ref().and_then(|job| state.history.jobs.get(job));
+    let is_orphan = owner.is_none_or(|job| job.gone);
+    if is_orphan && !pod.gone {
+        return Err(format!("pod {} is there though its Job is gone", pod.name));
+    }
+    if !pod.gone && pod.class == Class::Leaving {
+        return Err(format!("pod {} is still being deleted", pod.name));
+    }
+    let last = state.containers.of_pod(&uid.0).next_back();
+    if !pod.gone && last.is_some_and(|(_, one)| one.ends > state.elapsed()) && pod.class != Class::Active {
+        return Err(format!("pod {} has ended, and its container runs", pod.name));
+    }
+    match (pod.phase.as_str(), last) {
+        ("Succeeded", None) => Err(format!("pod {} succeeded without having run", pod.name)),
+        ("Succeeded", Some((_, one))) if one.code != 0 => {
+            Err(format!("pod {} succeeded, and its container exited with {}", pod.name, one.code))
+        }
+        ("Failed", Some((_, one))) if one.code == 0 && !pod.left => {
+            Err(format!("pod {} failed, and its container exited with 0", pod.name))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn judge_job(job: &JobRecord, pods: &[&PodRecord]) -> Result<(), String> {
+    let status = job.job.status.clone().unwrap_or_default();
+    let spec = job.job.spec.clone().unwrap_or_default();
+    let (succeeded, failed) = (status.succeeded.unwrap_or(0), status.failed.unwrap_or(0));
+    let count =
+        |what: &dyn Fn(&&&PodRecord) -> bool| i32::try_from(pods.iter().filter(what).count()).unwrap_or(i32::MAX);
+    let really_succeeded = count(&|pod| pod.phase == "Succeeded");
+    let left = count(&|pod| pod.left);
+    let really_failed = count(&|pod| pod.phase == "Failed");
+    if succeeded > really_succeeded {
+        return Err(format!("it counts {succeeded} succeeded pods of {really_succeeded}"));
+    }
+    if failed > really_failed + left {
+        return Err(format!("it counts {failed} failed pods of {really_failed}, and {left} were sent away"));
+    }
+    if left == 0 && !job.shrunk && (succeeded, failed) != (really_succeeded, really_failed) {
+        return Err(format!("{really_succeeded} pods succeeded and {really_failed} failed"));
+    }
+    match finished(&status) {
+        Some(Outcome::Success) => match spec.completions {
+            Some(completions) if succeeded != completions => {
+                Err(format!("it is complete with {succeeded} of {completions} completions"))
+            }
+            None if succeeded == 0 => Err("it is complete without a success".to_owned()),
+            _ => Ok(()),
+        },
+        Some(Outcome::Failure) => {
+            let never = spec.template.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()) == Some("Never");
+            let limit = spec.backoff_limit.unwrap_or(6);
+            if never && failed <= limit {
+                return Err(format!("it has failed with {failed} failures, and {limit} are allowed"));
+            }
+            Ok(())
+        }
+        None => Ok(()),
+    }?;
+    if status.terminating.unwrap_or(0) != 0 || has_ended(&job.job) && status.active.unwrap_or(0) != 0 {
+        return Err("its gauges are wrong".to_owned());
+    }
+    let active = count(&|pod| !pod.gone && pod.class == Class::Active);
+    if !has_ended(&job.job) && status.active.unwrap_or(0) != active {
+        return Err(format!("{active} pods are active"));
+    }
+    Ok(())
+}

@@ -1,0 +1,263 @@
+//! A small node that plays the kubelet over the world's containers, through the API only.
+//!
+//! It is level-triggered: for each pod, what the containers say it should look like is compared with what the watch
+//! showed last, and at most one thing is done about the difference.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures::StreamExt;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, utils::Backoff};
+use kube::{Api, Client, ResourceExt};
+use serde_json::{Value, json};
+use stint_core::job::view::{phase, restarts};
+
+use crate::chaos::Bug;
+use crate::containers::Container;
+use crate::world::World;
+
+/// The node's name.
+pub const NODE: &str = "sim-node";
+/// How long after a failed request it is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often it looks at everything.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// What is to be done about a pod.
+enum Next {
+    /// Nothing, until virtual time has come this far.
+    Wait(Option<Duration>),
+    /// Start this attempt.
+    Start(u32),
+    /// Tell this status.
+    Tell(Value),
+    /// Send SIGTERM to this attempt.
+    Term(u32),
+    /// Kill this attempt.
+    Kill(u32),
+    /// Delete the object for good.
+    Release,
+}
+
+/// Runs the node.
+pub async fn run(world: World, client: Client) {
+    let api: Api<Pod> = Api::default_namespaced(client);
+    let of_node = watcher::Config::default().fields(&format!("spec.nodeName={NODE}"));
+    let mut events = pin!(watcher::watcher(api.clone(), of_node).backoff(Steady).boxed());
+    let mut pods: BTreeMap<String, Pod> = BTreeMap::new();
+    let mut listed: Option<BTreeMap<String, Pod>> = None;
+    let born = world.state().elapsed();
+    let mut complete = false;
+    loop {
+        let mut wait = LOOK;
+        if complete {
+            let now = world.state().elapsed();
+            for pod in pods.values() {
+                wait = wait.min(settle(&world, &api, pod, born).await.saturating_sub(now));
+            }
+            end_lost(&world, &pods);
+        }
+        let wait = wait.max(Duration::from_millis(1));
+        tokio::select! {
+            biased;
+            Some(event) = events.next() => match event {
+                Ok(Event::Apply(pod)) => drop(pods.insert(pod.uid().unwrap_or_default(), pod)),
+                Ok(Event::Delete(pod)) => drop(pods.remove(&pod.uid().unwrap_or_default())),
+                Ok(Event::Init) => listed = Some(BTreeMap::new()),
+                Ok(Event::InitApply(pod)) => {
+                    listed.get_or_insert_default().insert(pod.uid().unwrap_or_default(), pod);
+                }
+                Ok(Event::InitDone) => {
+                    pods = listed.take().unwrap_or_default();
+                    complete = true;
+                }
+                Err(_) => {}
+            },
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// Kills what runs for pods that are gone.
+fn end_lost(world: &World, pods: &BTreeMap<String, Pod>) {
+    let mut state = world.state();
+    let now = state.elapsed();
+    for key in state.containers.running_pods(now) {
+        if !pods.contains_key(&key.0) {
+            state.tell(|| format!("node kills {} of a pod that is gone", crate::history::short(&key.0)));
+            state.containers.kill(&key, now);
+        }
+    }
+}
+
+/// Does what is to be done about a pod now; returns the virtual time at which to look again.
+async fn settle(world: &World, api: &Api<Pod>, pod: &Pod, born: Duration) -> Duration {
+    let uid = pod.uid().unwrap_or_default();
+    for _ in 0..4 {
+        let (next, now) = {
+            let mut state = world.state();
+            if state.crashed {
+                return Duration::MAX;
+            }
+            let (now, wall) = (state.elapsed(), state.now());
+            let forgets = state.chaos.bug == Bug::ForgetfulNode;
+            let all = state.containers.of_pod(&uid);
+            let attempts: Vec<(u32, Container)> =
+                all.filter(|(_, one)| !forgets || one.started >= born).map(|(n, one)| (n, one.clone())).collect();
+            let next = decide(pod, &attempts, now, wall);
+            match next {
+                Next::Start(attempt) => {
+                    let command = pod.spec.as_ref().and_then(|s| s.containers.first()?.command.clone());
+                    let name = pod.name_any();
+                    state.tell(|| format!("node starts {name} attempt {attempt}"));
+                    let started =
+                        state.containers.start((uid.clone(), attempt), &command.unwrap_or_default(), now, wall);
+                    if let Err(broken) = started {
+                        world.breaks(&mut state, broken);
+                        return Duration::MAX;
+                    }
+                    continue;
+                }
+                Next::Term(attempt) => {
+                    state.containers.term(&(uid.clone(), attempt), now);
+                    continue;
+                }
+                Next::Kill(attempt) => {
+                    state.containers.kill(&(uid.clone(), attempt), now);
+                    continue;
+                }
+                next => (next, now),
+            }
+        };
+        let done = match next {
+            Next::Tell(status) => {
+                let patch = json!({ "metadata": { "uid": uid }, "status": status });
+                api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+            }
+            Next::Release => {
+                let preconditions = Preconditions { uid: Some(uid.clone()), resource_version: None };
+                let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+                api.delete(&pod.name_any(), &params.grace_period(0)).await.map(drop)
+            }
+            Next::Wait(until) => return until.unwrap_or(Duration::MAX),
+            Next::Start(_) | Next::Term(_) | Next::Kill(_) => unreachable!("done above"),
+        };
+        // What was written comes back by the watch; a refusal for good, too.
+        return match done {
+            Ok(()) => Duration::MAX,
+            Err(_) => now + RETRY,
+        };
+    }
+    Duration::ZERO
+}
+
+fn decide(pod: &Pod, attempts: &[(u32, Container)], now: Duration, wall: Timestamp) -> Next {
+    let meta = &pod.metadata;
+    let has_ended = matches!(phase(pod), "Succeeded" | "Failed");
+    let last = attempts.last();
+    let running = last.filter(|(_, one)| one.ends > now);
+    if let Some((attempt, container)) = running {
+        if has_ended {
+            return Next::Kill(*attempt);
+        }
+        if let Some(deletion) = &meta.deletion_timestamp {
+            let grace = meta.deletion_grace_period_seconds.unwrap_or(0);
+            if grace == 0 || deletion.0 <= wall {
+                return Next::Kill(*attempt);
+            }
+            if !container.signalled {
+                return Next::Term(*attempt);
+            }
+        }
+    }
+    if has_ended {
+        // Without grace and finalizers the API takes it away by itself, unless it crashed before it came to that.
+        let is_held = meta.finalizers.as_ref().is_some_and(|finalizers| !finalizers.is_empty());
+        let waits = meta.deletion_grace_period_seconds.unwrap_or(0) == 0 && is_held;
+        return if meta.deletion_timestamp.is_some() && !waits { Next::Release } else { Next::Wait(None) };
+    }
+    let leaving = meta.deletion_timestamp.is_some();
+    let on_failure = pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref()) == Some("OnFailure");
+    let mut until = None;
+    let status = match (last, running) {
+        (_, Some((_, container))) => {
+            until = Some(container.ends);
+            if let Some(deletion) = &meta.deletion_timestamp {
+                let left = Duration::try_from(deletion.0.duration_since(wall)).unwrap_or(Duration::ZERO);
+                until = Some(container.ends.min(now + left + Duration::from_millis(1)));
+            }
+            status(attempts, "Running", true)
+        }
+        (None, _) if !leaving => return Next::Start(0),
+        (None, _) => json!({ "phase": "Failed", "reason": "NeverStarted" }),
+        (Some((attempt, container)), None) => {
+            let restarts = on_failure && container.code != 0 && !leaving;
+            if restarts {
+                let delay = Duration::from_secs(10 << (*attempt).min(5));
+                if now >= container.ends + delay {
+                    return Next::Start(attempt + 1);
+                }
+                until = Some(container.ends + delay);
+                status(attempts, "Running", false)
+            } else {
+                let phase = if container.code == 0 { "Succeeded" } else { "Failed" };
+                status(attempts, phase, false)
+            }
+        }
+    };
+    if shows(pod, &status) { Next::Wait(until) } else { Next::Tell(status) }
+}
+
+/// The status that the attempts make.
+fn status(attempts: &[(u32, Container)], phase: &str, is_running: bool) -> Value {
+    let ended = |one: &Container| {
+        json!({ "terminated": { "exitCode": one.code, "reason": if one.code == 0 { "Completed" } else { "Error" },
+            "startedAt": seconds(one.started_at), "finishedAt": seconds(one.finished_at()) } })
+    };
+    let (attempt, container) = attempts.last().expect("the caller has looked");
+    let state = if is_running {
+        json!({ "running": { "startedAt": seconds(container.started_at) } })
+    } else {
+        ended(container)
+    };
+    json!({
+        "phase": phase,
+        "conditions": [{ "type": "Ready", "status": if is_running { "True" } else { "False" },
+            "lastTransitionTime": seconds(if is_running { container.started_at } else { container.finished_at() }) }],
+        "containerStatuses": [{ "name": "main", "image": "sim:1", "imageID": "", "ready": is_running,
+            "restartCount": attempt, "state": state }],
+    })
+}
+
+/// Whether the pod shows this status already, as far as anybody asks.
+fn shows(pod: &Pod, status: &Value) -> bool {
+    let ready = status["conditions"][0]["status"] == "True";
+    phase(pod) == status["phase"]
+        && stint_core::job::view::is_ready(pod) == ready
+        && i64::from(restarts(pod)) == status["containerStatuses"][0]["restartCount"].as_i64().unwrap_or(0)
+}
+
+fn seconds(at: Timestamp) -> String {
+    let whole = Timestamp::from_second(at.as_second()).unwrap_or(at);
+    whole.to_string()
+}
+
+/// One second between attempts.
+pub struct Steady;
+
+impl Iterator for Steady {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(RETRY)
+    }
+}
+
+impl Backoff for Steady {
+    fn reset(&mut self) {}
+}
