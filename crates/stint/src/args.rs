@@ -1,0 +1,168 @@
+//! The command line, as typed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use jiff::SignedDuration;
+
+use crate::exit::Exit;
+use crate::folder;
+
+/// Run Kubernetes Jobs and CronJobs without a cluster.
+#[derive(Debug, Parser)]
+#[command(name = "stint", version, disable_help_subcommand = true)]
+struct Typed {
+    /// Where images and running containers are kept [default: /var/lib/stint, or $XDG_DATA_HOME/stint when not root]
+    #[arg(long, global = true, env = "STINT_DATA", value_name = "FOLDER")]
+    data: Option<PathBuf>,
+    /// Say more on stderr: -v what is decided, -vv every step
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The command line, as meant.
+#[derive(Debug)]
+pub struct Args {
+    /// The data folder.
+    pub data: PathBuf,
+    /// 0 warnings, 1 information, 2 everything.
+    pub verbose: u8,
+    /// What to do.
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the Jobs in manifests to their end, here and now
+    ///
+    /// Prints what the containers print, and ends with 0 when every Job completed. When one failed: the exit code of
+    /// the last container that failed. 64: wrong usage. 65: a manifest is not valid. 124: --timeout was over.
+    /// 130: Ctrl-C or SIGTERM.
+    Run(RunArgs),
+    /// Import, list, pull and remove container images
+    #[command(subcommand)]
+    Image(ImageCommand),
+}
+
+/// Arguments of `stint run`.
+#[derive(Debug, ClapArgs)]
+#[allow(clippy::struct_excessive_bools)] // each is a flag of its own
+pub struct RunArgs {
+    /// Manifests (YAML or JSON): files, folders of them, or - for stdin
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Run on this machine's own root filesystem instead of images: read-only below a throw-away overlay
+    #[arg(long)]
+    pub host: bool,
+    /// End everything after this time, like 90s, 5m or 1h30m
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub timeout: Option<Duration>,
+    /// Print only what the containers print, and errors
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Put the pod's name before each line [default: when more than one pod runs at once]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
+    pub prefix: Option<bool>,
+    /// Print the final Jobs as objects on stdout; what the containers print goes to stderr
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub output: Option<Format>,
+    /// Start containers with this program (runc, crun, or a path) instead of Stint's own runtime
+    #[arg(long, value_name = "PROGRAM")]
+    pub runtime: Option<PathBuf>,
+    /// How to reach registries.
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+}
+
+/// How to reach registries.
+#[derive(Clone, Debug, Default, ClapArgs)]
+pub struct RegistryArgs {
+    /// Ask this mirror before a registry: REGISTRY=URL, like registry.example=http://127.0.0.1:5000 (may be repeated)
+    #[arg(long, env = "STINT_MIRROR", value_name = "REGISTRY=URL", value_delimiter = ',', value_parser = mirror)]
+    pub mirror: Vec<(String, String)>,
+}
+
+/// How to print objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// One JSON object; a List when there are several Jobs.
+    Json,
+}
+
+/// What to do with images.
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Import images from an OCI layout or a `docker save` archive (file, folder, or - for stdin)
+    Import {
+        /// The archive or folder
+        path: PathBuf,
+        /// Name the image so, when the archive does not say
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+    },
+    /// List the images that are here
+    Ls,
+    /// Remove images
+    Rm {
+        /// The images' names
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+    /// Pull images from their registries
+    Pull {
+        /// The images' names
+        #[arg(required = true)]
+        images: Vec<String>,
+        /// How to reach registries.
+        #[command(flatten)]
+        registry: RegistryArgs,
+    },
+}
+
+/// Reads the command line. Help and version are printed here; so is what is wrong.
+pub fn parse() -> Result<Args, Exit> {
+    let typed = Typed::try_parse().map_err(|error| {
+        // Writing help to a closed pipe is not worth a second message.
+        let _ = error.print();
+        if error.use_stderr() { Exit::Usage } else { Exit::Done }
+    })?;
+    let data = typed.data.unwrap_or_else(folder::default_data);
+    Ok(Args { data, verbose: typed.verbose, command: typed.command })
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let hint = "give a time like 90s, 5m or 1h30m";
+    let parsed: SignedDuration = text.parse().map_err(|_| hint.to_owned())?;
+    Duration::try_from(parsed).ok().filter(|d| !d.is_zero()).ok_or_else(|| hint.to_owned())
+}
+
+fn mirror(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((registry, url)) if !registry.is_empty() && !url.is_empty() => Ok((registry.to_owned(), url.to_owned())),
+        _ => Err("give REGISTRY=URL, like registry.example=http://127.0.0.1:5000".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Typed::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_positive_and_have_units() {
+        assert_eq!(duration("1h30m"), Ok(Duration::from_mins(90)));
+        for wrong in ["", "5", "-5s", "0s", "soon"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The whole of Stint in this process: API, controllers and agent, joined by a client and nothing else.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use kube::Client;
+use stint_agent::{Agent, AgentConfig, Machine, Observer, RootfsMode};
+use stint_image::{Access, ImageStore};
+use stint_runtime::zygote::{self, ZygoteHandle};
+use stint_runtime::{Native, OciCli, Runtime};
+use stint_server::Api;
+use stint_store::Store;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::args::RegistryArgs;
+use crate::folder::{self, RunFolder};
+use crate::real::{RandomIds, SystemClock};
+
+/// How containers are started: by Stint's own runtime, or by a runc-compatible program below the same shim.
+#[derive(Debug)]
+pub struct Launcher {
+    zygote: ZygoteHandle,
+    program: Option<PathBuf>,
+}
+
+impl Launcher {
+    /// Forks the zygote. The process must still have one thread, and is best small.
+    pub fn fork(program: Option<&Path>) -> anyhow::Result<Launcher> {
+        let program = program.map(find_program).transpose()?;
+        let zygote = zygote::spawn().context("can't start the zygote that containers are forked from")?;
+        Ok(Launcher { zygote, program })
+    }
+
+    /// The runtime. Needs a tokio runtime around it.
+    pub fn runtime(self) -> Arc<dyn Runtime> {
+        match self.program {
+            None => Arc::new(Native::new(self.zygote)),
+            Some(program) => Arc::new(OciCli::new(self.zygote, program)),
+        }
+    }
+}
+
+/// Where `program` is: a name is looked up in PATH.
+fn find_program(program: &Path) -> anyhow::Result<PathBuf> {
+    if program.components().count() > 1 {
+        return std::path::absolute(program).with_context(|| format!("{} is no path", program.display()));
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Where Debian has runc; users' PATHs often leave it out.
+    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")]);
+    let found = folders.map(|folder| folder.join(program)).find(|file| file.is_file());
+    found.with_context(|| format!("there is no program {} in PATH; give its path", program.display()))
+}
+
+/// The image store below `data`.
+pub fn images(data: &Path) -> anyhow::Result<ImageStore> {
+    let folder = folder::images(data);
+    ImageStore::open(&folder).with_context(|| {
+        format!("can't open the image store in {}; choose another data folder with --data", folder.display())
+    })
+}
+
+/// How registries are reached, as the user said.
+pub fn access(registry: &RegistryArgs) -> Access {
+    Access { mirrors: registry.mirror.clone(), ..Access::default() }
+}
+
+/// API, controllers and agent, at work.
+pub struct Embedded {
+    /// Reaches the API.
+    pub client: Client,
+    controllers: JoinHandle<()>,
+    agent: JoinHandle<()>,
+    stop: oneshot::Sender<()>,
+}
+
+impl Embedded {
+    /// Starts everything over a store in memory; containers and logs are kept in `folder`.
+    pub fn start(
+        runtime: Arc<dyn Runtime>,
+        folder: &RunFolder,
+        rootfs: RootfsMode,
+        observer: Arc<dyn Observer>,
+    ) -> Embedded {
+        let clock = Arc::new(SystemClock);
+        let api = Api { store: Store::in_memory(), clock: clock.clone(), ids: Arc::new(RandomIds) };
+        let client = Client::new(stint_server::router(api), "default");
+        let machine = Machine::here(&node_name());
+        let config = stint_controllers::Config {
+            node: Some(machine.name.clone()),
+            workers: 16,
+            ..stint_controllers::Config::default()
+        };
+        let controllers = tokio::spawn(stint_controllers::run(client.clone(), clock.clone(), config));
+        let cgroups = Path::new("/stint").join(&folder.id);
+        let mut config = AgentConfig::new(machine, folder.agent.clone(), rootfs, cgroups);
+        config.observer = observer;
+        let agent = Agent::new(config, client.clone(), runtime, clock);
+        let (stop, stopped) = oneshot::channel();
+        let agent = tokio::spawn(async move {
+            // A sender that is gone asks for the same.
+            agent.run(async { drop(stopped.await) }).await;
+        });
+        Embedded { client, controllers, agent, stop }
+    }
+
+    /// Stops everything; containers that still run go on.
+    pub async fn stop(self) {
+        self.controllers.abort();
+        drop(self.stop);
+        if let Err(error) = self.agent.await {
+            tracing::error!(%error, "the agent ended badly");
+        }
+    }
+}
+
+/// This node's name: the machine's, made a DNS subdomain.
+fn node_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+    let clean: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
+    let clean = clean.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+    if clean.is_empty() { "localhost".to_owned() } else { clean.to_owned() }
+}

@@ -1,0 +1,152 @@
+//! The data folder: images, and one folder for each run that is going on.
+//!
+//! ```text
+//! DATA/images/…            the image store
+//! DATA/runs/<id>/lock      held (flock) by the process that runs there, and free once it is dead
+//! DATA/runs/<id>/*.log     the containers' logs
+//! DATA/runs/<id>/scratch/  what containers write, and volumes
+//! MEMORY/<id>/…            the runtime's records; MEMORY is a memory filesystem where there is one
+//! ```
+//!
+//! Invariant: a run folder whose lock is free is nobody's. Whoever starts next on this data folder ends and removes what
+//! is in it, so that even SIGKILL leaves nothing behind for long.
+
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use stint_agent::Folders;
+
+/// `TMPFS_MAGIC` of statfs(2).
+const TMPFS_MAGIC: i64 = 0x0102_1994;
+
+/// Where data lies unless it is said otherwise.
+pub fn default_data() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/var/lib/stint");
+    }
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
+    std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(home).unwrap_or_else(std::env::temp_dir).join("stint")
+}
+
+/// The image store's folder.
+pub fn images(data: &Path) -> PathBuf {
+    data.join("images")
+}
+
+/// A run's own folders, locked. Dropping it removes them.
+#[derive(Debug)]
+pub struct RunFolder {
+    /// The run's id, unique on this data folder; also its cgroup's name.
+    pub id: String,
+    /// The folder on the data folder.
+    pub path: PathBuf,
+    /// Where the agent keeps its things.
+    pub agent: Folders,
+    lock: File,
+}
+
+impl RunFolder {
+    /// Makes a folder for a new run.
+    pub fn create(data: &Path, id: String) -> anyhow::Result<RunFolder> {
+        let path = runs(data).join(&id);
+        // Containers' secrets and logs lie in here.
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        made.with_context(|| {
+            let data = data.display();
+            format!("can't make a folder for the run in {data}; choose another data folder with --data")
+        })?;
+        let lock =
+            File::create(path.join("lock")).with_context(|| format!("can't make a lock in {}", path.display()))?;
+        lock.lock().with_context(|| format!("can't lock {}", path.display()))?;
+        Ok(RunFolder::locked(id, path, lock))
+    }
+}
+
+impl RunFolder {
+    fn locked(id: String, path: PathBuf, lock: File) -> RunFolder {
+        // Ids are unique on the machine, so the folder in memory is found again by the id alone.
+        let state = memory().map_or_else(|| path.join("pods"), |memory| memory.join(&id));
+        let agent = Folders { state, logs: path.clone(), scratch: path.join("scratch") };
+        RunFolder { id, path, agent, lock }
+    }
+}
+
+impl Drop for RunFolder {
+    fn drop(&mut self) {
+        for folder in [&self.agent.state, &self.path] {
+            // What could not be removed is tried again by the next run on this data folder.
+            match fs::remove_dir_all(folder) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::debug!(%error, folder = %folder.display(), "a folder of the run could not be removed");
+                }
+                _ => {}
+            }
+        }
+        // Said although the file's end would do it: the lock goes after the folder, not before.
+        let _ = self.lock.unlock();
+    }
+}
+
+/// The folders of runs whose process is dead, locked for whoever cleans them up. Dropping them removes them.
+pub fn abandoned(data: &Path) -> Vec<RunFolder> {
+    let Ok(entries) = fs::read_dir(runs(data)) else { return Vec::new() };
+    let free = entries.flatten().filter_map(|entry| {
+        let path = entry.path();
+        let Ok(lock) = File::open(path.join("lock")) else {
+            // Made this instant, or cleaned up this instant; or killed in between, which leaves an empty folder.
+            let _ = fs::remove_dir(&path);
+            return None;
+        };
+        match lock.try_lock() {
+            Ok(()) => Some(RunFolder::locked(entry.file_name().to_string_lossy().into_owned(), path, lock)),
+            Err(TryLockError::WouldBlock) => None,
+            Err(TryLockError::Error(error)) => {
+                tracing::warn!(%error, folder = %path.display(), "can't tell whether a run folder is in use");
+                None
+            }
+        }
+    });
+    free.collect()
+}
+
+/// A folder of ours on a memory filesystem: records come and go there with each container, which on some disks costs
+/// milliseconds. None where there is no such filesystem, or where somebody else got hold of the name.
+fn memory() -> Option<PathBuf> {
+    let user = rustix::process::geteuid();
+    let in_memory = |folder: &&str| rustix::fs::statfs(*folder).is_ok_and(|fs| fs.f_type == TMPFS_MAGIC);
+    let parent = ["/run", "/dev/shm"].into_iter().find(in_memory)?;
+    let ours = Path::new(parent).join(format!("stint-{}", user.as_raw()));
+    // /dev/shm is everybody's: the folder must be ours, a real one, and closed to others.
+    match DirBuilder::new().mode(0o700).create(&ours) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return None,
+        _ => {}
+    }
+    let found = fs::symlink_metadata(&ours).ok()?;
+    (found.is_dir() && found.uid() == user.as_raw() && found.mode() & 0o777 == 0o700).then_some(ours)
+}
+
+fn runs(data: &Path) -> PathBuf {
+    data.join("runs")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_folder_is_abandoned_exactly_when_its_lock_is_free() {
+        let data = tempfile::tempdir().unwrap();
+        let run = RunFolder::create(data.path(), "a".to_owned()).unwrap();
+        assert!(abandoned(data.path()).is_empty());
+        let path = run.path.clone();
+        // A killed process runs no destructor, but its lock goes with it.
+        run.lock.unlock().unwrap();
+        std::mem::forget(run);
+        let found = abandoned(data.path());
+        assert_eq!(found.iter().map(|f| f.id.as_str()).collect::<Vec<_>>(), ["a"]);
+        drop(found);
+        assert!(!path.exists());
+    }
+}

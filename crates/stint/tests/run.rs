@@ -1,0 +1,637 @@
+//! `stint run` as a user runs it: the real program, real manifests, real containers on this machine's root filesystem.
+//!
+//! Containers need root; elsewhere these tests say that they are skipped.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// A data folder of its own for one test, and the program on it.
+struct Stint {
+    data: tempfile::TempDir,
+}
+
+impl Stint {
+    /// `None`, with a notice, where containers can't be started.
+    fn new() -> Option<Stint> {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: containers need root");
+            return None;
+        }
+        Some(Stint { data: tempfile::tempdir().unwrap() })
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stint"));
+        command.env("STINT_DATA", self.data.path()).args(args).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `stint` with `args` to its end.
+    fn run(&self, args: &[&str]) -> Ended {
+        Ended::of(&self.command(args).output().unwrap())
+    }
+
+    /// Runs `stint run --host -` with `manifest` on stdin.
+    fn run_text(&self, args: &[&str], manifest: &str) -> Ended {
+        let mut child = self.spawn_text(args, manifest);
+        drop(child.stdin.take());
+        Ended::of(&child.wait_with_output().unwrap())
+    }
+
+    fn spawn_text(&self, args: &[&str], manifest: &str) -> std::process::Child {
+        let mut command = self.command(&["run", "--host", "-"]);
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // A manifest that is refused early may close the pipe.
+        let _ = child.stdin.take().unwrap().write_all(manifest.as_bytes());
+        child
+    }
+
+    fn runs(&self) -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir(self.data.path().join("runs")) else { return Vec::new() };
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+}
+
+#[derive(Debug)]
+struct Ended {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Ended {
+    fn of(output: &Output) -> Ended {
+        Ended {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+fn example(name: &str) -> String {
+    format!("{}/../../examples/{name}.yaml", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A Job of one pod that runs `script` in a shell; `more` is put into its spec.
+fn job(name: &str, script: &str, more: &str) -> String {
+    let script = serde_json::to_string(script).unwrap();
+    let pod = format!(
+        r#"{{"containers":[{{"name":"c","image":"busybox","command":["/bin/sh","-c",{script}]}}],"restartPolicy":"Never","terminationGracePeriodSeconds":5}}"#
+    );
+    let metadata = format!(r#""apiVersion":"batch/v1","kind":"Job","metadata":{{"name":"{name}"}}"#);
+    format!(r#"{{{metadata},"spec":{{"backoffLimit":0{more},"template":{{"spec":{pod}}}}}}}"#)
+}
+
+/// Whether any process of this machine has `needle` in its command line.
+fn process_with(needle: &str) -> bool {
+    fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(needle) && entry.file_name() != std::process::id().to_string().as_str()
+    })
+}
+
+/// The cgroups of this machine whose path has `needle` in it.
+fn cgroups_with(needle: &str) -> Vec<PathBuf> {
+    fn walk(folder: &Path, needle: &str, depth: u32, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if depth > 0 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                if path.to_string_lossy().contains(needle) {
+                    found.push(path.clone());
+                }
+                walk(&path, needle, depth - 1, found);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(Path::new("/sys/fs/cgroup"), needle, 4, &mut found);
+    found
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < Duration::from_secs(20), "waited too long until {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The first 2,000 digits of pi by the spigot of Rabinowitz and Wagon, as `3.14…`, truncated as `bpi` rounds the last.
+fn pi(digits: usize) -> String {
+    let length = digits * 10 / 3 + 1;
+    let mut remainders = vec![2_u64; length];
+    let mut out = String::new();
+    let (mut nines, mut held) = (0, 0);
+    for step in 0..digits + 2 {
+        let mut carry = 0;
+        for place in (0..length).rev() {
+            let index = place as u64;
+            let value = 10 * remainders[place] + carry * (index + 1);
+            let divisor = if place == 0 { 10 } else { 2 * index + 1 };
+            remainders[place] = value % divisor;
+            carry = value / divisor;
+        }
+        match carry {
+            9 => nines += 1,
+            10 => {
+                out.push_str(&(held + 1).to_string());
+                out.extend(std::iter::repeat_n('0', nines));
+                (held, nines) = (0, 0);
+            }
+            digit => {
+                if step > 0 {
+                    out.push_str(&held.to_string());
+                }
+                out.extend(std::iter::repeat_n('9', nines));
+                (held, nines) = (digit, 0);
+            }
+        }
+    }
+    out
+}
+
+#[test]
+fn pi_is_right_to_two_thousand_digits() {
+    let Some(stint) = Stint::new() else { return };
+    let ended = stint.run(&["run", "--host", &example("pi")]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let digits = ended.stdout.trim_end().replace('.', "");
+    assert_eq!(digits.len(), 2000);
+    // bpi rounds its last digit.
+    assert_eq!(digits[..1999], pi(2010)[..1999]);
+    let outcome = ended.stderr.lines().last().unwrap();
+    assert!(outcome.starts_with("job/pi-calculator Complete 1/1 in "), "{outcome}");
+}
+
+#[test]
+fn every_example_runs_on_the_host() {
+    let Some(stint) = Stint::new() else { return };
+    for (name, code, stdout) in [
+        ("hello", 0, "hello from a Job\n"),
+        ("config", 0, "good morning, correct horse\ncolour = blue\n"),
+        ("retry", 0, "attempt 1\nattempt 2\n"),
+        ("fail", 3, ""),
+    ] {
+        let ended = stint.run(&["run", "--host", &example(name)]);
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(code), stdout), "{name}: {}", ended.stderr);
+    }
+    let ended = stint.run(&["run", "--host", &example("cronjob")]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stdout.starts_with("20"), "{ended:?}");
+    let known = ["pi", "hello", "config", "retry", "fail", "cronjob", "parallel"];
+    for entry in fs::read_dir(Path::new(&example("pi")).parent().unwrap()).unwrap() {
+        let name = entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned();
+        assert!(known.contains(&name.as_str()), "the example {name} has no test");
+    }
+}
+
+#[test]
+fn lines_of_parallel_pods_are_prefixed_with_the_pod() {
+    let Some(stint) = Stint::new() else { return };
+    let ended = stint.run(&["run", "--host", &example("parallel")]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let lines: Vec<&str> = ended.stdout.lines().collect();
+    assert_eq!(lines.len(), 6, "{ended:?}");
+    for line in lines {
+        let (prefix, said) = line.split_once("] ").unwrap();
+        assert_eq!(said, format!("{} works", &prefix[1..]));
+    }
+    let plain = stint.run(&["run", "--host", "--prefix=false", &example("parallel")]);
+    assert!(plain.stdout.lines().all(|line| line.starts_with("parallel-")), "{plain:?}");
+}
+
+#[test]
+fn a_failed_container_gives_its_exit_code_and_says_why() {
+    let Some(stint) = Stint::new() else { return };
+    let ended = stint.run_text(&[], &job("f", "echo out; echo err >&2; exit 7", ""));
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(7), "out\n"), "{ended:?}");
+    assert!(ended.stderr.contains("err\n"), "{ended:?}");
+    assert!(ended.stderr.contains("job/f Failed 0/1"), "{ended:?}");
+    assert!(ended.stderr.contains("Job has reached the specified backoff limit (BackoffLimitExceeded)"), "{ended:?}");
+}
+
+#[test]
+fn a_killed_container_gives_128_and_its_signal() {
+    let Some(stint) = Stint::new() else { return };
+    // PID 1 ignores its own SIGKILL; a child's death is passed on by the shell. In a command `$$` stands for `$`.
+    let ended = stint.run_text(&[], &job("k", "sh -c 'kill -KILL $$$$'", ""));
+    assert_eq!(ended.code, Some(137), "{ended:?}");
+}
+
+#[test]
+fn a_command_that_is_not_there_fails_as_in_kubernetes() {
+    let Some(stint) = Stint::new() else { return };
+    let manifest = job("m", "x", "").replace(r#"["/bin/sh","-c","x"]"#, r#"["/no/such/command"]"#);
+    let ended = stint.run_text(&[], &manifest);
+    assert_eq!(ended.code, Some(128), "{ended:?}");
+    assert!(ended.stderr.contains("/no/such/command"), "{ended:?}");
+}
+
+#[test]
+fn usage_errors_end_with_64() {
+    let Some(stint) = Stint::new() else { return };
+    for args in [&["run"][..], &["run", "--no-such-flag", "x"], &["frobnicate"], &["run", "--timeout", "5", "x"]] {
+        let ended = stint.run(args);
+        assert_eq!(ended.code, Some(64), "{args:?}: {ended:?}");
+        assert!(!ended.stderr.is_empty());
+    }
+    assert_eq!(stint.run(&["--help"]).code, Some(0));
+}
+
+#[test]
+fn every_fault_of_a_manifest_is_named_with_its_field() {
+    let Some(stint) = Stint::new() else { return };
+    let faulty = job("Bad_Name", "true", r#","parallelism":-1,"completionMode":"Sideways""#);
+    let ended = stint.run_text(&[], &faulty);
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(65), ""), "{ended:?}");
+    for fault in [
+        r#"metadata.name: Invalid value: "Bad_Name""#,
+        "spec.parallelism: Invalid value: -1: must be greater than or equal to 0",
+        r#"spec.completionMode: Unsupported value: "Sideways": supported values: "NonIndexed", "Indexed""#,
+    ] {
+        assert!(ended.stderr.contains(fault), "{fault} is not in {}", ended.stderr);
+    }
+}
+
+#[test]
+fn without_an_image_a_container_needs_a_command() {
+    let Some(stint) = Stint::new() else { return };
+    let manifest = job("n", "x", "").replace(r#""command":["/bin/sh","-c","x"]"#, r#""args":["x"]"#);
+    let ended = stint.run_text(&[], &manifest);
+    assert_eq!(ended.code, Some(65), "{ended:?}");
+    assert!(ended.stderr.contains("spec.template.spec.containers[0].command: Required value"), "{ended:?}");
+}
+
+#[test]
+fn a_field_that_is_not_honoured_is_said() {
+    let Some(stint) = Stint::new() else { return };
+    let probe = r#""name":"c","livenessProbe":{"exec":{"command":["true"]}}"#;
+    let ended = stint.run_text(&[], &job("n", "true", "").replace(r#""name":"c""#, probe));
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stderr.contains("livenessProbe"), "{ended:?}");
+}
+
+#[test]
+fn unknown_fields_and_wrong_types_are_refused_with_their_path() {
+    let Some(stint) = Stint::new() else { return };
+    let unknown = stint.run_text(&[], &job("u", "true", r#","paralelism":2"#));
+    assert_eq!(unknown.code, Some(65), "{unknown:?}");
+    assert!(unknown.stderr.contains(r#"unknown field "spec.paralelism""#), "{unknown:?}");
+    let wrong = stint.run_text(&[], &job("w", "true", r#","parallelism":"two""#));
+    assert_eq!(wrong.code, Some(65), "{wrong:?}");
+    assert!(wrong.stderr.contains("spec.parallelism"), "{wrong:?}");
+}
+
+#[test]
+fn bombs_and_giants_are_refused_quickly() {
+    let Some(stint) = Stint::new() else { return };
+    let mut bomb = b"a0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_vec();
+    for level in 1..12 {
+        let below = format!("*a{}", level - 1);
+        writeln!(bomb, "a{level}: &a{level} [{}]", vec![below; 9].join(",")).unwrap();
+    }
+    let bomb = String::from_utf8(bomb).unwrap();
+    let deep = format!("a: {}{}", "[".repeat(50_000), "]".repeat(50_000));
+    let giant = format!("# {}\n{}", "x".repeat(11 * 1024 * 1024), job("g", "true", ""));
+    for (what, manifest) in [("bomb", bomb), ("depth", deep), ("giant", giant)] {
+        let started = Instant::now();
+        let ended = stint.run_text(&[], &manifest);
+        assert_eq!(ended.code, Some(65), "{what}: {}", ended.stderr.chars().take(300).collect::<String>());
+        assert!(started.elapsed() < Duration::from_secs(5), "{what} took {:?}", started.elapsed());
+    }
+}
+
+#[test]
+fn folders_and_several_files_are_taken_together() {
+    let Some(stint) = Stint::new() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.yaml"), job("a", "echo a", "")).unwrap();
+    fs::write(folder.path().join("b.json"), job("b", "echo b", "")).unwrap();
+    fs::write(folder.path().join("notes.txt"), "not a manifest").unwrap();
+    let more = folder.path().join("more");
+    fs::write(&more, job("c", "echo c", "")).unwrap();
+    let ended = stint.run(&["run", "--host", &folder.path().to_string_lossy(), &more.to_string_lossy()]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    for letter in ["a", "b", "c"] {
+        assert!(ended.stdout.lines().any(|line| line.ends_with(&format!("] {letter}"))), "{ended:?}");
+        assert!(ended.stderr.contains(&format!("job/{letter} Complete 1/1")), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let Some(stint) = Stint::new() else { return };
+    let ended = stint.run(&["run", "--host", "/no/such/file.yaml"]);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("can't read /no/such/file.yaml"), "{ended:?}");
+}
+
+#[test]
+fn the_final_job_is_printed_as_json() {
+    let Some(stint) = Stint::new() else { return };
+    let ended = stint.run_text(&["--output", "json"], &job("o", "echo said", ""));
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let job: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(job["status"]["succeeded"], 1);
+    assert_eq!(job["kind"], "Job");
+    let last = job["status"]["conditions"].as_array().unwrap().last().unwrap();
+    assert_eq!((&last["type"], &last["status"]), (&"Complete".into(), &"True".into()));
+    assert!(ended.stderr.contains("said"));
+}
+
+#[test]
+fn quiet_says_nothing_but_what_containers_print() {
+    let Some(stint) = Stint::new() else { return };
+    let ended = stint.run_text(&["--quiet"], &job("q", "echo said", ""));
+    assert_eq!((ended.code, ended.stdout.as_str(), ended.stderr.as_str()), (Some(0), "said\n", ""));
+}
+
+#[test]
+fn nothing_that_a_container_writes_survives() {
+    let Some(stint) = Stint::new() else { return };
+    let mark = format!("/stint-test-{}", std::process::id());
+    let script = format!("echo x > {mark} && cat {mark} && rm -f /bin/true && ! ls /bin/true");
+    let ended = stint.run_text(&[], &job("w", &script, ""));
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(!Path::new(&mark).exists());
+    assert!(Path::new("/bin/true").exists());
+    assert!(stint.runs().is_empty(), "{:?}", stint.runs());
+}
+
+#[test]
+fn large_output_arrives_whole_and_in_order() {
+    let Some(stint) = Stint::new() else { return };
+    let ended = stint.run_text(&["--quiet"], &job("l", "seq 1 200000", ""));
+    assert_eq!(ended.code, Some(0));
+    let numbers: Vec<u32> = ended.stdout.lines().map(|line| line.parse().unwrap()).collect();
+    assert!(numbers.into_iter().eq(1..=200_000), "{} bytes", ended.stdout.len());
+}
+
+#[test]
+fn the_timeout_ends_everything_with_124() {
+    let Some(stint) = Stint::new() else { return };
+    let started = Instant::now();
+    let ended = stint.run_text(&["--timeout", "1s"], &job("t", "sleep 987", ""));
+    assert_eq!(ended.code, Some(124), "{ended:?}");
+    // PID 1 without a handler ignores SIGTERM: the grace period of 5 s passes.
+    assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
+    assert!(!process_with("sleep\0987"));
+    assert!(stint.runs().is_empty());
+}
+
+#[test]
+fn ctrl_c_ends_the_pods_with_their_grace_period() {
+    let Some(stint) = Stint::new() else { return };
+    let script = "trap 'echo ending; exit 0' TERM; echo ready; while :; do sleep 0.05; done";
+    let mut child = stint.spawn_text(&[], &job("i", script, ""));
+    drop(child.stdin.take());
+    until("the container is ready", || {
+        stint.runs().iter().any(|run| {
+            let log = Command::new("grep").args(["-rqs", "ready"]).arg(run).status().unwrap();
+            log.success()
+        })
+    });
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let ended = Ended::of(&child.wait_with_output().unwrap());
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(130), "ready\nending\n"), "{ended:?}");
+    assert!(stint.runs().is_empty());
+}
+
+#[test]
+fn what_a_killed_run_left_is_gone_after_the_next_start() {
+    let Some(stint) = Stint::new() else { return };
+    let mut child = stint.spawn_text(&[], &job("s", "sleep 986", ""));
+    until("the container runs", || process_with("sleep\0986"));
+    let run = stint.runs().remove(0);
+    let id = run.file_name().unwrap().to_string_lossy().into_owned();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(process_with("sleep\0986"), "a container outlives the process that started it");
+    let ended = stint.run_text(&[], &job("n", "true", ""));
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    until("the old container is gone", || !process_with("sleep\0986"));
+    assert!(!run.exists());
+    assert_eq!(cgroups_with(&id), Vec::<PathBuf>::new());
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(&id), "{mounts}");
+}
+
+#[test]
+fn an_image_that_cannot_be_pulled_waits_and_names_the_registrys_answer() {
+    let Some(stint) = Stint::new() else { return };
+    // Nothing listens on port 1 of loopback.
+    let manifest = job("p", "true", "").replace("\"busybox\"", "\"127.0.0.1:1/no/such:1\"");
+    let file = stint.data.path().join("p.json");
+    fs::write(&file, manifest).unwrap();
+    let ended = stint.run(&["run", "--timeout", "2s", &file.to_string_lossy()]);
+    assert_eq!(ended.code, Some(124), "{ended:?}");
+    assert!(ended.stderr.contains("ErrImagePull") || ended.stderr.contains("ImagePullBackOff"), "{ended:?}");
+    assert!(ended.stderr.contains("127.0.0.1:1/no/such:1"), "{ended:?}");
+}
+
+#[test]
+fn an_imported_image_runs_without_a_registry() {
+    let Some(stint) = Stint::new() else { return };
+    if !Path::new("/bin/busybox").exists() {
+        return eprintln!("skipped: busybox-static is not installed");
+    }
+    let archive = stint.data.path().join("image.tar");
+    busybox_image(&archive, "example.test/tools/busybox:1");
+    let imported = stint.run(&["image", "import", &archive.to_string_lossy()]);
+    assert_eq!(imported.code, Some(0), "{imported:?}");
+    assert!(stint.run(&["image", "ls"]).stdout.contains("example.test/tools/busybox"));
+    let manifest = job("img", "echo $FROM_IMAGE; pwd; id -u; ls /", "")
+        .replace("\"busybox\"", "\"example.test/tools/busybox:1\"")
+        .replace("\"image\"", "\"imagePullPolicy\":\"IfNotPresent\",\"image\"");
+    let file = stint.data.path().join("img.json");
+    fs::write(&file, manifest).unwrap();
+    for runtime in [&[][..], &["--runtime", "runc"]] {
+        if !runtime.is_empty() && !Path::new("/usr/sbin/runc").exists() {
+            eprintln!("skipped: runc is not installed");
+            continue;
+        }
+        let mut args = vec!["run", "--quiet"];
+        args.extend(runtime);
+        let path = file.to_string_lossy().into_owned();
+        args.push(&path);
+        let ended = stint.run(&args);
+        assert_eq!(ended.code, Some(0), "{runtime:?}: {ended:?}");
+        let mut lines = ended.stdout.lines();
+        assert_eq!((lines.next(), lines.next(), lines.next()), (Some("yes"), Some("/srv"), Some("1000")), "{ended:?}");
+        assert!(!ended.stdout.contains("home"), "the host's folders are not there: {ended:?}");
+    }
+    let removed = stint.run(&["image", "rm", "example.test/tools/busybox:1"]);
+    assert_eq!(removed.code, Some(0), "{removed:?}");
+    assert!(!stint.run(&["image", "ls"]).stdout.contains("example.test"));
+}
+
+/// Debian's registry on a free port of loopback, ended when dropped.
+struct Registry {
+    port: u16,
+    process: std::process::Child,
+}
+
+impl Registry {
+    fn start(folder: &Path) -> Registry {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let config = folder.join("registry.yml");
+        let storage = folder.join("registry");
+        let text = format!(
+            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n",
+            storage.display()
+        );
+        fs::write(&config, text).unwrap();
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(&config).stdout(Stdio::null()).stderr(Stdio::null());
+        let registry = Registry { port, process: command.spawn().unwrap() };
+        until("the registry listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        registry
+    }
+
+    /// One request; the answer's head.
+    fn request(&self, method: &str, path: &str, kind: &str, body: &[u8]) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let (port, length) = (self.port, body.len());
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(body).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 2"), "{method} {path}: {answer}");
+        answer
+    }
+
+    fn push_blob(&self, repository: &str, blob: &[u8]) -> String {
+        let digest = format!("sha256:{}", sha256(blob));
+        let begun = self.request("POST", &format!("/v2/{repository}/blobs/uploads/"), "text/plain", b"");
+        let location = begun.lines().find_map(|line| line.strip_prefix("Location: ")).unwrap();
+        let path = &location[location.find("/v2/").unwrap()..];
+        self.request("PUT", &format!("{path}&digest={digest}"), "application/octet-stream", blob);
+        digest
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    let mut sum = Command::new("sha256sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    sum.stdin.take().unwrap().write_all(bytes).unwrap();
+    String::from_utf8(sum.wait_with_output().unwrap().stdout).unwrap()[..64].to_owned()
+}
+
+#[test]
+fn an_image_is_pulled_through_a_mirror_and_kept() {
+    let Some(stint) = Stint::new() else { return };
+    if !Path::new("/usr/bin/docker-registry").exists() || !Path::new("/bin/busybox").exists() {
+        return eprintln!("skipped: docker-registry or busybox-static is not installed");
+    }
+    let registry = Registry::start(stint.data.path());
+    let (layer, config) = busybox_layer();
+    let size = |bytes: &[u8]| bytes.len();
+    let manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": {
+            "mediaType": "application/vnd.oci.image.config.v1+json",
+            "digest": registry.push_blob("library/tool", &config), "size": size(&config),
+        },
+        "layers": [{
+            "mediaType": "application/vnd.oci.image.layer.v1.tar",
+            "digest": registry.push_blob("library/tool", &layer), "size": size(&layer),
+        }],
+    });
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    registry.request("PUT", "/v2/library/tool/manifests/1.0", kind, manifest.to_string().as_bytes());
+
+    let manifest = job("pulled", "echo $FROM_IMAGE", "").replace("\"busybox\"", "\"tool:1.0\"");
+    let file = stint.data.path().join("pulled.json");
+    fs::write(&file, manifest).unwrap();
+    let reference: stint_image::Reference = "tool:1.0".parse().unwrap();
+    let mirror = format!("{}=http://127.0.0.1:{}", reference.registry(), registry.port);
+    let ended = stint.run(&["run", "--mirror", &mirror, &file.to_string_lossy()]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "yes\n"), "{ended:?}");
+    assert!(ended.stderr.contains(" Pulling\n"), "{ended:?}");
+
+    // A missing image is the registry's word; the one that is here needs no registry any more.
+    let missing = fs::read_to_string(&file).unwrap().replace("tool:1.0", "tool:9.9");
+    let other = stint.data.path().join("missing.json");
+    fs::write(&other, missing).unwrap();
+    let ended = stint.run(&["run", "--timeout", "3s", "--mirror", &mirror, &other.to_string_lossy()]);
+    assert_eq!(ended.code, Some(124), "{ended:?}");
+    assert!(ended.stderr.contains("tool:9.9") && ended.stderr.contains("manifest unknown"), "{ended:?}");
+    drop(registry);
+    let ended = stint.run(&["run", "--quiet", &file.to_string_lossy()]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "yes\n"), "{ended:?}");
+}
+
+/// Writes a `docker save` archive with one layer: busybox and its links, and a configuration.
+fn busybox_image(archive: &Path, name: &str) {
+    let save = tempfile::tempdir().unwrap();
+    let (layer, config) = busybox_layer();
+    fs::write(save.path().join("layer.tar"), layer).unwrap();
+    fs::write(save.path().join("config.json"), config).unwrap();
+    let manifest = serde_json::json!([{ "Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"] }]);
+    fs::write(save.path().join("manifest.json"), manifest.to_string()).unwrap();
+    tar(save.path(), archive, &["manifest.json", "config.json", "layer.tar"]);
+}
+
+fn tar(folder: &Path, to: &Path, what: &[&str]) {
+    let status = Command::new("tar").arg("-C").arg(folder).arg("-cf").arg(to).args(what).status().unwrap();
+    assert!(status.success());
+}
+
+/// A layer of busybox and its links, and the configuration of an image of it.
+fn busybox_layer() -> (Vec<u8>, Vec<u8>) {
+    let work = tempfile::tempdir().unwrap();
+    let root = work.path().join("root");
+    for folder in ["bin", "srv", "tmp", "etc"] {
+        fs::create_dir_all(root.join(folder)).unwrap();
+    }
+    fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+    for applet in ["sh", "ls", "id", "pwd", "echo"] {
+        std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
+    }
+    tar(&root, &work.path().join("layer.tar"), &["."]);
+    let layer = fs::read(work.path().join("layer.tar")).unwrap();
+    let digest = sha256(&layer);
+    let config = serde_json::json!({
+        "architecture": if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" },
+        "os": "linux",
+        "config": { "Env": ["PATH=/bin", "FROM_IMAGE=yes"], "WorkingDir": "/srv", "User": "1000", "Cmd": ["sh"] },
+        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{digest}")] },
+        "history": [],
+    });
+    (layer, config.to_string().into_bytes())
+}
+
+#[test]
+fn another_user_is_told_what_is_missing() {
+    let Some(stint) = Stint::new() else { return };
+    let program = stint.data.path().join("stint");
+    fs::copy(env!("CARGO_BIN_EXE_stint"), &program).unwrap();
+    for path in [stint.data.path(), &program] {
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    }
+    let file = stint.data.path().join("j.json");
+    fs::write(&file, job("j", "true", "")).unwrap();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]);
+    command.arg(&program).env("STINT_DATA", stint.data.path()).args(["run", "--host"]).arg(&file);
+    let ended = Ended::of(&command.output().unwrap());
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("root"), "{ended:?}");
+}
