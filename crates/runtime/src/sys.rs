@@ -207,6 +207,16 @@ pub(crate) fn default_signals() {
     unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, 0_usize, 8_usize) };
 }
 
+/// Makes a write to a pipe that nobody reads an error (`EPIPE`) rather than this process's death.
+pub(crate) fn survive_broken_pipes() {
+    // SAFETY: SIG_IGN; no handler is installed.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = libc::SIG_IGN;
+        libc::sigaction(libc::SIGPIPE, &raw const action, std::ptr::null_mut());
+    }
+}
+
 /// Has the kernel reap this process's children (`true`), or keeps them for waiting.
 pub(crate) fn reap_children_automatically(yes: bool) {
     // SAFETY: SIG_DFL with or without SA_NOCLDWAIT; no handler is installed.

@@ -167,7 +167,8 @@ fn start_native(
     if init::hung_up(daemon.as_fd()) {
         return Err(end(abandoned()));
     }
-    // A failed write means that init is gone: it says why on the status pipe.
+    // A failed write means that init is gone: it says why on the status pipe. Only now, lest init inherit it.
+    sys::survive_broken_pipes();
     let _ = rustix::io::write(&ours.go, b"g");
     let mut message = Vec::new();
     read_to_end(&ours.status, &mut message).map_err(|e| end(failed("hear from the first process".into(), &e)))?;

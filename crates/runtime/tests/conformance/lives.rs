@@ -43,6 +43,7 @@ stories![
     cgroup_v2_confines_devices_and_is_tidied,
     shared_device_rules_hold_for_containers_that_start_at_once,
     failed_starts_leave_nothing,
+    a_start_that_fails_before_the_shim_lets_it_go_on_is_told,
     nothing_leaks_over_many_containers,
 ];
 
@@ -597,6 +598,21 @@ async fn failed_starts_leave_nothing(world: &World) -> Verdict {
     until("the shims' end", || inventory() == before)
         .await
         .map_err(|e| format!("{e}: {before:?} {:?}", inventory()))?;
+    Ok(None)
+}
+
+/// Init may fail before its shim has written down the container and tells it to go on. The shim then wrote to a pipe that
+/// nobody read, and died of SIGPIPE: the daemon heard of a dead shim and not of the step that failed. Which of the two
+/// comes first is a race, hence the many tries.
+async fn a_start_that_fails_before_the_shim_lets_it_go_on_is_told(world: &World) -> Verdict {
+    for _ in 0..50 {
+        let mut setup = world.setup("true");
+        let mut json = serde_json::to_value(&setup.spec).unwrap();
+        json["process"]["rlimits"] = serde_json::json!([{"type": "RLIMIT_NOFILE", "soft": 20, "hard": 10}]);
+        setup.spec = serde_json::from_value(json).unwrap();
+        let got = world.native.start(setup.bundle()).await;
+        expect(matches!(&got, Err(StartError::Failed { step, .. }) if step.contains("RLIMIT_NOFILE")), got)?;
+    }
     Ok(None)
 }
 
