@@ -39,6 +39,7 @@ mod verbs;
 
 use std::sync::Arc;
 
+pub use stint_auth::Peer;
 pub use stint_core::clock::Clock;
 use stint_store::Store;
 
@@ -59,6 +60,13 @@ pub struct Api {
     pub clock: Arc<dyn Clock>,
     /// Gives uids and name suffixes.
     pub ids: Arc<dyn Ids>,
+}
+
+impl Api {
+    /// The API over `store`, open to whoever reaches it: for a process that serves itself.
+    pub fn new(store: Store, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Self {
+        Self { store, clock, ids }
+    }
 }
 
 /// The Kubernetes API over `api`. Making it costs a few microseconds: nothing is built before it is asked for.

@@ -68,7 +68,7 @@ pub async fn live(world: &World) -> Ended {
             return Ended::Done;
         }
     };
-    let api = Api { store, clock: Arc::new(world.clone()), ids: Arc::new(world.clone()) };
+    let api = Api::new(store, Arc::new(world.clone()), Arc::new(world.clone()));
     let router = stint_server::router(api);
     let controllers = Controllers::start(world, &router);
     tokio::spawn(node::run(world.clone(), client(world, &router, Who::Node)));

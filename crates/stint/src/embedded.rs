@@ -85,7 +85,7 @@ impl Embedded {
         observer: Arc<dyn Observer>,
     ) -> Embedded {
         let clock = Arc::new(SystemClock);
-        let api = Api { store: Store::in_memory(), clock: clock.clone(), ids: Arc::new(RandomIds) };
+        let api = Api::new(Store::in_memory(), clock.clone(), Arc::new(RandomIds));
         let client = Client::new(stint_server::router(api), "default");
         let machine = Machine::here(&node_name());
         let config = stint_controllers::Config {

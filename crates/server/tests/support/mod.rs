@@ -40,7 +40,7 @@ impl Ids for CountingIds {
 }
 
 pub fn api() -> Api {
-    Api { store: Store::in_memory(), clock: Arc::new(StandingClock), ids: Arc::new(CountingIds::default()) }
+    Api::new(Store::in_memory(), Arc::new(StandingClock), Arc::new(CountingIds::default()))
 }
 
 /// A store that remembers only the last `events` writes.
