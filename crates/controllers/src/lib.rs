@@ -11,17 +11,23 @@
 //!                       └──────────────── one task owns all of it
 //! ```
 
+mod accounts;
 mod barrier;
 mod bind;
 mod cache;
 mod events;
 mod execute;
+mod garbage;
 mod job;
+mod namespaces;
 mod queue;
+mod served;
 mod watch;
 
 use std::sync::Arc;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use jiff::SignedDuration;
 use kube::Client;
 pub use stint_core::clock::Clock;
@@ -40,6 +46,17 @@ pub struct Config {
     pub backoff: Backoff,
     /// How often every Job is reconciled although nothing happened.
     pub full_pass: SignedDuration,
+    /// What keeps a whole API in order, beside the Jobs. `None` where another controller manager does it, or where nothing
+    /// lives long enough to need it.
+    pub housekeeping: Option<Housekeeping>,
+}
+
+/// What the controllers do that keep a whole API in order: garbage collection, the end of namespaces, and what every
+/// namespace has from the start.
+#[derive(Clone, Debug, Default)]
+pub struct Housekeeping {
+    /// The certificate, in PEM, by which pods know the API: `ca.crt` in every namespace's ConfigMap `kube-root-ca.crt`.
+    pub root_ca: Option<String>,
 }
 
 impl Default for Config {
@@ -50,6 +67,7 @@ impl Default for Config {
             workers: 5,
             backoff: Backoff::default(),
             full_pass: SignedDuration::from_mins(10),
+            housekeeping: None,
         }
     }
 }
@@ -64,5 +82,17 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>, config: Config) {
             None => std::future::pending().await,
         }
     };
-    tokio::join!(job::run(client.clone(), clock, &config), binder);
+    let housekeeping: BoxFuture<'static, ()> = match config.housekeeping.clone() {
+        Some(wanted) => keep_house(client.clone(), clock.clone(), wanted).boxed(),
+        None => std::future::ready(()).boxed(),
+    };
+    tokio::join!(job::run(client.clone(), clock.clone(), &config), binder, housekeeping);
+}
+
+async fn keep_house(client: Client, clock: Arc<dyn Clock>, Housekeeping { root_ca }: Housekeeping) {
+    tokio::join!(
+        garbage::run(client.clone(), clock.clone()),
+        namespaces::run(client.clone(), clock.clone()),
+        accounts::run(client, clock, root_ca),
+    );
 }

@@ -15,10 +15,17 @@ pub fn watch<K>(api: Api<K>, config: watcher::Config) -> impl Stream<Item = Even
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    watcher(api, config).backoff(Delays::default()).filter_map(|event| {
+    watch_with(api, config, format!("{}s", K::kind(&())))
+}
+
+/// The same for a kind that is known only at run time; `what` names it in the log.
+pub fn watch_with<K>(api: Api<K>, config: watcher::Config, what: String) -> impl Stream<Item = Event<K>> + Send
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    watcher(api, config).backoff(Delays::default()).filter_map(move |event| {
         if let Err(error) = &event {
-            let kind = K::kind(&());
-            tracing::warn!(%error, "the watch of {kind}s broke; it starts again from a fresh list or the last revision");
+            tracing::warn!(%error, "the watch of {what} broke; it starts again from a fresh list or the last revision");
         }
         future::ready(event.ok())
     })

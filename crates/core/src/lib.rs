@@ -12,6 +12,8 @@ pub mod field;
 pub mod job;
 pub mod manifest;
 pub mod names;
+pub mod namespace;
+pub mod owners;
 pub mod plan;
 pub mod pod;
 pub mod quantity;

@@ -8,12 +8,10 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
-use crate::strategy::{Deletion, Object};
+pub(crate) use stint_core::owners::Propagation;
+use stint_core::owners::{FOREGROUND, ORPHAN};
 
-/// The finalizer that leaves dependents alone.
-pub(crate) const ORPHAN: &str = "orphan";
-/// The finalizer that waits for dependents.
-pub(crate) const FOREGROUND: &str = "foregroundDeletion";
+use crate::strategy::{Deletion, Object};
 
 /// Whole seconds, as times in metadata have.
 pub(crate) fn seconds(time: Timestamp) -> Time {
@@ -55,17 +53,6 @@ pub(crate) fn releases(new: &ObjectMeta, old: &ObjectMeta) -> bool {
     old.deletion_timestamp.is_some()
         && old.deletion_grace_period_seconds.unwrap_or(0) == 0
         && new.finalizers.as_ref().is_none_or(Vec::is_empty)
-}
-
-/// What dependents an object's deletion leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Propagation {
-    /// They go after it.
-    Background,
-    /// They go before it.
-    Foreground,
-    /// They stay.
-    Orphan,
 }
 
 /// What a deletion does next.
