@@ -4,6 +4,13 @@
 //!   Peer, Bearer token ─▶ User ─▶ Attributes ─▶ Policy (roles and bindings, from the store) ─▶ allowed, and why
 //! ```
 
+pub mod attributes;
+pub mod bootstrap;
+pub mod escalation;
 pub mod identity;
+pub mod policy;
+pub mod rules;
 
+pub use attributes::{Attributes, Resource, What};
 pub use identity::{Peer, User};
+pub use policy::{Policy, Verdict};
