@@ -53,11 +53,8 @@ fn main() {
     let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let failed = tokio.block_on(async {
         let data = tempfile::tempdir().unwrap();
-        let api = stint_server::Api {
-            store: stint_store::Store::in_memory(),
-            clock: Arc::new(WallClock),
-            ids: Arc::new(CountingIds(AtomicU64::new(0))),
-        };
+        let store = stint_store::Store::in_memory();
+        let api = stint_server::Api::new(store, Arc::new(WallClock), Arc::new(CountingIds(AtomicU64::new(0))));
         let client = Client::new(stint_server::router(api), "default");
         let cgroups = PathBuf::from(format!("/stint/agent-test-{}", std::process::id()));
         let rootfs = RootfsMode::Host { size: Some(64 << 20) };

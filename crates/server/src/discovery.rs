@@ -97,6 +97,10 @@ fn resources(kind: &Kind) -> Vec<Value> {
         let (name, verbs): (_, &[&str]) = match subresource {
             Subresource::Status => (kind.kind, &["get", "patch", "update"]),
             Subresource::Binding => ("Binding", &["create"]),
+            Subresource::Log => ("Pod", &["get"]),
+            Subresource::Exec => ("PodExecOptions", &["create", "get"]),
+            Subresource::Attach => ("PodAttachOptions", &["create", "get"]),
+            Subresource::PortForward => ("PodPortForwardOptions", &["create", "get"]),
         };
         all.push(json!({
             "name": format!("{}/{}", kind.plural, subresource.segment()), "singularName": "",

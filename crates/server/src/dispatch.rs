@@ -23,7 +23,7 @@ use crate::path::{Place, Target, target};
 use crate::status::{Error, Result, json};
 use crate::strategy::Object;
 use crate::update::{Part, write};
-use crate::{Api, body, discovery, rules, verbs};
+use crate::{Api, body, discovery, rules, streaming, verbs};
 
 /// What all requests share.
 struct Shared {
@@ -59,14 +59,13 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Re
 }
 
 async fn answer(shared: &Shared, request: Request<Body>) -> Result<Response> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let target = match target(parts.uri.path())? {
         Target::Nothing => return Ok(discovery::nothing_there()),
         Target::Info(info) if parts.method == Method::GET => return discovery::answer(&info),
         Target::Info(_) => return Err(Error::MethodNotAllowed),
         target => target,
     };
-    accepts_json(&parts.headers)?;
     shared.ready.get_or_try_init(|| bootstrap(&shared.api)).await?;
     let params = Params::of(parts.uri.query());
     let api = &shared.api;
@@ -75,6 +74,11 @@ async fn answer(shared: &Shared, request: Request<Body>) -> Result<Response> {
         Target::Item(place, name, subresource) => (place, Some(name), subresource),
         Target::Info(_) | Target::Nothing => unreachable!("answered above"),
     };
+    if let (Some(name), Some(subresource)) = (&name, subresource.filter(|subresource| subresource.is_streamed())) {
+        // Their answers are no objects, so that `Accept` says nothing about them.
+        return streaming::answer(api, &place, name, subresource, &params, &mut parts).await;
+    }
+    accepts_json(&parts.headers)?;
     let bodied = async |place: Place, params: Params| {
         let body = body::read(&parts.headers, body).await?;
         Ok(Call { api: api.clone(), place, params, headers: parts.headers.clone(), body })
@@ -103,7 +107,7 @@ async fn answer(shared: &Shared, request: Request<Body>) -> Result<Response> {
             let call = bodied(place, params).await?;
             return detached(async move { verbs::bind::bind(&call, &name).await }).await;
         }
-        Some(Subresource::Binding) => return Err(Error::MethodNotAllowed),
+        Some(_) => return Err(Error::MethodNotAllowed),
     };
     match method {
         Method::GET => verbs::get::get(api, &place, &name),

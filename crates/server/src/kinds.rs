@@ -32,14 +32,31 @@ pub enum Subresource {
     Status,
     /// `…/binding`: assigns a pod to a node.
     Binding,
+    /// `…/log`: what a pod's container has written.
+    Log,
+    /// `…/exec`: runs a command in a pod's container.
+    Exec,
+    /// `…/attach`: joins the main process of a pod's container.
+    Attach,
+    /// `…/portforward`: connects to ports of a pod.
+    PortForward,
 }
 
 impl Subresource {
+    /// Whether it is served by the pod's node, as a stream.
+    pub const fn is_streamed(self) -> bool {
+        matches!(self, Self::Log | Self::Exec | Self::Attach | Self::PortForward)
+    }
+
     /// Its path segment.
     pub const fn segment(self) -> &'static str {
         match self {
             Self::Status => "status",
             Self::Binding => "binding",
+            Self::Log => "log",
+            Self::Exec => "exec",
+            Self::Attach => "attach",
+            Self::PortForward => "portforward",
         }
     }
 }
@@ -71,7 +88,7 @@ pub struct Kind {
 }
 
 use Scope::{Cluster, Namespaced};
-use Subresource::{Binding, Status};
+use Subresource::{Attach, Binding, Exec, Log, PortForward, Status};
 
 /// Every kind that is served, by group and plural.
 pub static KINDS: &[Kind] = &[
@@ -79,7 +96,7 @@ pub static KINDS: &[Kind] = &[
     row::<Event>("event", Namespaced, &["ev"], &[], &[]),
     row::<Namespace>("namespace", Cluster, &["ns"], &[], &[Status]),
     row::<Node>("node", Cluster, &["no"], &[], &[Status]),
-    row::<Pod>("pod", Namespaced, &["po"], &["all"], &[Binding, Status]),
+    row::<Pod>("pod", Namespaced, &["po"], &["all"], &[Attach, Binding, Exec, Log, PortForward, Status]),
     row::<Secret>("secret", Namespaced, &[], &[], &[]),
     row::<CronJob>("cronjob", Namespaced, &["cj"], &["all"], &[Status]),
     row::<Job>("job", Namespaced, &[], &["all"], &[Status]),

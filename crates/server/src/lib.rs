@@ -34,6 +34,7 @@ mod rules;
 mod selector;
 pub mod status;
 mod strategic;
+pub mod streaming;
 mod update;
 mod verbs;
 
@@ -42,6 +43,7 @@ use std::sync::Arc;
 pub use stint_auth::Peer;
 pub use stint_core::clock::Clock;
 use stint_store::Store;
+use streaming::node::Node;
 
 /// Where new names and uids come from.
 pub trait Ids: Send + Sync + 'static {
@@ -60,12 +62,14 @@ pub struct Api {
     pub clock: Arc<dyn Clock>,
     /// Gives uids and name suffixes.
     pub ids: Arc<dyn Ids>,
+    /// What runs the pods, for their logs, commands and ports. None: those are refused.
+    pub node: Option<Arc<dyn Node>>,
 }
 
 impl Api {
     /// The API over `store`, open to whoever reaches it: for a process that serves itself.
     pub fn new(store: Store, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Self {
-        Self { store, clock, ids }
+        Self { store, clock, ids, node: None }
     }
 }
 

@@ -11,6 +11,7 @@ use stint_core::field::{self, Fault};
 use stint_store::Revision;
 
 use crate::kinds::Kind;
+use crate::streaming::node::NodeError;
 
 /// Why a request was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +111,9 @@ pub enum Error {
     /// Writes kept coming in between.
     #[error("{0}")]
     Internal(String),
+    /// The node could not do it.
+    #[error(transparent)]
+    Node(NodeError),
     /// The store could not do it.
     #[error("cannot write {what}")]
     Store {
@@ -174,6 +178,12 @@ impl Error {
             Self::TooLarge(_) => (S::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge"),
             Self::Expired(_) => (S::GONE, "Expired"),
             Self::FutureRevision { .. } => (S::GATEWAY_TIMEOUT, "Timeout"),
+            Self::Node(why) => match why {
+                NodeError::BadRequest(_) => (S::BAD_REQUEST, "BadRequest"),
+                NodeError::NotFound(_) => (S::NOT_FOUND, "NotFound"),
+                NodeError::Unavailable(_) => (S::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
+                NodeError::Internal(_) => (S::INTERNAL_SERVER_ERROR, "InternalError"),
+            },
             Self::Internal(_) => (S::INTERNAL_SERVER_ERROR, ""),
             Self::Store { .. } => (S::INTERNAL_SERVER_ERROR, "InternalError"),
         }
@@ -213,6 +223,10 @@ impl Error {
                     field: None,
                 }]),
                 retry_after_seconds: retry.then_some(1),
+                ..StatusDetails::default()
+            },
+            Self::Node(NodeError::Internal(why)) => StatusDetails {
+                causes: Some(vec![StatusCause { message: Some(why.clone()), ..StatusCause::default() }]),
                 ..StatusDetails::default()
             },
             Self::UnknownResource | Self::MethodNotAllowed | Self::UnprocessablePatch | Self::UnsupportedPatchType => {

@@ -205,11 +205,7 @@ impl World {
 
     pub fn with(rootfs: impl FnOnce(&Path) -> RootfsMode) -> World {
         let clock = Arc::new(TokioClock::new());
-        let api = stint_server::Api {
-            store: Store::in_memory(),
-            clock: clock.clone(),
-            ids: Arc::new(CountingIds::default()),
-        };
+        let api = stint_server::Api::new(Store::in_memory(), clock.clone(), Arc::new(CountingIds::default()));
         let client = Client::new(stint_server::router(api), "default");
         let data = tempfile::tempdir().unwrap();
         let runtime = Fake(Arc::new(FakeRuntime::new(clock.clone())));
