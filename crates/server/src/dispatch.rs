@@ -2,7 +2,7 @@
 //!
 //! Invariant: once its body is read, a mutation runs in a task of its own: a client that hangs up, or a panic, ends the
 //! request and not a half-done read-modify-write of somebody else's object.
-//! Left out: who is asking; limits on how many requests run at once.
+//! Left out: who is asking, which `auth.rs` has found out before.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::path::{Place, Target, target};
 use crate::status::{Error, Result, json};
 use crate::strategy::Object;
 use crate::update::{Part, write};
-use crate::{Api, body, discovery, rules, streaming, verbs};
+use crate::{Api, Peer, auth, body, discovery, rules, streaming, verbs};
 
 /// What all requests share.
 struct Shared {
@@ -47,18 +47,27 @@ pub(crate) fn router(api: Api) -> axum::Router {
 }
 
 async fn handle(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response {
-    match answer(&shared, request).await {
-        Ok(response) => response,
-        Err(error) => {
-            if matches!(error, Error::Store { .. } | Error::Internal(_)) {
-                tracing::error!(%error, "request failed");
-            }
-            error.into_response()
-        }
+    let Some(auth) = shared.api.auth.as_ref().filter(|_| request.extensions().get() != Some(&Peer::InProcess)) else {
+        return respond(answer(&shared, &shared.api, request).await);
+    };
+    // Without the roles that are made first, nobody could be let in.
+    if let Err(error) = shared.ready.get_or_try_init(|| bootstrap(&shared.api)).await {
+        return respond(Err(error));
     }
+    auth::guard(auth, &shared.api, request, async |api, request| respond(answer(&shared, &api, request).await)).await
 }
 
-async fn answer(shared: &Shared, request: Request<Body>) -> Result<Response> {
+fn respond(answer: Result<Response>) -> Response {
+    answer.unwrap_or_else(|error| {
+        if matches!(error, Error::Store { .. } | Error::Internal(_)) {
+            tracing::error!(%error, "request failed");
+        }
+        error.into_response()
+    })
+}
+
+/// Answers for whom `api` acts.
+async fn answer(shared: &Shared, api: &Api, request: Request<Body>) -> Result<Response> {
     let (mut parts, body) = request.into_parts();
     let target = match target(parts.uri.path())? {
         Target::Nothing => return Ok(discovery::nothing_there()),
@@ -68,7 +77,6 @@ async fn answer(shared: &Shared, request: Request<Body>) -> Result<Response> {
     };
     shared.ready.get_or_try_init(|| bootstrap(&shared.api)).await?;
     let params = Params::of(parts.uri.query());
-    let api = &shared.api;
     let (place, name, subresource) = match target {
         Target::Collection(place) => (place, None, None),
         Target::Item(place, name, subresource) => (place, Some(name), subresource),
@@ -153,8 +161,11 @@ fn accepts_json(headers: &HeaderMap) -> Result<()> {
     }
 }
 
-/// Makes sure of the namespace that always exists.
+/// Makes sure of what always exists: the default namespace, and the roles that everybody needs.
 async fn bootstrap(api: &Api) -> Result<()> {
+    if api.auth.is_some() {
+        auth::bootstrap(api).await?;
+    }
     let kind = Kind::namespaces();
     let key = kind.key(None, "default");
     if api.store.get(&key).is_some() {

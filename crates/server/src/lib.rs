@@ -18,9 +18,10 @@
 //! - A mutation runs in a task of its own once its body is read: a client that hangs up does not stop it half way.
 //! - Time and ids are arguments ([`Clock`], [`Ids`]); tokio's time only waits (watch deadlines and bookmarks).
 //!
-//! Left out so far: authentication and authorization, OpenAPI, tables, protobuf, server-side apply, `limit` and
+//! Left out so far: OpenAPI, tables, protobuf, server-side apply, `limit` and
 //! `continue`.
 
+pub mod auth;
 pub mod encoding;
 pub mod kinds;
 pub mod strategy;
@@ -40,7 +41,7 @@ mod verbs;
 
 use std::sync::Arc;
 
-pub use stint_auth::Peer;
+pub use stint_auth::{Peer, User};
 pub use stint_core::clock::Clock;
 use stint_store::Store;
 use streaming::node::Node;
@@ -64,12 +65,16 @@ pub struct Api {
     pub ids: Arc<dyn Ids>,
     /// What runs the pods, for their logs, commands and ports. None: those are refused.
     pub node: Option<Arc<dyn Node>>,
+    /// Who may do what. None: whoever reaches the API may do everything.
+    pub auth: Option<Arc<auth::Auth>>,
+    /// For whom this handle acts. None: for the process itself, which may do everything.
+    pub requester: Option<Arc<User>>,
 }
 
 impl Api {
     /// The API over `store`, open to whoever reaches it: for a process that serves itself.
     pub fn new(store: Store, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Self {
-        Self { store, clock, ids, node: None }
+        Self { store, clock, ids, node: None, auth: None, requester: None }
     }
 }
 

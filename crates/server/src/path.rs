@@ -43,13 +43,20 @@ pub(crate) enum Info {
     Resources(String, String),
 }
 
+/// The decoded segments of `path`. None: one of them can't be a name (`..`, a slash in `%2F`, no UTF-8), so that nothing is
+/// there, however it is read.
+pub(crate) fn segments(path: &str) -> Option<Vec<Cow<'_, str>>> {
+    let decoded = path.split('/').filter(|segment| !segment.is_empty()).map(|segment| {
+        let segment = percent_decode_str(segment).decode_utf8().ok()?;
+        let odd = |c: char| c == '/' || c == '%' || c.is_control();
+        (!matches!(segment.as_ref(), "." | "..") && !segment.contains(odd)).then_some(segment)
+    });
+    decoded.collect()
+}
+
 /// Reads `path`.
 pub(crate) fn target(path: &str) -> Result<Target, Error> {
-    let segments: Vec<Cow<'_, str>> = path
-        .split('/')
-        .filter(|segment| !segment.is_empty())
-        .map(|segment| percent_decode_str(segment).decode_utf8_lossy())
-        .collect();
+    let Some(segments) = segments(path) else { return Ok(Target::Nothing) };
     let segments: Vec<&str> = segments.iter().map(Cow::as_ref).collect();
     Ok(match segments.as_slice() {
         ["version"] => Target::Info(Info::Version),

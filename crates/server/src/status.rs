@@ -1,7 +1,6 @@
 //! Errors, and how each becomes a `metav1::Status`: the one place that knows codes, reasons and wordings.
 //!
 //! Invariant: whatever a verb refuses with is an [`Error`]; its text is what `apimachinery/pkg/api/errors` would say.
-//! Left out: who may do what (no 401, 403 for users).
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -71,6 +70,27 @@ pub enum Error {
         /// The namespace.
         namespace: String,
     },
+    /// The credentials are not good.
+    #[error("Unauthorized")]
+    Unauthorized,
+    /// The client may not do it.
+    #[error("{}forbidden: {why}", refused(resource, group, name))]
+    Forbidden {
+        /// The plural of what it is about; empty: a path.
+        resource: String,
+        /// Its group.
+        group: String,
+        /// The object's name, or nothing.
+        name: String,
+        /// Who can't do what.
+        why: String,
+    },
+    /// A binding refers to a role that is not there.
+    #[error("{0}")]
+    RoleNotFound(String),
+    /// As many requests as may be are being answered.
+    #[error("Too many requests, please try again later.")]
+    TooManyRequests,
     /// The request makes no sense.
     #[error("{0}")]
     BadRequest(String),
@@ -164,11 +184,13 @@ impl Error {
     fn code(&self) -> (StatusCode, &'static str) {
         use StatusCode as S;
         match self {
-            Self::NotFound { .. } | Self::UnknownResource => (S::NOT_FOUND, "NotFound"),
+            Self::NotFound { .. } | Self::UnknownResource | Self::RoleNotFound(_) => (S::NOT_FOUND, "NotFound"),
             Self::AlreadyExists { .. } => (S::CONFLICT, "AlreadyExists"),
             Self::Conflict { .. } => (S::CONFLICT, "Conflict"),
             Self::Invalid { .. } | Self::UnprocessablePatch => (S::UNPROCESSABLE_ENTITY, "Invalid"),
-            Self::NamespaceTerminating { .. } => (S::FORBIDDEN, "Forbidden"),
+            Self::Unauthorized => (S::UNAUTHORIZED, "Unauthorized"),
+            Self::NamespaceTerminating { .. } | Self::Forbidden { .. } => (S::FORBIDDEN, "Forbidden"),
+            Self::TooManyRequests => (S::TOO_MANY_REQUESTS, "TooManyRequests"),
             Self::BadRequest(_) => (S::BAD_REQUEST, "BadRequest"),
             Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
             Self::UnsupportedMediaType | Self::UnsupportedPatchType => {
@@ -216,6 +238,8 @@ impl Error {
                 }]),
                 ..about(kind.plural, kind.group, name)
             },
+            Self::Forbidden { resource, group, name, .. } => about(resource, group, name),
+            Self::TooManyRequests => StatusDetails { retry_after_seconds: Some(1), ..StatusDetails::default() },
             Self::FutureRevision { retry, .. } => StatusDetails {
                 causes: Some(vec![StatusCause {
                     reason: Some("ResourceVersionTooLarge".into()),
@@ -266,6 +290,15 @@ fn some(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
+/// `jobs.batch "base" is `, or nothing for a path.
+fn refused(resource: &str, group: &str, name: &str) -> String {
+    match (resource, name) {
+        ("", _) => String::new(),
+        (_, "") => format!("{} is ", qualified(resource, group)),
+        _ => format!("{} {name:?} is ", qualified(resource, group)),
+    }
+}
+
 /// `Job.batch`, or `Pod` in the core group.
 pub(crate) fn qualified(name: &str, group: &str) -> String {
     if group.is_empty() { name.to_owned() } else { format!("{name}.{group}") }
@@ -278,6 +311,9 @@ impl IntoResponse for Error {
         let mut response = json(self.code().0, encode(&status));
         if let Some(seconds) = retry {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if matches!(self, Self::Forbidden { .. }) {
+            response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         }
         response
     }

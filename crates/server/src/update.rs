@@ -6,11 +6,10 @@
 use bytes::Bytes;
 use stint_store::{Entry, Mutation, Outcome};
 
-use crate::Api;
 use crate::path::Place;
-use crate::rules;
 use crate::status::{Error, Result};
 use crate::strategy::Object;
+use crate::{Api, auth, rules};
 
 /// Which part of an object a request may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +82,9 @@ pub(crate) async fn replace(
     if !faults.is_empty() {
         let name = old.meta().name.as_deref().unwrap_or_default();
         return Err(Error::invalid(place.kind, name, faults));
+    }
+    if part == Part::Main {
+        auth::confirm_grant(api, place, Some(old), new.as_ref())?;
     }
     let encoded = new.encode();
     if rules::releases(new.meta(), old.meta()) {

@@ -12,7 +12,7 @@ use crate::dispatch::{Call, reply};
 use crate::kinds::Kind;
 use crate::status::{Error, Result};
 use crate::update::write;
-use crate::{Api, body, rules};
+use crate::{Api, auth, body, rules};
 
 /// How many generated names are tried.
 const TRIES: usize = 8;
@@ -53,6 +53,7 @@ pub(crate) async fn create(call: &Call) -> Result<Response> {
         if !faults.is_empty() {
             return Err(Error::invalid(kind, &name, faults));
         }
+        auth::confirm_grant(api, place, None, object.as_ref())?;
         warnings.extend(object.create_warnings());
         let encoded = object.encode();
         let key = place.key(&name);

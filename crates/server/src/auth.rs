@@ -1,0 +1,140 @@
+//! The door of the API: who is asking, and whether they may.
+//!
+//! ```text
+//!   Peer, headers ─▶ authenticate ─▶ impersonate ─▶ a free slot? ─▶ authorize ─▶ the verb
+//!                        401            403             429            403
+//! ```
+//!
+//! Invariant: a request that came from outside reaches a verb only after `authorize` said yes to the same decoded path
+//! that the verb acts on. A request without a [`Peer`] is one from outside. From inside the process nothing is looked at.
+//! Upstream: `apiserver/pkg/server/config.go` (`DefaultBuildHandlerChain`), v1.36.
+
+mod bootstrap;
+mod grant;
+mod impersonate;
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::request::Parts;
+use http::{HeaderMap, Request, header};
+use stint_auth::{Attributes, Peer, Policy, User, What};
+use stint_store::Store;
+
+use crate::Api;
+use crate::kinds::Kind;
+use crate::params::Params;
+use crate::path::segments;
+use crate::selector::Selector;
+use crate::status::{Error, Result};
+
+pub(crate) use bootstrap::bootstrap;
+pub(crate) use grant::confirm_grant;
+
+/// Who may do what, for an API that can be reached from outside its process.
+#[derive(Debug)]
+pub struct Auth {
+    policy: Policy,
+    owner: u32,
+}
+
+impl Auth {
+    /// By the roles in `store`. `owner` is the user id that this process runs as: whoever has it on this machine may do
+    /// everything, as root may.
+    pub fn new(store: Store, owner: u32) -> Self {
+        Self { policy: Policy::new(store), owner }
+    }
+}
+
+/// Answers a request from outside with `then`, if whoever sent it may do what it asks for.
+pub(crate) async fn guard(
+    auth: &Auth,
+    api: &Api,
+    request: Request<Body>,
+    then: impl AsyncFnOnce(Api, Request<Body>) -> Response,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    match admit(auth, &parts) {
+        Ok(user) => {
+            let api = Api { requester: Some(Arc::new(user)), ..api.clone() };
+            then(api, Request::from_parts(parts, body)).await
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+/// The user for whom the request is to be carried out.
+fn admit(auth: &Auth, parts: &Parts) -> Result<User> {
+    let user = authenticate(auth, parts)?;
+    let user = impersonate::impersonate(auth, user, &parts.headers)?;
+    for asked in asked(parts) {
+        authorize(auth, &user, &asked)?;
+    }
+    Ok(user)
+}
+
+/// Who sent the request.
+fn authenticate(auth: &Auth, parts: &Parts) -> Result<User> {
+    let peer = parts.extensions.get::<Peer>();
+    if bearer(&parts.headers).is_some() {
+        return Err(Error::Unauthorized);
+    }
+    Ok(peer.and_then(|peer| peer.user(auth.owner)).unwrap_or_else(User::anonymous))
+}
+
+/// The token in `Authorization: Bearer …`.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.trim().split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+/// What a request asks for.
+///
+/// A connection to a process in a pod is not only a read, whatever its method.
+fn asked(parts: &Parts) -> Vec<Attributes> {
+    let path = parts.uri.path();
+    // A path that can't be read is nothing that any rule for objects could be about.
+    let Some(segments) = segments(path) else { return vec![Attributes::path(&lower(parts), path)] };
+    let params = Params::of(parts.uri.query());
+    let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
+    let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
+    let mut asked = Attributes::of_request(parts.method.as_str(), &decoded, &segments, params.flag("watch"));
+    let What::Resource(resource) = &mut asked.what else { return vec![asked] };
+    if matches!(asked.verb.as_str(), "list" | "watch")
+        && let Some(kind) = Kind::at(&resource.group, &resource.version, &resource.resource)
+        && let Ok(selector) = Selector::parse(kind, None, params.get("fieldSelector"))
+        && let Some(name) = selector.name()
+    {
+        name.clone_into(&mut resource.name);
+    }
+    let connects = resource.group.is_empty() && resource.resource == "pods" && asked.verb == "get";
+    if connects && matches!(resource.subresource.as_str(), "attach" | "exec" | "portforward") {
+        let also = Attributes::resource("create", resource.clone());
+        return vec![asked, also];
+    }
+    vec![asked]
+}
+
+fn lower(parts: &Parts) -> String {
+    parts.method.as_str().to_ascii_lowercase()
+}
+
+/// Refuses what `user` may not do.
+fn authorize(auth: &Auth, user: &User, asked: &Attributes) -> Result<()> {
+    let verdict = auth.policy.decide(user, asked);
+    if verdict.allowed { Ok(()) } else { Err(forbidden(user, asked, &verdict.reason)) }
+}
+
+fn forbidden(user: &User, asked: &Attributes, reason: &str) -> Error {
+    let mut why = asked.refusal(user);
+    if !reason.is_empty() {
+        why = format!("{why}: {reason}");
+    }
+    let (resource, group, name) = match &asked.what {
+        What::Path(_) => Default::default(),
+        What::Resource(resource) => (resource.resource.clone(), resource.group.clone(), resource.name.clone()),
+    };
+    Error::Forbidden { resource, group, name, why }
+}
