@@ -21,6 +21,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use crate::downward::Machine;
 use crate::folder::{Folders, PodFolder};
 use crate::recover::{self, Recovered};
+use crate::service::Service;
 use crate::worker::{Message, Worker};
 
 /// What containers see as `/`.
@@ -125,6 +126,11 @@ impl Agent {
             found: HashMap::new(),
             listed: None,
         }
+    }
+
+    /// What others may ask of this agent's pods. It works as long as anybody holds it, also while no agent runs.
+    pub fn service(&self) -> Service {
+        Service::new(Arc::clone(&self.shared))
     }
 
     /// Runs pods until `shutdown` resolves. Containers that run then go on; the next agent takes them over.

@@ -25,6 +25,7 @@ mod folder;
 pub mod logs;
 mod node;
 mod recover;
+pub mod service;
 mod signal;
 mod sources;
 pub mod spec;

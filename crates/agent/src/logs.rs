@@ -35,10 +35,21 @@ pub struct Line {
     pub bytes: Vec<u8>,
 }
 
-/// An entry without its line's end; `None` if it is none.
-pub fn parse(entry: &[u8]) -> Option<Line> {
+/// One entry of a log, as it lies in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry<'a> {
+    /// When, in RFC 3339; not looked at.
+    pub(crate) time: &'a str,
+    pub(crate) stream: Stream,
+    pub(crate) partial: bool,
+    /// Without the line's end.
+    pub(crate) text: &'a [u8],
+}
+
+/// An entry without its line's end, taken apart; `None` if it is none.
+pub(crate) fn split(entry: &[u8]) -> Option<Entry<'_>> {
     let mut parts = entry.splitn(4, |byte| *byte == b' ');
-    let time = str::from_utf8(parts.next()?).ok()?.parse().ok()?;
+    let time = str::from_utf8(parts.next()?).ok().filter(|time| !time.is_empty())?;
     let stream = match parts.next()? {
         b"stdout" => Stream::Stdout,
         b"stderr" => Stream::Stderr,
@@ -50,7 +61,13 @@ pub fn parse(entry: &[u8]) -> Option<Line> {
         b"F" => false,
         _ => return None,
     };
-    Some(Line { time, stream, partial, bytes: parts.next().unwrap_or_default().to_vec() })
+    Some(Entry { time, stream, partial, text: parts.next().unwrap_or_default() })
+}
+
+/// An entry without its line's end; `None` if it is none.
+pub fn parse(entry: &[u8]) -> Option<Line> {
+    let Entry { time, stream, partial, text } = split(entry)?;
+    Some(Line { time: time.parse().ok()?, stream, partial, bytes: text.to_vec() })
 }
 
 /// Reads a log from its beginning and waits for more, until the container has ended.
