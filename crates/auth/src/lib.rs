@@ -8,8 +8,10 @@ pub mod attributes;
 pub mod bootstrap;
 pub mod escalation;
 pub mod identity;
+pub mod keys;
 pub mod policy;
 pub mod rules;
+pub mod token;
 
 pub use attributes::{Attributes, Resource, What};
 pub use identity::{Peer, User};

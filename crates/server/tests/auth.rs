@@ -282,6 +282,7 @@ async fn a_right_to_an_object_is_none_to_what_is_behind_it_and_the_other_way_rou
             "{user} {method} {rest}"
         );
     }
+    assert_ne!(world.code(&certificate("dave"), "GET", &format!("{PODS}/p/exec")).await, 403);
 }
 
 #[tokio::test]
