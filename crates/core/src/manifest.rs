@@ -13,7 +13,10 @@ use serde::de::DeserializeOwned;
 use crate::decode::node::{Kind, Node};
 use crate::decode::{self, DecodeError};
 
+mod emit;
 mod yaml;
+
+pub use emit::to_yaml;
 
 /// After so many problems the rest of a manifest is not looked at.
 const MAX_PROBLEMS: usize = 100;
@@ -100,6 +103,14 @@ impl Problem {
     fn at(line: usize, message: impl Into<String>) -> Problem {
         Problem { line, message: message.into() }
     }
+}
+
+/// The first document of YAML `text` as JSON, its repeated members included; an empty text is `null`.
+pub fn to_json(text: &str, limits: &Limits) -> Result<Vec<u8>, Problem> {
+    let documents = yaml::documents(text, limits)?;
+    let nothing = Node { kind: Kind::Null, line: 1 };
+    let first = documents.first().unwrap_or(&nothing);
+    serde_json::to_vec(first).map_err(|why| Problem::at(first.line, why.to_string()))
 }
 
 /// Reads all objects of `text`, which came from `origin`: every document, lists expanded, empty documents skipped.

@@ -1,6 +1,7 @@
 //! A document as a tree that keeps what typed decoding reports on: order, repeated members, lines.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use std::fmt;
 
 use super::DecodeError;
@@ -65,6 +66,28 @@ impl Node {
         match self.member(name).map(|v| &v.kind) {
             Some(Kind::Text(text)) => text,
             _ => "",
+        }
+    }
+}
+
+/// As it came: a map keeps the order of its members and its repeated ones.
+impl Serialize for Node {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.kind {
+            Kind::Null => serializer.serialize_unit(),
+            Kind::Bool(value) => serializer.serialize_bool(*value),
+            Kind::Int(value) => serializer.serialize_i64(*value),
+            Kind::Large(value) => serializer.serialize_u64(*value),
+            Kind::Float(value) => serializer.serialize_f64(*value),
+            Kind::Text(text) => serializer.serialize_str(text),
+            Kind::List(items) => serializer.collect_seq(items),
+            Kind::Map(members) => {
+                let mut map = serializer.serialize_map(Some(members.len()))?;
+                for (name, value) in members {
+                    map.serialize_entry(name, value)?;
+                }
+                map.end()
+            }
         }
     }
 }

@@ -221,7 +221,7 @@ fn key_name(key: &Node) -> Result<String, Problem> {
 }
 
 /// What a scalar stands for.
-fn resolve(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Kind, String> {
+pub(super) fn resolve(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Kind, String> {
     let tag = tag.and_then(Tag::core_suffix);
     if style != ScalarStyle::Plain && tag.is_none() || tag == Some("str") {
         return Ok(Kind::Text(text.to_owned()));
