@@ -2,11 +2,13 @@
 //!
 //! Invariant: no more than [`LIMIT`] bytes of a body are ever held.
 //! Upstream: `apiserver/pkg/endpoints/handlers/create.go`, `rest.go` (`transformDecodeError`), v1.36.
-//! Left out: YAML and protobuf.
+//! Left out: protobuf.
 
 use axum::body::{Body, to_bytes};
 use bytes::Bytes;
-use http::{HeaderMap, header};
+use http::request::Parts;
+use http::{HeaderMap, Method, header};
+use stint_core::manifest::{self, Limits};
 
 use crate::kinds::Kind;
 use crate::params::FieldValidation;
@@ -40,12 +42,24 @@ pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
     (!essence.is_empty()).then(|| essence.to_ascii_lowercase())
 }
 
-/// Refuses a body that is said to be anything but JSON.
-pub(crate) fn expect_json(headers: &HeaderMap) -> Result<()> {
-    match media_type(headers).as_deref() {
-        None | Some("application/json") => Ok(()),
+/// A body as JSON, whatever form the client has sent it in.
+pub(crate) fn to_json(parts: &Parts, body: Bytes) -> Result<Bytes> {
+    if parts.method == Method::DELETE && body.is_empty() {
+        return Ok(body);
+    }
+    match media_type(&parts.headers).as_deref() {
+        None | Some("application/json") => Ok(body),
+        Some("application/yaml") => from_yaml(&body),
         Some(_) => Err(Error::UnsupportedMediaType),
     }
+}
+
+fn from_yaml(body: &[u8]) -> Result<Bytes> {
+    let refuse =
+        |line: usize, why: &str| Error::BadRequest(format!("error converting YAML to JSON: yaml: line {line}: {why}"));
+    let text = std::str::from_utf8(body).map_err(|_| refuse(1, "invalid leading UTF-8 octet"))?;
+    let limits = Limits { bytes: LIMIT, ..Limits::default() };
+    manifest::to_json(text, &limits).map(Bytes::from).map_err(|problem| refuse(problem.line, &problem.message))
 }
 
 /// The object of `kind` in `json`, defaulted, with warnings about what was dropped.

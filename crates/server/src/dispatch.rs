@@ -6,11 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -18,12 +20,16 @@ use stint_store::Mutation;
 use tokio::sync::OnceCell;
 
 use crate::kinds::{Kind, Subresource};
+use crate::media::{Asked, Wanted};
 use crate::params::Params;
 use crate::path::{Place, Target, target};
 use crate::status::{Error, Result, json};
 use crate::strategy::Object;
 use crate::update::{Part, write};
 use crate::{Api, Peer, auth, body, discovery, rules, streaming, verbs};
+
+/// How long a request may take that is no watch and no stream.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What all requests share.
 struct Shared {
@@ -32,7 +38,7 @@ struct Shared {
     ready: OnceCell<()>,
 }
 
-/// A request to change something, with its body.
+/// A request to change something, with its body: JSON, whatever the client sent, but for a patch.
 pub(crate) struct Call {
     pub(crate) api: Api,
     pub(crate) place: Place,
@@ -47,14 +53,24 @@ pub(crate) fn router(api: Api) -> axum::Router {
 }
 
 async fn handle(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response {
+    // Nobody reads the ids of the process's own requests.
+    let foreign = request.extensions().get() != Some(&Peer::InProcess);
+    let asked = Asked::of(&request, || foreign.then(|| shared.api.ids.uid()));
+    let response = open(&shared, request, &asked).await;
+    asked.render(response).await
+}
+
+/// Answers a request, if whoever sent it may ask for that.
+async fn open(shared: &Shared, request: Request<Body>, media: &Asked) -> Response {
     let Some(auth) = shared.api.auth.as_ref().filter(|_| request.extensions().get() != Some(&Peer::InProcess)) else {
-        return respond(answer(&shared, &shared.api, request).await);
+        return respond(answer(shared, &shared.api, request, media).await);
     };
     // Without the roles that are made first, nobody could be let in.
     if let Err(error) = shared.ready.get_or_try_init(|| bootstrap(&shared.api)).await {
         return respond(Err(error));
     }
-    auth::guard(auth, &shared.api, request, async |api, request| respond(answer(&shared, &api, request).await)).await
+    auth::guard(auth, &shared.api, request, async |api, request| respond(answer(shared, &api, request, media).await))
+        .await
 }
 
 fn respond(answer: Result<Response>) -> Response {
@@ -67,7 +83,7 @@ fn respond(answer: Result<Response>) -> Response {
 }
 
 /// Answers for whom `api` acts.
-async fn answer(shared: &Shared, api: &Api, request: Request<Body>) -> Result<Response> {
+async fn answer(shared: &Shared, api: &Api, request: Request<Body>, media: &Asked) -> Result<Response> {
     let (mut parts, body) = request.into_parts();
     let target = match target(parts.uri.path())? {
         Target::Nothing => return Ok(discovery::nothing_there()),
@@ -86,16 +102,48 @@ async fn answer(shared: &Shared, api: &Api, request: Request<Body>) -> Result<Re
         // Their answers are no objects, so that `Accept` says nothing about them.
         return streaming::answer(api, &place, name, subresource, &params, &mut parts).await;
     }
-    accepts_json(&parts.headers)?;
+    let wanted = media.wanted?;
+    if name.is_none() && parts.method == Method::GET && params.flag("watch") {
+        return verbs::watch::watch(api, &place, &params);
+    }
+    let time = params.get("timeout").map_or(Ok(PATIENCE), patience)?.min(PATIENCE);
+    let verb = verb(api, place, name, subresource, params, parts, body, wanted);
+    tokio::time::timeout(time, verb).await.unwrap_or(Err(Error::TimedOut))
+}
+
+/// How long a client waits: `32s`, as Go writes a duration.
+fn patience(text: &str) -> Result<Duration> {
+    let duration: std::result::Result<jiff::SignedDuration, _> = text.parse();
+    match duration.map(Duration::try_from) {
+        Ok(Ok(duration)) if duration > Duration::ZERO => Ok(duration),
+        Ok(Ok(_)) => Ok(PATIENCE),
+        _ => Err(Error::BadRequest(format!(
+            "invalid timeout specified in the request URL - time: invalid duration {text:?}"
+        ))),
+    }
+}
+
+/// Carries out a request about objects.
+#[allow(clippy::too_many_arguments, reason = "it is the second half of `answer`, apart for its time limit")]
+async fn verb(
+    api: &Api,
+    place: Place,
+    name: Option<String>,
+    subresource: Option<Subresource>,
+    params: Params,
+    parts: Parts,
+    body: Body,
+    wanted: Wanted,
+) -> Result<Response> {
     let bodied = async |place: Place, params: Params| {
         let body = body::read(&parts.headers, body).await?;
-        Ok(Call { api: api.clone(), place, params, headers: parts.headers.clone(), body })
+        let body = if parts.method == Method::PATCH { body } else { body::to_json(&parts, body)? };
+        Ok::<_, Error>(Call { api: api.clone(), place, params, headers: parts.headers.clone(), body })
     };
     let method = parts.method.clone();
     let Some(name) = name else {
         return match method {
-            Method::GET if params.flag("watch") => verbs::watch::watch(api, &place, &params),
-            Method::GET => verbs::list::list(api, &place, &params).await,
+            Method::GET => verbs::list::list(api, &place, &params, &wanted).await,
             // Where objects live in namespaces, one can't be created in all of them.
             Method::POST if place.is_creatable() => {
                 let call = bodied(place, params).await?;
@@ -140,24 +188,6 @@ async fn detached(mutation: impl Future<Output = Result<Response>> + Send + 'sta
     match tokio::spawn(mutation).await {
         Ok(result) => result,
         Err(failed) => Err(Error::Internal(format!("the request could not be carried out: {failed}"))),
-    }
-}
-
-/// Refuses a client that takes anything but plain JSON.
-fn accepts_json(headers: &HeaderMap) -> Result<()> {
-    let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).peekable();
-    if accepted.peek().is_none() {
-        return Ok(());
-    }
-    let plain = |clause: &str| {
-        let mut parameters = clause.split(';').map(str::trim);
-        let wanted = matches!(parameters.next(), Some("" | "*/*" | "application/*" | "application/json"));
-        wanted && !parameters.any(|parameter| parameter.starts_with("as="))
-    };
-    if accepted.flat_map(|value| value.split(',')).any(|clause| plain(clause.trim())) {
-        Ok(())
-    } else {
-        Err(Error::NotAcceptable)
     }
 }
 

@@ -29,6 +29,7 @@ pub mod strategy;
 mod body;
 mod discovery;
 mod dispatch;
+mod media;
 mod params;
 mod path;
 mod rules;

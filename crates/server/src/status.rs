@@ -10,6 +10,7 @@ use stint_core::field::{self, Fault};
 use stint_store::Revision;
 
 use crate::kinds::Kind;
+use crate::media::MEDIA_TYPES;
 use crate::streaming::node::NodeError;
 
 /// Why a request was not carried out.
@@ -104,14 +105,20 @@ pub enum Error {
     #[error("the server does not allow this method on the requested resource")]
     MethodNotAllowed,
     /// The body is in a format that is not understood.
-    #[error("the body of the request was in an unknown format - accepted media types include: application/json")]
+    #[error("the body of the request was in an unknown format - accepted media types include: {MEDIA_TYPES}")]
     UnsupportedMediaType,
     /// The patch is of a type that is not understood.
     #[error("415: Unsupported Media Type")]
     UnsupportedPatchType,
-    /// No acceptable form of the answer.
-    #[error("only the following media types are accepted: application/json")]
-    NotAcceptable,
+    /// The client takes no media type that there is.
+    #[error("406: Not Acceptable\n\nAvailable representations: {MEDIA_TYPES}")]
+    NoRepresentation,
+    /// The client asks for what there is not in the media type that it takes.
+    #[error("{0}")]
+    NotAcceptable(String),
+    /// It took too long.
+    #[error("Timeout: request did not complete within the allotted timeout")]
+    TimedOut,
     /// The body is too large.
     #[error("Request entity too large: {0}")]
     TooLarge(String),
@@ -196,10 +203,10 @@ impl Error {
             Self::UnsupportedMediaType | Self::UnsupportedPatchType => {
                 (S::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType")
             }
-            Self::NotAcceptable => (S::NOT_ACCEPTABLE, "NotAcceptable"),
+            Self::NoRepresentation | Self::NotAcceptable(_) => (S::NOT_ACCEPTABLE, "NotAcceptable"),
             Self::TooLarge(_) => (S::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge"),
             Self::Expired(_) => (S::GONE, "Expired"),
-            Self::FutureRevision { .. } => (S::GATEWAY_TIMEOUT, "Timeout"),
+            Self::TimedOut | Self::FutureRevision { .. } => (S::GATEWAY_TIMEOUT, "Timeout"),
             Self::Node(why) => match why {
                 NodeError::BadRequest(_) => (S::BAD_REQUEST, "BadRequest"),
                 NodeError::NotFound(_) => (S::NOT_FOUND, "NotFound"),
@@ -253,9 +260,12 @@ impl Error {
                 causes: Some(vec![StatusCause { message: Some(why.clone()), ..StatusCause::default() }]),
                 ..StatusDetails::default()
             },
-            Self::UnknownResource | Self::MethodNotAllowed | Self::UnprocessablePatch | Self::UnsupportedPatchType => {
-                StatusDetails::default()
-            }
+            Self::UnknownResource
+            | Self::MethodNotAllowed
+            | Self::UnprocessablePatch
+            | Self::UnsupportedPatchType
+            | Self::NoRepresentation
+            | Self::TimedOut => StatusDetails::default(),
             _ => return None,
         })
     }

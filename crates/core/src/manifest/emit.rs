@@ -102,7 +102,8 @@ fn is_plain(text: &str) -> bool {
     let Some(first) = text.chars().next() else { return false };
     let starts = first.is_alphanumeric() || matches!(first, '_' | '/' | '.' | '$' | '(' | '<');
     // Dates, times and numbers in base sixty.
-    let like_a_number = first.is_ascii_digit() && text.bytes().all(|b| b.is_ascii_digit() || b"TtZz:.+- _".contains(&b));
+    let like_a_number =
+        first.is_ascii_digit() && text.bytes().all(|b| b.is_ascii_digit() || b"TtZz:.+- _".contains(&b));
     starts
         && !like_a_number
         && !text.ends_with([' ', ':'])

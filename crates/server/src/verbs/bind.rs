@@ -8,13 +8,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use stint_core::field::{Fault, Path};
 
 use crate::dispatch::{Call, reply};
+use crate::rules;
 use crate::status::{Error, Result, encode};
 use crate::update::{Part, Replaced, find, load, replace};
-use crate::{body, rules};
 
 pub(crate) async fn bind(call: &Call, name: &str) -> Result<Response> {
     let Call { api, place, params, .. } = call;
-    body::expect_json(&call.headers)?;
     let dry_run = params.dry_run("CreateOptions")?;
     let binding: Binding = serde_json::from_slice(&call.body).map_err(|error| {
         Error::BadRequest(format!("Binding in version \"v1\" cannot be handled as a Binding: {error}"))

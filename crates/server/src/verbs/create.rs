@@ -20,7 +20,6 @@ const TRIES: usize = 8;
 pub(crate) async fn create(call: &Call) -> Result<Response> {
     let Call { api, place, params, .. } = call;
     let kind = place.kind;
-    body::expect_json(&call.headers)?;
     let dry_run = params.dry_run("CreateOptions")?;
     let validation = params.field_validation("CreateOptions")?;
     let (mut object, mut warnings) = body::decode(kind, &call.body, validation)?;

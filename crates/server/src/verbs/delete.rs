@@ -143,7 +143,6 @@ impl Options {
                 ..DeleteOptions::default()
             }
         } else {
-            crate::body::expect_json(&call.headers)?;
             serde_json::from_slice(body)
                 .map_err(|error| Error::BadRequest(format!("couldn't get version/kind; json parse error: {error}")))?
         };

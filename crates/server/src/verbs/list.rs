@@ -15,6 +15,7 @@ use stint_store::{Entry, Listing, Revision};
 use crate::Api;
 use crate::encoding::list_item;
 use crate::kinds::Kind;
+use crate::media::{AsIs, COMPRESSED_FROM, Gzip, Wanted};
 use crate::params::{AtRevision, Params};
 use crate::path::Place;
 use crate::selector::Selector;
@@ -25,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How much of a list is copied together before it is sent.
 const CHUNK: usize = 64 * 1024;
 
-pub(crate) async fn list(api: &Api, place: &Place, params: &Params) -> Result<Response> {
+pub(crate) async fn list(api: &Api, place: &Place, params: &Params, wanted: &Wanted) -> Result<Response> {
     let selector = Selector::parse(place.kind, params.get("labelSelector"), params.get("fieldSelector"))?;
     match params.at_revision()? {
         AtRevision::Newest | AtRevision::Any => {}
@@ -41,7 +42,21 @@ pub(crate) async fn list(api: &Api, place: &Place, params: &Params) -> Result<Re
         }
     }
     let listing = select(api, place, &selector);
-    Ok(json(StatusCode::OK, body(place.kind, listing)))
+    let mut response = json(StatusCode::OK, Body::empty());
+    let pieces = Pieces::of(place.kind, listing);
+    if wanted.is_plain_json() && pieces.size >= CHUNK {
+        let headers = response.headers_mut();
+        let compress = wanted.gzip && pieces.size > COMPRESSED_FROM;
+        let body = if compress { packed(pieces) } else { streamed(pieces) };
+        if compress {
+            Gzip::announce(headers);
+        }
+        response.extensions_mut().insert(AsIs);
+        *response.body_mut() = body;
+    } else {
+        *response.body_mut() = streamed(pieces);
+    }
+    Ok(response)
 }
 
 /// The selected objects of a place.
@@ -84,14 +99,30 @@ async fn reach(api: &Api, wanted: u64) -> Result<()> {
 
 /// The list's JSON, made in pieces as the client takes them.
 pub(crate) fn body(kind: &'static Kind, listing: Listing) -> Body {
-    let start = start(kind, listing.revision);
-    let size: usize = listing.entries.iter().map(|entry| entry.value.len()).sum();
-    let mut pieces =
-        Pieces { start: Some(start), first: true, entries: listing.entries.into_iter(), head: kind.head() };
-    if size < CHUNK {
+    streamed(Pieces::of(kind, listing))
+}
+
+fn streamed(mut pieces: Pieces) -> Body {
+    if pieces.size < CHUNK {
         return Body::from(pieces.next().unwrap_or_default());
     }
     Body::from_stream(stream::iter(pieces.map(Ok::<_, std::convert::Infallible>)))
+}
+
+/// The same, compressed on the way.
+fn packed(mut pieces: Pieces) -> Body {
+    let mut gzip = Some(Gzip::new());
+    Body::from_stream(stream::iter(std::iter::from_fn(move || {
+        loop {
+            let packed = match pieces.next() {
+                Some(piece) => gzip.as_mut()?.pack(&piece),
+                None => gzip.take()?.finish(),
+            };
+            if !packed.is_empty() {
+                return Some(Ok::<_, std::convert::Infallible>(packed));
+            }
+        }
+    })))
 }
 
 fn start(kind: &Kind, revision: Revision) -> BytesMut {
@@ -103,10 +134,20 @@ fn start(kind: &Kind, revision: Revision) -> BytesMut {
 }
 
 struct Pieces {
+    /// About how many bytes there will be.
+    size: usize,
     start: Option<BytesMut>,
     first: bool,
     entries: std::vec::IntoIter<Entry>,
     head: usize,
+}
+
+impl Pieces {
+    fn of(kind: &Kind, listing: Listing) -> Self {
+        let size = listing.entries.iter().map(|entry| entry.value.len()).sum();
+        let start = Some(start(kind, listing.revision));
+        Self { size, start, first: true, entries: listing.entries.into_iter(), head: kind.head() }
+    }
 }
 
 impl Iterator for Pieces {

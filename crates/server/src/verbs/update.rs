@@ -13,7 +13,6 @@ use crate::update::{Part, Replaced, find, load, replace};
 
 pub(crate) async fn update(call: &Call, name: &str, part: Part) -> Result<Response> {
     let Call { api, place, params, .. } = call;
-    body::expect_json(&call.headers)?;
     let dry_run = params.dry_run("UpdateOptions")?;
     let validation = params.field_validation("UpdateOptions")?;
     let (mut object, warnings) = body::decode(place.kind, &call.body, validation)?;

@@ -22,6 +22,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::Api;
 use crate::kinds::Kind;
+use crate::media::AsIs;
 use crate::params::Params;
 use crate::path::Place;
 use crate::selector::Selector;
@@ -81,7 +82,9 @@ pub(crate) fn watch(api: &Api, place: &Place, params: &Params) -> Result<Respons
             }))
         }
     };
-    Ok(json(StatusCode::OK, stream))
+    let mut response = json(StatusCode::OK, stream);
+    response.extensions_mut().insert(AsIs);
+    Ok(response)
 }
 
 /// Whether the client asked to be sent, or not to be sent, the state before the changes.

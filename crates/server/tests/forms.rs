@@ -1,0 +1,127 @@
+//! How answers look: JSON, YAML, for people, compressed; and what is said when there is no such form.
+
+mod support;
+
+use std::io::Read;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{HeaderMap, Request};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use stint_server::router;
+use support::{api, config_map, get, post, send};
+use tower::ServiceExt;
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+async fn ask(router: &axum::Router, path: &str, headers: &[(&str, &str)]) -> (u16, HeaderMap, Bytes) {
+    let mut request = Request::builder().uri(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response = router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    let (parts, body) = response.into_parts();
+    (parts.status.as_u16(), parts.headers, body.collect().await.unwrap().to_bytes())
+}
+
+fn text(bytes: &Bytes) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[tokio::test]
+async fn an_object_is_answered_in_yaml_and_for_people() {
+    let router = router(api());
+    post(&router, MAPS, &json!({"metadata": {"name": "a"}, "data": {"k": "yes"}})).await;
+    let (code, headers, body) = ask(&router, &format!("{MAPS}/a"), &[("accept", "application/yaml")]).await;
+    assert_eq!((code, &headers["content-type"]), (200, &"application/yaml".parse().unwrap()));
+    assert!(text(&body).starts_with("apiVersion: v1\ndata:\n  k: \"yes\"\nkind: ConfigMap\n"), "{}", text(&body));
+    let (_, _, compact) = ask(&router, &format!("{MAPS}/a"), &[]).await;
+    assert!(text(&compact).ends_with("}\n") && !text(&compact).contains("  "));
+    for (path, headers) in
+        [("?pretty=true", [("user-agent", "kubectl")]), ("", [("user-agent", "curl/8.1")]), ("?pretty=1", [("x", "y")])]
+    {
+        let (_, _, pretty) = ask(&router, &format!("{MAPS}/a{path}"), &headers).await;
+        assert!(text(&pretty).starts_with("{\n  \"apiVersion\": \"v1\",\n  "), "{}", text(&pretty));
+        let (pretty, compact): (Value, Value) =
+            (serde_json::from_slice(&pretty).unwrap(), serde_json::from_slice(&compact).unwrap());
+        assert_eq!(pretty, compact);
+    }
+    let (_, _, plain) = ask(&router, &format!("{MAPS}/a?pretty=false"), &[("user-agent", "curl/8.1")]).await;
+    assert_eq!(plain, compact);
+    let (code, _, missing) = ask(&router, &format!("{MAPS}/b"), &[("accept", "application/yaml")]).await;
+    assert!(code == 404 && text(&missing).contains("reason: NotFound\n"), "{}", text(&missing));
+}
+
+#[tokio::test]
+async fn bodies_may_be_yaml() {
+    let router = router(api());
+    let body = "metadata: {name: a}\ndata:\n  x: \"0777\"\nimmutable: on\n";
+    let answer = send(&router, "POST", MAPS, "application/yaml", body).await;
+    assert_eq!((answer.code, &answer.json()["immutable"]), (201, &json!(true)), "{answer:?}");
+    let twice = "metadata: {name: b}\ndata: {x: y}\n";
+    let answer = send(&router, "POST", &format!("{MAPS}?fieldValidation=Strict"), "application/yaml", twice).await;
+    assert_eq!(answer.code, 400, "{answer:?}");
+    let answer = send(&router, "POST", MAPS, "application/yaml", "a: [").await;
+    assert!(answer.code == 400 && answer.message().starts_with("error converting YAML to JSON: yaml: "), "{answer:?}");
+    let answer =
+        send(&router, "DELETE", &format!("{MAPS}/a"), "application/yaml", "preconditions: {uid: other}\n").await;
+    assert_eq!(answer.code, 409, "{answer:?}");
+    let answer = send(&router, "POST", MAPS, "application/xml", "<a/>").await;
+    let message = "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf";
+    assert_eq!((answer.code, answer.message().as_str()), (415, message));
+}
+
+#[tokio::test]
+async fn a_form_that_there_is_not_is_refused_in_json() {
+    let router = router(api());
+    let (code, _, body) = ask(&router, MAPS, &[("accept", "text/html")]).await;
+    let status: Value = serde_json::from_slice(&body).unwrap();
+    let message = "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, application/vnd.kubernetes.protobuf";
+    assert_eq!((code, status["message"].as_str(), &status["details"]), (406, Some(message), &json!({})));
+    let (code, _, body) = ask(&router, MAPS, &[("accept", "application/json;as=Foo;v=v1;g=meta.k8s.io")]).await;
+    let status: Value = serde_json::from_slice(&body).unwrap();
+    let message = "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf";
+    assert_eq!((code, status["message"].as_str(), status.get("details")), (406, Some(message), None));
+}
+
+#[tokio::test]
+async fn large_reads_are_compressed_for_those_who_ask() {
+    let router = router(api());
+    let unzip = |body: &Bytes| {
+        let mut text = String::new();
+        flate2::read::GzDecoder::new(&**body).read_to_string(&mut text).unwrap();
+        text
+    };
+    for number in 0..300 {
+        post(&router, MAPS, &serde_json::to_value(config_map(&format!("m{number}"), &"x".repeat(1000))).unwrap()).await;
+    }
+    let plain = get(&router, MAPS).await.text;
+    for (accept, path) in [("application/json", MAPS), ("application/yaml", MAPS)] {
+        let (_, headers, body) = ask(&router, path, &[("accept", accept), ("accept-encoding", "gzip")]).await;
+        assert_eq!(
+            (&headers["content-encoding"], &headers["vary"]),
+            (&"gzip".parse().unwrap(), &"Accept-Encoding".parse().unwrap())
+        );
+        assert!(body.len() < 100_000);
+        if accept == "application/json" {
+            assert_eq!(unzip(&body), plain);
+        } else {
+            assert!(unzip(&body).starts_with("apiVersion: v1\nitems:\n- data:\n"));
+        }
+    }
+    let (_, headers, _) = ask(&router, &format!("{MAPS}/m1"), &[("accept-encoding", "gzip")]).await;
+    assert!(!headers.contains_key("content-encoding"));
+    let (_, headers, body) = ask(&router, MAPS, &[("accept-encoding", "identity")]).await;
+    assert!(!headers.contains_key("content-encoding") && text(&body) == plain);
+}
+
+#[tokio::test]
+async fn a_request_has_an_id() {
+    let router = router(api());
+    let (_, headers, _) = ask(&router, MAPS, &[("audit-id", "mine")]).await;
+    assert_eq!(headers["audit-id"], "mine");
+    let (_, first, _) = ask(&router, MAPS, &[]).await;
+    let (_, second, _) = ask(&router, "/nothing", &[]).await;
+    assert_ne!(first["audit-id"], second["audit-id"]);
+}
