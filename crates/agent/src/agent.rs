@@ -41,6 +41,10 @@ pub enum RootfsMode {
     },
 }
 
+/// A pod that has this annotation with the value `host` asks for the machine's own root filesystem, as in
+/// [`RootfsMode::Host`].
+pub const ROOTFS_ANNOTATION: &str = "stint.dev/rootfs";
+
 /// How an agent works.
 #[derive(Clone)]
 pub struct AgentConfig {
@@ -50,6 +54,8 @@ pub struct AgentConfig {
     pub folders: Folders,
     /// What containers see as `/`.
     pub rootfs: RootfsMode,
+    /// Whether a pod gets the machine's own root filesystem by asking for it with [`ROOTFS_ANNOTATION`].
+    pub allow_host: bool,
     /// The cgroup below which pods have theirs, e.g. `/stint/run-1`.
     pub cgroup_parent: PathBuf,
     /// For how long a status that is not final waits for a newer one.
@@ -62,7 +68,8 @@ impl AgentConfig {
     /// The usual configuration.
     pub fn new(machine: Machine, folders: Folders, rootfs: RootfsMode, cgroup_parent: PathBuf) -> AgentConfig {
         let status_delay = Duration::from_millis(20);
-        AgentConfig { machine, folders, rootfs, cgroup_parent, status_delay, observer: Arc::new(NoObserver) }
+        let observer = Arc::new(NoObserver);
+        AgentConfig { machine, folders, rootfs, allow_host: false, cgroup_parent, status_delay, observer }
     }
 }
 
@@ -91,8 +98,19 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Whether the node gives pods files for `/etc`; the host's root filesystem has its own.
-    pub(crate) fn has_etc(&self) -> bool {
-        matches!(self.config.rootfs, RootfsMode::Image { .. })
+    pub(crate) fn has_etc(&self, pod: &Pod) -> bool {
+        matches!(self.rootfs(pod), Some(RootfsMode::Image { .. }))
+    }
+
+    /// What the pod's containers see as `/`. None: it asks for the machine's own, and may not have it.
+    pub(crate) fn rootfs(&self, pod: &Pod) -> Option<&RootfsMode> {
+        const OWN: RootfsMode = RootfsMode::Host { size: None };
+        let annotations = pod.metadata.annotations.as_ref();
+        let asks = annotations.is_some_and(|all| all.get(ROOTFS_ANNOTATION).is_some_and(|value| value == "host"));
+        match &self.config.rootfs {
+            RootfsMode::Image { .. } if asks => self.config.allow_host.then_some(&OWN),
+            rootfs => Some(rootfs),
+        }
     }
 }
 

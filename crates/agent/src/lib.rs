@@ -35,7 +35,7 @@ mod unsupported;
 mod volumes;
 mod worker;
 
-pub use agent::{Agent, AgentConfig, NoObserver, Observer, RootfsMode};
+pub use agent::{Agent, AgentConfig, NoObserver, Observer, ROOTFS_ANNOTATION, RootfsMode};
 pub use downward::{Downward, Machine};
 pub use error::Error;
 pub use expand::expand;

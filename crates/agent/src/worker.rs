@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::agent::{RootfsMode, Shared};
+use crate::agent::{ROOTFS_ANNOTATION, RootfsMode, Shared};
 use crate::downward::Downward;
 use crate::error::{Error, chain};
 use crate::folder::{Identity, PodFolder, make_dirs};
@@ -231,7 +231,7 @@ impl Worker {
     fn prepare_volumes(&mut self, queue: &mut VecDeque<Event>) {
         let context = self.context.clone();
         let has_volumes = context.pod.spec.iter().any(|spec| spec.volumes.as_ref().is_some_and(|v| !v.is_empty()));
-        if !has_volumes && !context.shared.has_etc() {
+        if !has_volumes && !context.shared.has_etc(&context.pod) {
             queue.push_back(Event::VolumesReady);
             return;
         }
@@ -245,7 +245,8 @@ impl Worker {
     }
 
     fn pull_image(&mut self, container: String, queue: &mut VecDeque<Event>) {
-        let RootfsMode::Image { store, access } = &self.context.shared.config.rootfs else {
+        // A pod that may not have what it asks for is told when its container is made; no image is needed for that.
+        let Some(RootfsMode::Image { store, access }) = self.context.shared.rootfs(&self.context.pod) else {
             queue.push_back(Event::ImageReady { container, image_id: String::new() });
             return;
         };
@@ -348,7 +349,7 @@ impl Context {
         let context = self.clone();
         blocking(move || {
             context.folder.make(&context.identity)?;
-            if context.shared.has_etc() {
+            if context.shared.has_etc(&context.pod) {
                 context.make_etc()?;
             }
             plan.make(&context.folder)
@@ -453,7 +454,13 @@ impl Context {
         let id = self.id(&container.name, attempt)?;
         let sources = self.read_sources(container).await?;
         let config = &self.shared.config;
-        let (image, rootfs) = match &config.rootfs {
+        let rootfs = self.shared.rootfs(&self.pod).ok_or_else(|| {
+            Error::config(format!(
+                "the pod asks for the node's own root filesystem ({ROOTFS_ANNOTATION}: host), which the node does not \
+                 allow (`stint serve --allow-host` does)"
+            ))
+        })?;
+        let (image, rootfs) = match rootfs {
             RootfsMode::Host { size } => (None, Rootfs::Host { size: *size }),
             RootfsMode::Image { store, .. } => {
                 let image = self.lease(container, store, &id).await?;
@@ -481,7 +488,7 @@ impl Context {
             node: &config.machine,
             folder: &self.folder,
             cgroup_parent: &config.cgroup_parent,
-            etc: self.shared.has_etc(),
+            etc: self.shared.has_etc(&self.pod),
         })?;
         self.folder.make(&self.identity)?;
         self.folder.make_container(&container.name, attempt)?;
@@ -519,7 +526,7 @@ impl Context {
     }
 
     async fn release_image(&self, id: &str) {
-        let RootfsMode::Image { store, .. } = &self.shared.config.rootfs else { return };
+        let Some(RootfsMode::Image { store, .. }) = self.shared.rootfs(&self.pod) else { return };
         let (store, id) = (store.clone(), id.to_owned());
         let released = blocking(move || store.release(&id).map_err(|error| Error::config(error.to_string()))).await;
         if let Err(error) = released {

@@ -40,6 +40,8 @@ pub struct Config {
     pub node: Option<String>,
     /// Only this namespace, or all of them.
     pub namespace: Option<String>,
+    /// Whether Jobs are worked on. Not where another controller manager does it.
+    pub jobs: bool,
     /// How many Jobs are worked on at once (upstream: 5).
     pub workers: usize,
     /// Delays before failed pods are replaced.
@@ -64,6 +66,7 @@ impl Default for Config {
         Config {
             node: None,
             namespace: None,
+            jobs: true,
             workers: 5,
             backoff: Backoff::default(),
             full_pass: SignedDuration::from_mins(10),
@@ -86,7 +89,12 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>, config: Config) {
         Some(wanted) => keep_house(client.clone(), clock.clone(), wanted).boxed(),
         None => std::future::ready(()).boxed(),
     };
-    tokio::join!(job::run(client.clone(), clock.clone(), &config), binder, housekeeping);
+    let jobs = async {
+        if config.jobs {
+            job::run(client.clone(), clock.clone(), &config).await;
+        }
+    };
+    tokio::join!(jobs, binder, housekeeping);
 }
 
 async fn keep_house(client: Client, clock: Arc<dyn Clock>, Housekeeping { root_ca }: Housekeeping) {

@@ -8,6 +8,7 @@ use jiff::SignedDuration;
 
 use crate::exit::Exit;
 use crate::folder;
+use crate::settings::Flags;
 
 /// Run Kubernetes Jobs and CronJobs without a cluster.
 #[derive(Debug, Parser)]
@@ -43,6 +44,17 @@ pub enum Command {
     /// the last container that failed. 64: wrong usage. 65: a manifest is not valid. 124: --timeout was over.
     /// 130: Ctrl-C or SIGTERM.
     Run(RunArgs),
+    /// Serve the Kubernetes API, and run Jobs as they are created, until told to stop
+    ///
+    /// Each setting can be given as a flag, as a variable in the environment, or under the same name in the
+    /// configuration file (TOML); the first of these that says something wins. SIGHUP makes the daemon read its
+    /// certificates and the settings marked [reloads] again. SIGTERM stops it; containers go on, and the next daemon on
+    /// the data folder takes them over.
+    Serve(Flags),
+    /// Print the settings that `stint serve` would have, and where each came from
+    Config(Flags),
+    /// Print a kubeconfig for the API of this data folder, with the administrator's certificate in it
+    Kubeconfig(KubeconfigArgs),
     /// Import, list, pull and remove container images
     #[command(subcommand)]
     Image(ImageCommand),
@@ -76,6 +88,17 @@ pub struct RunArgs {
     /// How to reach registries.
     #[command(flatten)]
     pub registry: RegistryArgs,
+}
+
+/// Arguments of `stint kubeconfig`.
+#[derive(Debug, ClapArgs)]
+pub struct KubeconfigArgs {
+    /// Put it into the file that kubectl uses ($KUBECONFIG, or ~/.kube/config) and make it the current context
+    #[arg(long)]
+    pub merge: bool,
+    /// Where clients reach the API, if not at the daemon's first address
+    #[arg(long, value_name = "URL")]
+    pub server: Option<String>,
 }
 
 /// How to reach registries.

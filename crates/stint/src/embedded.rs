@@ -117,7 +117,7 @@ impl Embedded {
 }
 
 /// This node's name: the machine's, made a DNS subdomain.
-fn node_name() -> String {
+pub fn node_name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
     let clean: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
     let clean = clean.trim_matches(|c: char| !c.is_ascii_alphanumeric());

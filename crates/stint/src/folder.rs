@@ -5,14 +5,21 @@
 //! DATA/runs/<id>/lock      held (flock) by the process that runs there, and free once it is dead
 //! DATA/runs/<id>/*.log     the containers' logs
 //! DATA/runs/<id>/scratch/  what containers write, and volumes
+//! DATA/store/              the objects of `stint serve`
+//! DATA/pki/                its authority and certificates
+//! DATA/serve.lock          held (flock) by it
+//! DATA/kubeconfig          how to reach it
+//! DATA/id                  the name of its pods' records and cgroups
+//! DATA/{logs,scratch}/     its pods' logs, and what they write
 //! MEMORY/<id>/…            the runtime's records; MEMORY is a memory filesystem where there is one
 //! ```
 //!
 //! Invariant: a run folder whose lock is free is nobody's. Whoever starts next on this data folder ends and removes what
 //! is in it, so that even SIGKILL leaves nothing behind for long.
 
-use std::fs::{self, DirBuilder, File, TryLockError};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -33,6 +40,18 @@ pub fn default_data() -> PathBuf {
 /// The image store's folder.
 pub fn images(data: &Path) -> PathBuf {
     data.join("images")
+}
+
+/// Where the daemon's agent keeps its things, under the id of the data folder.
+pub fn served(data: &Path, id: &str) -> Folders {
+    let state = memory().map_or_else(|| data.join("pods"), |memory| memory.join(id));
+    Folders { state, logs: data.join("logs"), scratch: data.join("scratch") }
+}
+
+/// The daemon's unix socket. Where the usual data folder of root is, everybody may look for it.
+pub fn socket(data: &Path) -> PathBuf {
+    let usual = rustix::process::geteuid().is_root() && data == default_data();
+    if usual { PathBuf::from("/run/stint/stint.sock") } else { data.join("stint.sock") }
 }
 
 /// A run's own folders, locked. Dropping it removes them.
@@ -125,6 +144,19 @@ fn memory() -> Option<PathBuf> {
     }
     let found = fs::symlink_metadata(&ours).ok()?;
     (found.is_dir() && found.uid() == user.as_raw() && found.mode() & 0o777 == 0o700).then_some(ours)
+}
+
+/// Writes a file that only its owner may read, as a whole or not at all.
+pub fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let failed = || format!("can't write {}", path.display());
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    // One that was left by a crash may have other rights.
+    let _ = fs::remove_file(&new);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).with_context(failed)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).with_context(failed)?;
+    fs::rename(&new, path).with_context(failed)
 }
 
 fn runs(data: &Path) -> PathBuf {

@@ -4,12 +4,16 @@
 //! benchmarks measure the same wiring.
 
 pub mod args;
+pub mod config;
 pub mod embedded;
 pub mod exit;
 pub mod folder;
 pub mod image;
+pub mod kubeconfig;
 pub mod real;
 pub mod run;
+pub mod serve;
+pub mod settings;
 
 use std::process::ExitCode;
 
@@ -19,8 +23,14 @@ pub fn main() -> ExitCode {
         Ok(args) => args,
         Err(exit) => return exit.into(),
     };
-    real::log_to_stderr(args.verbose);
+    // The daemon has settings for its log.
+    if !matches!(args.command, args::Command::Serve(_)) {
+        real::log_to_stderr(args.verbose);
+    }
     exit::report(match &args.command {
+        args::Command::Serve(flags) => serve::main(flags),
+        args::Command::Config(flags) => config::main(flags),
+        args::Command::Kubeconfig(kubeconfig) => kubeconfig::main(&args.data, kubeconfig),
         args::Command::Run(run) => run::main(&args.data, run),
         args::Command::Image(image) => image::main(&args.data, image),
     })

@@ -1,7 +1,14 @@
 //! The real clock, real randomness and the real log: what everything below the binary takes as arguments.
 
+use std::io::IsTerminal;
+
 use jiff::Timestamp;
 use stint_core::clock::Clock;
+use tracing::Level;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+
+use crate::settings::{LogFormat, LogLevel};
 
 /// The machine's wall clock.
 #[derive(Clone, Copy, Debug)]
@@ -44,8 +51,13 @@ impl stint_server::Ids for RandomIds {
 
 /// A short id for a run.
 pub fn run_id() -> String {
+    short_id(&format!("run-{}", std::process::id()))
+}
+
+/// A short id that begins with `kind`.
+pub fn short_id(kind: &str) -> String {
     let number = u64::from_ne_bytes(random());
-    format!("run-{}-{:08x}", std::process::id(), number & 0xffff_ffff)
+    format!("{kind}-{:08x}", number & 0xffff_ffff)
 }
 
 /// Random bytes from the kernel.
@@ -58,13 +70,50 @@ fn random<const N: usize>() -> [u8; N] {
 
 /// Sends the log to stderr: warnings, or more with each `-v`.
 pub fn log_to_stderr(verbose: u8) {
-    use tracing::level_filters::LevelFilter;
     let level = match verbose {
         0 => LevelFilter::WARN,
         1 => LevelFilter::INFO,
         _ => LevelFilter::DEBUG,
     };
     tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).init();
+}
+
+/// The daemon's log.
+pub struct Log(Box<dyn Fn(Targets) + Send + Sync>);
+
+impl Log {
+    /// From now on says this much.
+    pub fn set_level(&self, level: LogLevel) {
+        (self.0)(targets(level));
+    }
+}
+
+/// Our own parts say what they are told to; the libraries below them only what is wrong, unless everything is wanted.
+fn targets(LogLevel(level): LogLevel) -> Targets {
+    let libraries = if level == Level::TRACE { level } else { level.min(Level::WARN) };
+    Targets::new().with_target("stint", level).with_default(libraries)
+}
+
+/// Sends the daemon's log to stderr.
+///
+/// # Panics
+///
+/// When the log was set up before.
+pub fn log_to_stderr_as(format: LogFormat, level: LogLevel) -> Log {
+    use tracing_subscriber::layer::{Layer, SubscriberExt};
+    let (filter, handle) = tracing_subscriber::reload::Layer::new(targets(level));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        // Service managers put the time before each line themselves, and colours only help on a terminal.
+        LogFormat::Text => lines.with_target(false).with_ansi(std::io::stderr().is_terminal()).boxed(),
+    };
+    let subscriber = tracing_subscriber::registry().with(filter).with(lines);
+    tracing::subscriber::set_global_default(subscriber).expect("the log is set up once");
+    Log(Box::new(move |targets| {
+        // It fails only if the log were gone, which it never is.
+        let _ = handle.modify(|filter| *filter = targets);
+    }))
 }
 
 #[cfg(test)]

@@ -1,0 +1,313 @@
+//! `stint serve`: the Kubernetes API with its controllers and this node's agent, until it is told to stop.
+//!
+//! ```text
+//!   https, unix socket ─► http ─► API ─► store in DATA/store
+//!                                  ▲
+//!              controllers, agent ─┘ (in the process)
+//! ```
+//!
+//! Invariants:
+//!
+//! - One daemon per data folder ([`instance`]).
+//! - Containers are nobody's children here: they go on when the daemon stops or is killed, and the next one takes them over.
+//! - On the way out the store is closed last, and what was answered is in it.
+
+mod http;
+mod instance;
+mod listen;
+mod notify;
+mod pki;
+mod tls;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use axum::Extension;
+use jiff::Timestamp;
+use kube::Client;
+use stint_agent::{Agent, AgentConfig, Machine, RootfsMode};
+use stint_controllers::Housekeeping;
+use stint_server::{Api, Peer};
+use stint_store::{SqliteDisk, Store};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::embedded::{self, Launcher};
+use crate::exit::Exit;
+use crate::folder::{self, write_private};
+use crate::kubeconfig;
+use crate::real;
+use crate::real::{Log, RandomIds, SystemClock};
+use crate::settings::{Flags, Resolved, Settings};
+use http::Http;
+use instance::Instance;
+use listen::Sockets;
+use pki::Pki;
+use tls::Tls;
+
+/// How often certificates are looked at.
+const RENEWAL: Duration = Duration::from_hours(6);
+/// How long the store may take to write what it was told before the process ends.
+const LAST_WRITES: Duration = Duration::from_secs(30);
+
+/// Serves until SIGTERM or Ctrl-C.
+pub fn main(flags: &Flags) -> anyhow::Result<Exit> {
+    let started = Instant::now();
+    let resolved = flags.resolve()?;
+    let settings = &resolved.settings;
+    // The zygote is forked from a process that is still small, has one thread, and holds no lock.
+    let launcher = if settings.no_agent { None } else { Some(Launcher::fork(settings.runtime.as_deref())?) };
+    let log = real::log_to_stderr_as(settings.log_format, settings.log_level);
+    if launcher.is_some() {
+        let problems = stint_runtime::check_host();
+        if !problems.is_empty() {
+            let lines: Vec<String> = problems.iter().map(|problem| format!("- {problem}")).collect();
+            bail!(
+                "this machine can't run containers as things are (--no-agent serves the API without):\n{}",
+                lines.join("\n")
+            );
+        }
+    }
+    raise_descriptor_limit();
+    let instance = Instance::take(&resolved.data)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.context("can't start the async runtime")?;
+    let daemon = Daemon { flags, resolved, log, instance, started };
+    let ended = runtime.block_on(daemon.run(launcher));
+    // Nothing that is left may hold up the end: what matters was waited for.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended.map(|()| Exit::Done)
+}
+
+/// What a daemon is made of.
+struct Daemon<'a> {
+    flags: &'a Flags,
+    resolved: Resolved,
+    log: Log,
+    instance: Instance,
+    started: Instant,
+}
+
+impl Daemon<'_> {
+    async fn run(mut self, launcher: Option<Launcher>) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate()).context("can't listen for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("can't listen for Ctrl-C")?;
+        let mut hangup = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
+
+        let data = self.resolved.data.clone();
+        let socket = socket_path(&self.resolved);
+        let open_to_all = !socket.starts_with(&data);
+        let sockets = Sockets::open(&self.resolved.settings.listen, &socket, open_to_all)?;
+        let addresses = sockets.addresses();
+        let pki = self.pki(&addresses)?;
+        let tls = Tls::new(tls::config(&self.resolved.settings, &pki)?);
+        self.write_kubeconfig(&addresses, &pki)?;
+
+        let store = open_store(&data)?;
+        // Ends when the last handle of the store is gone, and so tells when everything is written.
+        let mut closed = store.watch("", store.revision()).ok();
+        let objects = store.snapshot().count("");
+        let clock = Arc::new(SystemClock);
+        let router = stint_server::router(Api::new(store, clock.clone(), Arc::new(RandomIds)));
+        let client = Client::new(router.clone().layer(Extension(Peer::InProcess)), "default");
+        let parts = Parts::start(&self.resolved, &self.instance.id, client, launcher, pki.ca.clone())?;
+        let http = Arc::new(Http::new(router));
+        let taking = sockets.serve(&tls, &http);
+
+        let shown = shown(&addresses, &socket);
+        self.instance.tell(&format!("at {shown}"))?;
+        let took = self.started.elapsed();
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"), data = %data.display(), objects,
+            ready_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX), "serving at {shown}"
+        );
+        notify::notify(notify::READY);
+
+        let mut renewal = interval(RENEWAL);
+        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let why = loop {
+            tokio::select! {
+                _ = terminate.recv() => break "SIGTERM",
+                _ = interrupt.recv() => break "Ctrl-C",
+                _ = hangup.recv() => {
+                    notify::notify(&notify::reloading());
+                    self.reload();
+                    self.renew(&addresses, &tls);
+                    notify::notify(notify::READY);
+                }
+                _ = renewal.tick() => self.renew(&addresses, &tls),
+            }
+        };
+        tracing::info!("stopping on {why}; containers go on");
+        notify::notify(notify::STOPPING);
+        // First nobody new, then nobody in the process who would write, then the last answers.
+        drop(taking);
+        parts.stop().await;
+        let http = all_of(http).await;
+        if let Some(http) = http
+            && !http.stop(self.resolved.settings.shutdown_grace).await
+        {
+            tracing::warn!("some requests did not end within --shutdown-grace and are cut off");
+        }
+        let last = async {
+            while let Some(watch) = &mut closed
+                && watch.next().await.is_some()
+            {}
+        };
+        if timeout(LAST_WRITES, last).await.is_err() {
+            tracing::warn!("something still holds the store open; what was answered is written");
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    fn pki(&self, addresses: &[SocketAddr]) -> anyhow::Result<Pki> {
+        let names = pki::names(&self.resolved.settings.tls_san, addresses.iter().map(SocketAddr::ip));
+        Pki::ensure(&self.resolved.data, &names, Timestamp::now())
+    }
+
+    /// Looks at the certificates, and serves with what is there now. What fails leaves things as they are.
+    fn renew(&self, addresses: &[SocketAddr], tls: &Tls) {
+        let renewed = self.pki(addresses).and_then(|pki| {
+            tls.replace(tls::config(&self.resolved.settings, &pki)?);
+            if pki.changed { self.write_kubeconfig(addresses, &pki) } else { Ok(()) }
+        });
+        if let Err(error) = renewed {
+            tracing::error!("the certificates stay as they are: {error:#}");
+        }
+    }
+
+    /// Reads the settings again, and takes those that may change.
+    fn reload(&mut self) {
+        let next = match self.flags.resolve() {
+            Ok(next) => next,
+            Err(error) => return tracing::error!("the settings stay as they are: {error:#}"),
+        };
+        let (now, later): (Vec<_>, Vec<_>) = self
+            .resolved
+            .differing(&next)
+            .partition(|name| crate::settings::named(name).is_some_and(|setting| setting.reloads));
+        if !later.is_empty() {
+            tracing::warn!("changed, but only taken by a restart: {}", later.join(", "));
+        }
+        tracing::info!(
+            "read the settings again; taken: {}",
+            if now.is_empty() { "no change".to_owned() } else { now.join(", ") }
+        );
+        self.log.set_level(next.settings.log_level);
+        // The others are compared with again at the next reload, and so told again.
+        self.resolved.take(next);
+    }
+
+    fn write_kubeconfig(&self, addresses: &[SocketAddr], pki: &Pki) -> anyhow::Result<()> {
+        let Some(address) = addresses.first() else { return Ok(()) };
+        let config = kubeconfig::admin(&kubeconfig::url(*address), &pki.ca, &pki.admin.certificate, &pki.admin.key);
+        write_private(&kubeconfig::file(&self.resolved.data), kubeconfig::to_yaml(&config)?.as_bytes())
+    }
+}
+
+/// Controllers and agent, at work in the process.
+struct Parts {
+    controllers: Option<JoinHandle<()>>,
+    agent: Option<(JoinHandle<()>, oneshot::Sender<()>)>,
+}
+
+impl Parts {
+    fn start(
+        resolved: &Resolved,
+        id: &str,
+        client: Client,
+        launcher: Option<Launcher>,
+        root_ca: String,
+    ) -> anyhow::Result<Parts> {
+        let settings = &resolved.settings;
+        let clock = Arc::new(SystemClock);
+        let machine = Machine::here(&settings.node_name.clone().unwrap_or_else(embedded::node_name));
+        let wanted = settings.controllers;
+        let config = stint_controllers::Config {
+            node: (wanted.bind && launcher.is_some()).then(|| machine.name.clone()),
+            jobs: wanted.jobs,
+            workers: 16,
+            housekeeping: wanted.housekeeping.then_some(Housekeeping { root_ca: Some(root_ca) }),
+            ..stint_controllers::Config::default()
+        };
+        let any = wanted.jobs || wanted.bind || wanted.housekeeping;
+        let controllers = any.then(|| tokio::spawn(stint_controllers::run(client.clone(), clock.clone(), config)));
+        let agent = match launcher {
+            None => None,
+            Some(launcher) => {
+                let store = embedded::images(&resolved.data)?;
+                let rootfs = RootfsMode::Image { store, access: access(settings) };
+                let folders = folder::served(&resolved.data, id);
+                let mut config = AgentConfig::new(machine, folders, rootfs, Path::new("/stint").join(id));
+                config.allow_host = settings.allow_host;
+                let agent = Agent::new(config, client, launcher.runtime(), clock);
+                let (stop, stopped) = oneshot::channel();
+                // A sender that is gone asks for the same.
+                Some((tokio::spawn(agent.run(async { drop(stopped.await) })), stop))
+            }
+        };
+        Ok(Parts { controllers, agent })
+    }
+
+    /// Stops deciding. Containers that run go on.
+    async fn stop(self) {
+        if let Some(controllers) = self.controllers {
+            controllers.abort();
+            // Always cancelled; awaited so that it lets go of the store.
+            let _ = controllers.await;
+        }
+        if let Some((agent, stop)) = self.agent {
+            drop(stop);
+            if let Err(error) = agent.await {
+                tracing::error!(%error, "the agent ended badly");
+            }
+        }
+    }
+}
+
+fn access(settings: &Settings) -> stint_image::Access {
+    let mirrors = settings.mirror.iter().map(|mirror| (mirror.registry.clone(), mirror.url.clone())).collect();
+    stint_image::Access { mirrors, ..stint_image::Access::default() }
+}
+
+fn open_store(data: &Path) -> anyhow::Result<Store> {
+    let folder = data.join("store");
+    let failed = || format!("can't open the objects in {}", folder.display());
+    Store::open(SqliteDisk::open(&folder).with_context(failed)?).with_context(failed)
+}
+
+/// Where the unix socket is.
+fn socket_path(resolved: &Resolved) -> PathBuf {
+    resolved.settings.socket.clone().unwrap_or_else(|| folder::socket(&resolved.data))
+}
+
+fn shown(addresses: &[SocketAddr], socket: &Path) -> String {
+    let urls = addresses.iter().map(|address| format!("https://{address}"));
+    urls.chain([socket.display().to_string()]).collect::<Vec<_>>().join(" and ")
+}
+
+/// The server once the tasks that take connections have let go of it; they were just ended.
+async fn all_of(mut http: Arc<Http>) -> Option<Http> {
+    for _ in 0..1000 {
+        match Arc::try_unwrap(http) {
+            Ok(http) => return Some(http),
+            Err(shared) => http = shared,
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    None
+}
+
+/// Every connection is a descriptor, and the usual limit of 1,024 is for programs that use select(2).
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // At worst there is room for fewer connections.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}

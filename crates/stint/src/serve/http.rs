@@ -1,0 +1,179 @@
+//! HTTP/1.1 and HTTP/2 on one connection, with limits, until the daemon stops.
+//!
+//! Invariant: what a client may keep the daemon waiting for is bounded: heads, bodies and idle connections in time.
+//! When the daemon stops, a stream without an end of its own (a watch, a log) ends behind a whole line, and everything
+//! else is answered to its end.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use bytes::{Buf, Bytes};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::Request;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use stint_server::Peer;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio::time::Sleep;
+use tower::ServiceExt;
+
+/// How long a client may take for a request's head, and how long a connection may idle (upstream: 90 s of idling).
+const HEAD: Duration = Duration::from_secs(90);
+/// How long a client may take for a request's body.
+const BODY: Duration = Duration::from_mins(1);
+/// How many requests one HTTP/2 connection may have at once (upstream's default).
+const STREAMS: u32 = 250;
+/// How often a quiet HTTP/2 connection is asked whether it is still there.
+const PING: Duration = Duration::from_secs(30);
+/// How much of a stalled HTTP/2 stream's answer waits for it.
+const STREAM_BUFFER: usize = 256 << 10;
+
+/// Serves connections, and ends them together.
+pub struct Http {
+    router: Router,
+    connections: GracefulShutdown,
+    stop: watch::Sender<bool>,
+}
+
+/// What serves one connection.
+pub struct Connection {
+    router: Router,
+    watcher: Watcher,
+    stop: watch::Receiver<bool>,
+}
+
+impl Http {
+    /// Serves `router`.
+    pub fn new(router: Router) -> Http {
+        Http { router, connections: GracefulShutdown::new(), stop: watch::channel(false).0 }
+    }
+
+    /// What serves the next connection.
+    pub fn connection(&self) -> Connection {
+        Connection { router: self.router.clone(), watcher: self.connections.watcher(), stop: self.stop.subscribe() }
+    }
+
+    /// Ends streams, and waits until what was asked is answered, at most for `grace`. Returns whether all was.
+    pub async fn stop(self, grace: Duration) -> bool {
+        self.stop.send_replace(true);
+        drop(self.router);
+        tokio::time::timeout(grace, self.connections.shutdown()).await.is_ok()
+    }
+}
+
+impl Connection {
+    /// Serves it to its end.
+    pub async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: Peer) {
+        let Connection { router, watcher, stop } = self;
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (router, stop, peer) = (router.clone(), stop.clone(), peer.clone());
+            async move {
+                let mut request = request.map(|body| Body::new(Timed { body, alarm: None }));
+                request.extensions_mut().insert(peer);
+                let response = router.oneshot(request).await?;
+                Ok::<_, Infallible>(response.map(|body| Ending::of(body, stop)))
+            }
+        });
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS)
+            .max_send_buf_size(STREAM_BUFFER)
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PING);
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        if let Err(error) = watcher.watch(connection).await {
+            tracing::debug!(%error, "a connection ended early");
+        }
+    }
+}
+
+/// A request's body, as long as it comes in time.
+struct Timed {
+    body: Incoming,
+    /// Set when the client is first waited for.
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+impl HttpBody for Timed {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep(BODY)));
+        ready!(alarm.as_mut().poll(context));
+        let late = io::Error::new(io::ErrorKind::TimedOut, format!("it did not come within {} s", BODY.as_secs()));
+        Poll::Ready(Some(Err(late.into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// An answer that ends behind a whole line when the daemon stops.
+struct Ending {
+    body: Body,
+    stop: BoxFuture<'static, ()>,
+    /// Whether the last byte that was sent ended a line, or none was sent.
+    between_lines: bool,
+}
+
+impl Ending {
+    /// Wraps bodies whose length nobody knows; the others end by themselves.
+    fn of(body: Body, mut stop: watch::Receiver<bool>) -> Body {
+        if body.size_hint().exact().is_some() {
+            return body;
+        }
+        let stop = async move { drop(stop.wait_for(|stop| *stop).await) }.boxed();
+        Body::new(Ending { body, stop, between_lines: true })
+    }
+}
+
+impl HttpBody for Ending {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Ready(frame) => {
+                if let Some(Ok(frame)) = &frame
+                    && let Some(last) =
+                        frame.data_ref().filter(|data| data.has_remaining()).and_then(|data| data.last())
+                {
+                    self.between_lines = *last == b'\n';
+                }
+                Poll::Ready(frame)
+            }
+            Poll::Pending if self.between_lines && self.stop.poll_unpin(context).is_ready() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Sockets: those that systemd hands over, or our own; and who is at the other end of each connection.
+//!
+//! Invariant: a failure to take one connection ends nothing but that connection.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use listenfd::ListenFd;
+use stint_server::Peer;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use super::http::Http;
+use super::pki;
+use super::tls::Tls;
+
+/// How long a client may take to agree on TLS.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How many connections there may be at once; more wait to be taken.
+const CONNECTIONS: usize = 16_384;
+/// How long nothing is taken after the system had no room for another connection.
+const NO_ROOM: Duration = Duration::from_millis(100);
+
+/// The sockets that the daemon listens on.
+pub struct Sockets {
+    /// For TLS.
+    pub tcp: Vec<TcpListener>,
+    /// For local clients.
+    pub unix: Vec<UnixListener>,
+}
+
+impl Sockets {
+    /// Takes what systemd hands over; what it does not hand over of either kind is opened here.
+    pub fn open(listen: &[SocketAddr], socket: &Path, for_everybody: bool) -> anyhow::Result<Sockets> {
+        let (mut tcp, mut unix) = handed_over()?;
+        if tcp.is_empty() {
+            for address in listen {
+                let failed = || format!("can't listen on {address}; choose another address with --listen");
+                // Sets SO_REUSEADDR, so that a restart need not wait for old connections.
+                tcp.push(std::net::TcpListener::bind(address).with_context(failed)?);
+            }
+        }
+        if unix.is_empty() {
+            let failed = || format!("can't listen on {}; choose another path with --socket", socket.display());
+            unix.push(bind(socket, for_everybody).with_context(failed)?);
+        }
+        let failed = "can't use a socket";
+        for listener in &tcp {
+            listener.set_nonblocking(true).context(failed)?;
+        }
+        for listener in &unix {
+            listener.set_nonblocking(true).context(failed)?;
+        }
+        Ok(Sockets {
+            tcp: tcp.into_iter().map(TcpListener::from_std).collect::<io::Result<_>>().context(failed)?,
+            unix: unix.into_iter().map(UnixListener::from_std).collect::<io::Result<_>>().context(failed)?,
+        })
+    }
+
+    /// The addresses of the TLS sockets.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.tcp.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// Takes connections until the task is dropped.
+    pub fn serve(self, tls: &Tls, http: &Arc<Http>) -> JoinSet<()> {
+        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut tasks = JoinSet::new();
+        for listener in self.tcp {
+            tasks.spawn(serve_tcp(listener, tls.clone(), Arc::clone(http), Arc::clone(&room)));
+        }
+        for listener in self.unix {
+            tasks.spawn(serve_unix(listener, Arc::clone(http), Arc::clone(&room)));
+        }
+        tasks
+    }
+}
+
+type Std = (Vec<std::net::TcpListener>, Vec<std::os::unix::net::UnixListener>);
+
+/// What systemd's socket units hand over (sd_listen_fds(3)).
+fn handed_over() -> anyhow::Result<Std> {
+    let mut sockets = ListenFd::from_env();
+    let (mut tcp, mut unix) = (Vec::new(), Vec::new());
+    for at in 0..sockets.len() {
+        match sockets.take_unix_listener(at) {
+            Ok(listener) => unix.extend(listener),
+            Err(_) => tcp.extend(sockets.take_tcp_listener(at).context("a socket of systemd's can't be listened on")?),
+        }
+    }
+    Ok((tcp, unix))
+}
+
+/// Opens the unix socket. A daemon that was killed leaves its own; nobody can be listening on it, as the data folder is
+/// locked.
+fn bind(path: &Path, for_everybody: bool) -> io::Result<std::os::unix::net::UnixListener> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on it"));
+        }
+        fs::remove_file(path)?;
+    }
+    let listener = std::os::unix::net::UnixListener::bind(path)?;
+    // Everybody may connect where the folder lets them: each is then who it is.
+    fs::set_permissions(path, fs::Permissions::from_mode(if for_everybody { 0o666 } else { 0o600 }))?;
+    Ok(listener)
+}
+
+async fn serve_tcp(listener: TcpListener, tls: Tls, http: Arc<Http>, room: Arc<Semaphore>) {
+    loop {
+        let place = Arc::clone(&room).acquire_owned().await.expect("never closed");
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                refused(&error).await;
+                continue;
+            }
+        };
+        let (tls, connection) = (tls.current(), http.connection());
+        tokio::spawn(async move {
+            let _place = place;
+            // Only slower without.
+            let _ = stream.set_nodelay(true);
+            let stream = match timeout(HANDSHAKE, TlsAcceptor::from(tls).accept(stream)).await {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => return tracing::debug!(%address, %error, "a client failed to agree on TLS"),
+                Err(_) => return tracing::debug!(%address, "a client took too long to agree on TLS"),
+            };
+            let ip = Some(address.ip());
+            let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+            let peer = match shown.and_then(|certificate| pki::subject_of(certificate)) {
+                Some((name, groups)) => Peer::ClientCertificate { name, groups, address: ip },
+                None => Peer::Tcp { address: ip },
+            };
+            connection.serve(stream, peer).await;
+        });
+    }
+}
+
+async fn serve_unix(listener: UnixListener, http: Arc<Http>, room: Arc<Semaphore>) {
+    loop {
+        let place = Arc::clone(&room).acquire_owned().await.expect("never closed");
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                refused(&error).await;
+                continue;
+            }
+        };
+        let Ok(peer) = stream.peer_cred() else { continue };
+        let peer = Peer::UnixSocket { uid: peer.uid(), gid: peer.gid() };
+        let connection = http.connection();
+        tokio::spawn(async move {
+            let _place = place;
+            connection.serve(stream, peer).await;
+        });
+    }
+}
+
+/// A connection could not be taken. A client that went away costs nothing; without room, waiting is all that helps.
+async fn refused(error: &io::Error) {
+    if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+        return;
+    }
+    tracing::warn!(%error, "a connection can't be taken");
+    sleep(NO_ROOM).await;
+}

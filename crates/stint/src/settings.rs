@@ -1,0 +1,144 @@
+//! The daemon's settings: one table that says each one's name, type, default and meaning.
+//!
+//! ```text
+//!   --tls-san a,b          the command line
+//!   STINT_TLS_SAN=a,b      the environment           each only where those above are silent
+//!   tls-san = ["a", "b"]   the configuration file
+//!                          the default
+//! ```
+//!
+//! Invariant: a setting has one definition, a row of the table, and the same name in all three places. A key that the
+//! file has and the table does not is refused.
+
+mod layers;
+mod value;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use layers::{CONFIG_FILE, Flags, Resolved, Source};
+pub use value::{Controllers, LogFormat, LogLevel, Shape, Value};
+
+/// A row of the table.
+#[derive(Debug)]
+pub struct Setting {
+    /// The name: of the flag after `--`, of the key in the file, and in capitals after `STINT_` of the variable.
+    pub name: &'static str,
+    /// What it is for.
+    pub help: &'static str,
+    /// What it is unless it is said otherwise, as it would be typed. Empty: see `help`.
+    pub default: &'static str,
+    /// What its values look like.
+    pub shape: Shape,
+    /// Whether SIGHUP makes a running daemon take a new value; else it takes a restart.
+    pub reloads: bool,
+    /// Whether values could be what the type wants.
+    pub check: fn(&[String]) -> Result<(), String>,
+}
+
+macro_rules! settings {
+    ($($(#[doc = $help:literal])+ $name:literal $field:ident: $kind:ty = $default:literal $(, $reloads:ident)?;)+) => {
+        /// Every setting's value.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Settings {
+            $($(#[doc = $help])+ pub $field: $kind,)+
+        }
+
+        /// The table.
+        pub static TABLE: &[Setting] = &[$(Setting {
+            name: $name,
+            help: concat!($($help),+),
+            default: $default,
+            shape: <$kind as Value>::SHAPE,
+            reloads: settings!(@reloads $($reloads)?),
+            check: |texts| <$kind as Value>::read(texts).map(drop),
+        }),+];
+
+        impl Settings {
+            /// Reads what each setting's texts say.
+            fn read(mut texts: impl FnMut(&'static str) -> Vec<String>) -> Result<Settings, (&'static str, String)> {
+                Ok(Settings { $($field: Value::read(&texts($name)).map_err(|why| ($name, why))?),+ })
+            }
+        }
+    };
+    (@reloads) => { false };
+    (@reloads reloads) => { true };
+}
+
+settings! {
+    /// Where the API is served over TLS: addresses with ports, or none
+    "listen" listen: Vec<SocketAddr> = "127.0.0.1:6443";
+    /// The unix socket of the API [default: /run/stint/stint.sock for the usual data folder of root, else stint.sock in
+    /// the data folder]
+    "socket" socket: Option<PathBuf> = "";
+    /// More names and addresses that the server's certificate is to be good for
+    "tls-san" tls_san: Vec<String> = "", reloads;
+    /// A certificate chain (PEM) to serve with instead of one from Stint's own authority; needs --tls-key
+    "tls-cert" tls_cert: Option<PathBuf> = "", reloads;
+    /// The private key (PEM) of --tls-cert
+    "tls-key" tls_key: Option<PathBuf> = "", reloads;
+    /// Authorities (PEM) whose client certificates are taken beside those of Stint's own authority
+    "client-ca" client_ca: Option<PathBuf> = "", reloads;
+    /// This node's name [default: the machine's host name]
+    "node-name" node_name: Option<String> = "";
+    /// Serve the API only: start no containers here
+    "no-agent" no_agent: bool = "false";
+    /// Which controllers to run: all, none, or some of jobs, bind and housekeeping
+    "controllers" controllers: Controllers = "all";
+    /// Let pods ask for this machine's own root filesystem by the annotation `stint.dev/rootfs: host`
+    "allow-host" allow_host: bool = "false";
+    /// Start containers with this program (runc, crun, or a path) instead of Stint's own runtime
+    "runtime" runtime: Option<PathBuf> = "";
+    /// Ask this mirror before a registry: REGISTRY=URL, like registry.example=http://127.0.0.1:5000
+    "mirror" mirror: Vec<Mirror> = "";
+    /// How long requests may take to end when the daemon stops
+    "shutdown-grace" shutdown_grace: Duration = "10s", reloads;
+    /// How log lines are written: text or json
+    "log-format" log_format: LogFormat = "text";
+    /// What is logged: error, warn, info, debug or trace
+    "log-level" log_level: LogLevel = "info", reloads;
+}
+
+/// A registry's mirror.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// The registry.
+    pub registry: String,
+    /// Where it is mirrored.
+    pub url: String,
+}
+
+/// The setting called `name`.
+pub fn named(name: &str) -> Option<&'static Setting> {
+    TABLE.iter().find(|setting| setting.name == name)
+}
+
+impl Setting {
+    /// The variable in the environment.
+    pub fn variable(&self) -> String {
+        format!("STINT_{}", self.name.to_uppercase().replace('-', "_"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_a_value_of_its_setting() {
+        for setting in TABLE {
+            let default = value::split(setting.default);
+            assert_eq!((setting.check)(&default), Ok(()), "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_plain() {
+        for (at, setting) in TABLE.iter().enumerate() {
+            assert!(setting.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{}", setting.name);
+            assert!(TABLE[..at].iter().all(|other| other.name != setting.name), "{}", setting.name);
+            assert!(setting.help.len() > 20, "{} says what it is for", setting.name);
+        }
+    }
+}

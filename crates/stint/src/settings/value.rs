@@ -1,0 +1,201 @@
+//! The types that settings have, and how they are typed.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+
+use super::Mirror;
+
+/// What a setting's values look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// True or false; as a flag alone, true.
+    Switch,
+    /// One value, shown as this in help.
+    One(&'static str),
+    /// Any number of values, with commas between them or given again.
+    Many(&'static str),
+}
+
+/// A type that settings have.
+pub trait Value: Sized {
+    /// What its values look like.
+    const SHAPE: Shape;
+    /// Reads it. Without texts it is not set at all, and has no default either.
+    fn read(texts: &[String]) -> Result<Self, String>;
+}
+
+/// The parts of a text that may hold several values.
+pub(super) fn split(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+}
+
+fn one(texts: &[String]) -> Result<&str, String> {
+    match texts {
+        [text] => Ok(text),
+        [] => Err("it needs a value".to_owned()),
+        _ => Err("it takes one value".to_owned()),
+    }
+}
+
+impl Value for bool {
+    const SHAPE: Shape = Shape::Switch;
+
+    fn read(texts: &[String]) -> Result<bool, String> {
+        one(texts)?.parse().map_err(|_| "give true or false".to_owned())
+    }
+}
+
+impl Value for Option<PathBuf> {
+    const SHAPE: Shape = Shape::One("PATH");
+
+    fn read(texts: &[String]) -> Result<Self, String> {
+        if texts.is_empty() { Ok(None) } else { Ok(Some(PathBuf::from(one(texts)?))) }
+    }
+}
+
+impl Value for Option<String> {
+    const SHAPE: Shape = Shape::One("NAME");
+
+    fn read(texts: &[String]) -> Result<Self, String> {
+        if texts.is_empty() { Ok(None) } else { Ok(Some(one(texts)?.to_owned())) }
+    }
+}
+
+impl Value for Vec<String> {
+    const SHAPE: Shape = Shape::Many("NAME");
+
+    fn read(texts: &[String]) -> Result<Self, String> {
+        Ok(texts.to_vec())
+    }
+}
+
+impl Value for Vec<SocketAddr> {
+    const SHAPE: Shape = Shape::Many("ADDRESS:PORT");
+
+    fn read(texts: &[String]) -> Result<Self, String> {
+        if texts == ["none"] {
+            return Ok(Vec::new());
+        }
+        let hint = "give an address and a port, like 127.0.0.1:6443 or [::1]:6443, or none";
+        texts.iter().map(|text| text.parse().map_err(|_| hint.to_owned())).collect()
+    }
+}
+
+impl Value for Vec<Mirror> {
+    const SHAPE: Shape = Shape::Many("REGISTRY=URL");
+
+    fn read(texts: &[String]) -> Result<Self, String> {
+        let mirror = |text: &String| match text.split_once('=') {
+            Some((registry, url)) if !registry.is_empty() && !url.is_empty() => {
+                Ok(Mirror { registry: registry.to_owned(), url: url.to_owned() })
+            }
+            _ => Err("give REGISTRY=URL, like registry.example=http://127.0.0.1:5000".to_owned()),
+        };
+        texts.iter().map(mirror).collect()
+    }
+}
+
+impl Value for Duration {
+    const SHAPE: Shape = Shape::One("TIME");
+
+    fn read(texts: &[String]) -> Result<Self, String> {
+        let hint = "give a time like 90s, 5m or 1h30m";
+        let parsed: SignedDuration = one(texts)?.parse().map_err(|_| hint.to_owned())?;
+        Duration::try_from(parsed).map_err(|_| hint.to_owned())
+    }
+}
+
+/// Which controllers run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Controllers {
+    /// Those of Jobs.
+    pub jobs: bool,
+    /// What binds waiting pods to this node.
+    pub bind: bool,
+    /// Garbage collection, namespaces, service accounts.
+    pub housekeeping: bool,
+}
+
+impl Value for Controllers {
+    const SHAPE: Shape = Shape::Many("NAME");
+
+    fn read(texts: &[String]) -> Result<Self, String> {
+        let names: BTreeSet<&str> = texts.iter().map(String::as_str).collect();
+        if let Some(unknown) = names.iter().find(|name| !["all", "none", "jobs", "bind", "housekeeping"].contains(name))
+        {
+            return Err(format!(
+                "there is no controller {unknown}: give all, none, or some of jobs, bind, housekeeping"
+            ));
+        }
+        if names.len() > 1 && (names.contains("all") || names.contains("none")) {
+            return Err("all and none stand alone".to_owned());
+        }
+        let has = |name| names.contains("all") || names.contains(name);
+        Ok(Controllers { jobs: has("jobs"), bind: has("bind"), housekeeping: has("housekeeping") })
+    }
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl Value for LogFormat {
+    const SHAPE: Shape = Shape::One("FORMAT");
+
+    fn read(texts: &[String]) -> Result<Self, String> {
+        match one(texts)? {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err("give text or json".to_owned()),
+        }
+    }
+}
+
+/// What is logged: everything at least as grave as this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogLevel(pub tracing::Level);
+
+impl Value for LogLevel {
+    const SHAPE: Shape = Shape::One("LEVEL");
+
+    fn read(texts: &[String]) -> Result<Self, String> {
+        // By name only: tracing also takes numbers, which nobody could guess the order of.
+        let name = one(texts)?;
+        let named = name.bytes().all(|b| b.is_ascii_lowercase()).then(|| name.parse().ok()).flatten();
+        named.map(LogLevel).ok_or_else(|| "give error, warn, info, debug or trace".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_values_are_told_with_what_would_be_right() {
+        let texts = |text: &str| vec![text.to_owned()];
+        assert!(Vec::<SocketAddr>::read(&texts("localhost")).unwrap_err().contains("127.0.0.1:6443"));
+        assert!(bool::read(&texts("yes")).unwrap_err().contains("true or false"));
+        assert!(LogLevel::read(&texts("3")).unwrap_err().contains("debug"));
+        assert!(Controllers::read(&texts("job")).unwrap_err().contains("jobs"));
+        assert!(Controllers::read(&["all".to_owned(), "jobs".to_owned()]).is_err());
+        assert!(Duration::read(&texts("-1s")).is_err());
+        assert!(Vec::<Mirror>::read(&texts("x")).is_err());
+    }
+
+    #[test]
+    fn some_controllers_can_be_chosen() {
+        let read = |text: &str| Controllers::read(&split(text)).unwrap();
+        assert_eq!(read("none"), Controllers { jobs: false, bind: false, housekeeping: false });
+        assert_eq!(read("all"), Controllers { jobs: true, bind: true, housekeeping: true });
+        assert_eq!(read("jobs,bind"), Controllers { jobs: true, bind: true, housekeeping: false });
+    }
+}
