@@ -47,6 +47,11 @@ impl Params {
         Some(pair.1.as_str()).filter(|value| !value.is_empty())
     }
 
+    /// Every value of a parameter that may be given more than once.
+    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(given, _)| given == name).map(|(_, value)| value.as_str())
+    }
+
     /// A flag, as Go's `strconv.ParseBool` and Kubernetes' conversion of query values read it.
     pub(crate) fn flag(&self, name: &str) -> bool {
         match self.0.iter().find(|(given, _)| given == name) {

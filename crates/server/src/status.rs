@@ -138,6 +138,14 @@ pub enum Error {
     /// Writes kept coming in between.
     #[error("{0}")]
     Internal(String),
+    /// None of the protocols that the client would change to is spoken here.
+    #[error("unable to upgrade: unable to negotiate protocol: client supports {offered:?}, server accepts {served:?}")]
+    Protocols {
+        /// What the client offers.
+        offered: Vec<String>,
+        /// What there is.
+        served: Vec<&'static str>,
+    },
     /// The node could not do it.
     #[error(transparent)]
     Node(NodeError),
@@ -182,6 +190,12 @@ impl Error {
         Self::Invalid { kind: kind.kind, group: kind.group, name: name.to_owned(), faults }
     }
 
+    /// A failed negotiation.
+    pub(crate) fn protocols(offered: &[&str], served: impl Iterator<Item = &'static str>) -> Self {
+        let offered = offered.iter().map(|name| (*name).to_owned()).collect();
+        Self::Protocols { offered, served: served.collect() }
+    }
+
     /// Faults of request options, such as `ListOptions`.
     pub(crate) fn options(kind: &'static str, faults: Vec<Fault>) -> Self {
         Self::Invalid { kind, group: "meta.k8s.io", name: String::new(), faults }
@@ -196,7 +210,9 @@ impl Error {
             Self::Conflict { .. } => (S::CONFLICT, "Conflict"),
             Self::Invalid { .. } | Self::UnprocessablePatch => (S::UNPROCESSABLE_ENTITY, "Invalid"),
             Self::Unauthorized => (S::UNAUTHORIZED, "Unauthorized"),
-            Self::NamespaceTerminating { .. } | Self::Forbidden { .. } => (S::FORBIDDEN, "Forbidden"),
+            Self::NamespaceTerminating { .. } | Self::Forbidden { .. } | Self::Protocols { .. } => {
+                (S::FORBIDDEN, "Forbidden")
+            }
             Self::TooManyRequests => (S::TOO_MANY_REQUESTS, "TooManyRequests"),
             Self::BadRequest(_) => (S::BAD_REQUEST, "BadRequest"),
             Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "MethodNotAllowed"),

@@ -10,8 +10,14 @@
 //! changes its protocol. Afterwards a slow side slows the other down; nothing is buffered without a bound.
 //! Left out: the older form of a log over a WebSocket, proxying to pods and services.
 
+mod channels;
+mod command;
+mod forward;
 mod log;
 pub mod node;
+mod spdy;
+mod upgrade;
+mod websocket;
 
 use axum::response::Response;
 use http::Method;
@@ -37,6 +43,10 @@ pub(crate) async fn answer(
 ) -> Result<Response> {
     match (subresource, &parts.method) {
         (Subresource::Log, &Method::GET) => log::log(api, place, name, params).await,
+        (Subresource::Exec | Subresource::Attach, &Method::GET | &Method::POST) => {
+            command::answer(api, place, name, subresource, params, parts)
+        }
+        (Subresource::PortForward, &Method::GET | &Method::POST) => forward::answer(api, place, name, params, parts),
         _ => Err(Error::MethodNotAllowed),
     }
 }
@@ -86,6 +96,14 @@ impl Subject {
             }
         };
         Ok(ContainerRef { pod: self.reference(), container: container.to_owned() })
+    }
+
+    fn must_be_bound(&self) -> Result<()> {
+        if self.is_bound() {
+            Ok(())
+        } else {
+            Err(Error::BadRequest(format!("pod {} does not have a host assigned", self.name)))
+        }
     }
 
     fn is_bound(&self) -> bool {
