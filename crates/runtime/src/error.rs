@@ -61,6 +61,50 @@ pub enum StartError {
     },
 }
 
+/// Why a command could not be run in a container. Nothing of it is left behind.
+#[derive(Debug, Error)]
+pub enum ExecError {
+    /// The container has ended, or was never started.
+    #[error("container {0} is not running: a command needs a running container")]
+    NotRunning(ContainerId),
+    /// The command does not exist in the container (exit code 127 in the container world).
+    #[error("command {command:?} was not found in container {container}")]
+    CommandNotFound {
+        /// The container.
+        container: ContainerId,
+        /// The first of the arguments.
+        command: String,
+    },
+    /// The command exists and the kernel refuses to execute it (exit code 126 in the container world).
+    #[error("command {command:?} in container {container} can't be executed: {reason}")]
+    CommandNotExecutable {
+        /// The container.
+        container: ContainerId,
+        /// The first of the arguments.
+        command: String,
+        /// The kernel's reason in words.
+        reason: String,
+    },
+    /// What was asked for makes no sense, e.g. no command at all.
+    #[error("the command for container {container} is not valid: {fault}")]
+    Invalid {
+        /// The container.
+        container: ContainerId,
+        /// What is wrong.
+        fault: String,
+    },
+    /// A step of the way failed.
+    #[error("a command could not be run in container {container}: failed to {step}")]
+    Failed {
+        /// The container.
+        container: ContainerId,
+        /// What was attempted and on what, as a verb phrase.
+        step: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
 /// What can go wrong with a container that was started.
 #[derive(Debug, Error)]
 pub enum Error {

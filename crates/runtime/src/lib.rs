@@ -21,13 +21,14 @@
 //! ```
 //!
 //! One process per container, the shim, holds what a container needs while it lives; see `shim` for its story, `plan` for
-//! what it is told, `supervisor` for the daemon's side. Leaves out user namespaces, terminals and entering a running
-//! container.
+//! what it is told, `supervisor` for the daemon's side. `exec` tells of commands in a
+//! running container. Leaves out user namespaces.
 
 mod bundle;
 pub mod defaults;
 mod device_filter;
 mod error;
+mod exec;
 mod host;
 mod native;
 mod plan;
@@ -45,7 +46,8 @@ use std::pin::Pin;
 
 pub use bundle::{Bundle, ContainerId, ContainerState, Exit, InvalidId, Rootfs, Started, Writable};
 pub use defaults::{default_capabilities, default_spec};
-pub use error::{Error, Problem, StartError};
+pub use error::{Error, ExecError, Problem, StartError};
+pub use exec::{ExecExit, ExecHandle, Input, Output, ProcessSpec, Stdio, Terminal};
 pub use host::check_host;
 pub use native::{Native, OciCli};
 
@@ -62,6 +64,10 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Resolves when the container's exit is recorded, also when that was long ago. Any number of waiters.
     fn wait<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, Result<Exit, Error>>;
+
+    /// Runs a command in a running container, confined as the container's own process is; resolves once the command was
+    /// executed.
+    fn exec<'a>(&'a self, id: &'a ContainerId, process: ProcessSpec) -> BoxFuture<'a, Result<ExecHandle, ExecError>>;
 
     /// Sends a signal to the container's PID 1. A container that has ended already is no error.
     fn signal(&self, id: &ContainerId, signal: i32) -> Result<(), Error>;

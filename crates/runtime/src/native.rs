@@ -10,7 +10,10 @@ use oci_spec::runtime::LinuxSeccomp;
 use crate::prepare::{self, Filter};
 use crate::supervisor::Supervisor;
 use crate::zygote::ZygoteHandle;
-use crate::{BoxFuture, Bundle, ContainerId, ContainerState, Error, Exit, Runtime, StartError, Started, seccomp};
+use crate::{
+    BoxFuture, Bundle, ContainerId, ContainerState, Error, ExecError, ExecHandle, Exit, ProcessSpec, Runtime,
+    StartError, Started, seccomp,
+};
 
 /// How many compiled seccomp profiles are remembered.
 const FILTERS: usize = 16;
@@ -119,6 +122,15 @@ impl Runtime for Native {
         Box::pin(self.supervisor.wait(id))
     }
 
+    fn exec<'a>(&'a self, id: &'a ContainerId, process: ProcessSpec) -> BoxFuture<'a, Result<ExecHandle, ExecError>> {
+        Box::pin(async move {
+            let dir = self.supervisor.running(id)?;
+            let name = process.args.first().cloned().unwrap_or_default();
+            let command = prepare::command(id, &dir, &process)?;
+            self.supervisor.exec(id, command, process.stdio, name).await
+        })
+    }
+
     fn signal(&self, id: &ContainerId, signal: i32) -> Result<(), Error> {
         self.supervisor.signal(id, signal)
     }
@@ -148,6 +160,15 @@ impl Runtime for OciCli {
 
     fn wait<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, Result<Exit, Error>> {
         Box::pin(self.supervisor.wait(id))
+    }
+
+    fn exec<'a>(&'a self, id: &'a ContainerId, process: ProcessSpec) -> BoxFuture<'a, Result<ExecHandle, ExecError>> {
+        Box::pin(async move {
+            let dir = self.supervisor.running(id)?;
+            let name = process.args.first().cloned().unwrap_or_default();
+            let command = prepare::command_of_program(id, &dir, &self.program, &process)?;
+            self.supervisor.exec(id, command, process.stdio, name).await
+        })
     }
 
     fn signal(&self, id: &ContainerId, signal: i32) -> Result<(), Error> {

@@ -24,6 +24,67 @@ pub(crate) struct Plan {
     pub(crate) launch: Launch,
 }
 
+/// A command to run in a container that runs.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Command {
+    /// By the steps that the container's first process took, as [`Confinement`] has them.
+    Native {
+        /// What its process does, in this order: the last is [`Step::Exec`].
+        steps: Vec<Step>,
+        /// Whether it gets a terminal.
+        terminal: bool,
+    },
+    /// By a runc-compatible program: `exec`.
+    Program {
+        /// The program.
+        program: CString,
+        /// What comes after `exec` and the options that are the helper's: options, container, command.
+        args: Vec<CString>,
+        /// The container's folder on the host.
+        dir: CString,
+        /// Whether it gets a terminal.
+        terminal: bool,
+    },
+}
+
+/// What holds for every process of a container, as it is kept on record for later commands.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Confinement<S> {
+    /// The steps, the last of which executes the container's own program.
+    pub(crate) steps: Vec<S>,
+}
+
+impl Step {
+    /// Whether each process of a container has to take the step, or is it enough that the first has.
+    pub(crate) fn is_for_each_process(&self) -> bool {
+        match self {
+            Self::JoinCgroup(_)
+            | Self::OomScore(_)
+            | Self::Rlimit(..)
+            | Self::NoNewPrivileges
+            | Self::Seccomp(..)
+            | Self::Cwd(_)
+            | Self::Become(..)
+            | Self::Exec(..) => true,
+            Self::JoinNamespace(..)
+            | Self::Loopback
+            | Self::Root(_)
+            | Self::Mount(_)
+            | Self::Node(_)
+            | Self::Sysctl(..)
+            | Self::Folder(_)
+            | Self::Mask(_)
+            | Self::Protect(_)
+            | Self::ProtectRoot
+            | Self::Pivot
+            | Self::Hostname(_)
+            | Self::Domainname(_)
+            | Self::Go
+            | Self::HideCgroups => false,
+        }
+    }
+}
+
 /// How the container comes to life.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Launch {
@@ -252,7 +313,8 @@ impl fmt::Display for Step {
 /// What a shim tells the daemon, one packet each.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
-    /// The program was executed; comes with the pidfds of the container's init and of the shim.
+    /// The program was executed; comes with the pidfds of the container's init and of the shim. Of a command: with its
+    /// pidfd, and its terminal if it has one.
     Started {
         /// Init's pid.
         pid: i32,

@@ -1,4 +1,5 @@
-//! The records in a container's folder: `state.json` while it is there, `exit.json` once it has ended.
+//! The records in a container's folder: `state.json` while it is there, `process.json` with what a later command in it
+//! must submit to, `exit.json` once it has ended.
 //!
 //! Invariant: a record is written whole or not at all (temporary file and rename); the shim writes `state.json` before
 //! the program runs and `exit.json` exactly once. There is no fsync: records outlive processes, and a container does
@@ -16,6 +17,7 @@ use crate::{ContainerId, Error, Exit};
 
 pub(crate) const STATE: &str = "state.json";
 pub(crate) const EXIT: &str = "exit.json";
+pub(crate) const PROCESS: &str = "process.json";
 
 /// A process, told apart from later ones of the same number by its start time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +87,12 @@ impl Process {
         Ok(Self { pid, start_time })
     }
 
+    /// The session of a process, as the host numbers it.
+    pub(crate) fn session(pid: i32) -> Option<i32> {
+        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        field(&stat, 6)
+    }
+
     /// Whether this very process still exists.
     pub(crate) fn exists(self) -> bool {
         Self::read(self.pid).is_ok_and(|found| found == self)
@@ -98,10 +106,14 @@ fn stat_path(pid: i32, buffer: &mut [u8; 32]) -> &CStr {
     CStr::from_bytes_until_nul(buffer).unwrap_or(c"/")
 }
 
-/// The 22nd field; the second is in parentheses and may hold anything.
 fn start_time(stat: &[u8]) -> Option<u64> {
+    field(stat, 22)
+}
+
+/// A field by its number, from the third on; the second is in parentheses and may hold anything.
+fn field<T: std::str::FromStr>(stat: &[u8], number: usize) -> Option<T> {
     let end = stat.iter().rposition(|&b| b == b')')?;
-    let field = stat[end + 1..].split(|&b| b == b' ').filter(|f| !f.is_empty()).nth(19)?;
+    let field = stat[end + 1..].split(|&b| b == b' ').filter(|f| !f.is_empty()).nth(number.checked_sub(3)?)?;
     std::str::from_utf8(field).ok()?.trim().parse().ok()
 }
 

@@ -25,13 +25,15 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType, recvmsg, socketpair,
 };
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
-use crate::plan::{FailureKind, Plan, Report};
+use crate::exec::{self, ExecExit, ExecHandle, Stdio, Terminal};
+use crate::plan::{Command, FailureKind, Plan, Report};
 use crate::record::{self, ExitRecord, Process, StateRecord};
 use crate::zygote::ZygoteHandle;
-use crate::{ContainerId, ContainerState, Error, Exit, StartError, Started, shim, sys};
+use crate::{ContainerId, ContainerState, Error, ExecError, Exit, StartError, Started, shim, sys};
 
 /// All containers of this daemon.
 #[derive(Debug, Clone)]
@@ -88,7 +90,7 @@ impl Supervisor {
             .request(&memfd, &theirs)
             .map_err(|e| failed("reach the zygote that forks shims: restart this process", e))?;
         drop((memfd, theirs));
-        let socket = sys::watch(ours).map_err(|e| failed("watch the socket to its shim", e))?;
+        let socket = sys::watch(ours, Interest::READABLE).map_err(|e| failed("watch the socket to its shim", e))?;
         let (report, fds) = receive(&socket).await.map_err(|e| failed("hear from its shim, which died", e))?;
         let (pid, at) = match report {
             Report::Started { pid, at } => (pid, at),
@@ -115,6 +117,72 @@ impl Supervisor {
             entry.exit.send_replace(Some(exit.into()));
         });
         Ok(Started { pid, at: record::time(at) })
+    }
+
+    /// The folder of a container that may run.
+    pub(crate) fn running(&self, id: &ContainerId) -> Result<PathBuf, ExecError> {
+        let entry = self.get(id).ok().filter(|entry| entry.may_run());
+        entry.map(|entry| entry.dir.clone()).ok_or_else(|| ExecError::NotRunning(id.clone()))
+    }
+
+    /// Has a command run in a container. `name` is the command's, for the error's text.
+    pub(crate) async fn exec(
+        &self,
+        id: &ContainerId,
+        command: Command,
+        stdio: Stdio,
+        name: String,
+    ) -> Result<ExecHandle, ExecError> {
+        let failed =
+            |step: &str, source: io::Error| ExecError::Failed { container: id.clone(), step: step.to_owned(), source };
+        let not_running = || ExecError::NotRunning(id.clone());
+        let entry = self.get(id).map_err(|_| not_running())?;
+        let init = entry.init.as_ref().filter(|_| entry.may_run()).ok_or_else(not_running)?;
+        let (theirs, streams) = exec::streams(stdio).map_err(|e| failed("make its pipes", e))?;
+        let memfd = seal(&command).map_err(|e| failed("hand over what to do", e))?;
+        let (ours, report) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
+                .map_err(|e| failed("make a socket to its helper", e.into()))?;
+        self.zygote
+            .request_command(&memfd, &report, init, &theirs)
+            .map_err(|e| failed("reach the zygote that forks helpers: restart this process", e))?;
+        drop((memfd, report, theirs));
+        let socket = sys::watch(ours, Interest::READABLE).map_err(|e| failed("watch the socket to its helper", e))?;
+        let (report, fds) = receive(&socket).await.map_err(|e| failed("hear from its helper, which died", e))?;
+        let pid = match report {
+            Report::Started { pid, .. } => pid,
+            Report::Failed(_) if !entry.may_run() => return Err(not_running()),
+            Report::Failed(failure) => return Err(refusal_of(id.clone(), failure, name)),
+            Report::Exited(_) => return Err(failed("understand its helper", Errno::PROTO.into())),
+        };
+        let exec::Ours { mut stdin, mut stdout, stderr } = streams;
+        let mut terminal = None;
+        let mut fds = fds.into_iter();
+        let process = fds.next();
+        if let Some(master) = fds.next() {
+            let master = Terminal::new(master).map_err(|e| failed("watch its terminal", e))?;
+            stdin = Some(Box::new(master.clone()));
+            stdout = Some(Box::new(master.clone()));
+            terminal = Some(master);
+        }
+        let id = id.clone();
+        let exit = Box::pin(async move {
+            match receive(&socket).await {
+                Ok((Report::Exited(record), _)) => Ok(ExecExit { code: record.exit_code, signal: record.signal }),
+                Ok(_) => Err(Errno::PROTO.into()),
+                Err(error) => {
+                    if let Some(process) = &process {
+                        end_orphan(process).await;
+                    }
+                    Err(error)
+                }
+            }
+            .map_err(|source| {
+                let step = "hear from a command's helper, which died,".to_owned();
+                Error::Failed { container: id, step, source }
+            })
+        });
+        Ok(ExecHandle { pid, stdin, stdout, stderr, terminal, exit })
     }
 
     pub(crate) async fn wait(&self, id: &ContainerId) -> Result<Exit, Error> {
@@ -205,6 +273,11 @@ impl Entry {
         Error::Failed { container: self.id.clone(), step, source }
     }
 
+    /// Whether nothing is known of its end.
+    fn may_run(&self) -> bool {
+        self.exit.borrow().is_none() && self.init.as_ref().is_some_and(|init| !exec::has_ended(init))
+    }
+
     fn state(&self, pid: i32) -> ContainerState {
         let id = self.id.clone();
         match *self.exit.borrow() {
@@ -219,10 +292,7 @@ impl Entry {
             return exit;
         }
         if let Some(init) = &self.init {
-            let _ = sys::pidfd_send_signal(init.as_fd(), libc::SIGKILL);
-            let _ = ended(init).await;
-            // It became ours when its shim died, if this process is that shim's nearest subreaper.
-            let _ = rustix::process::waitid(WaitId::PidFd(init.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+            end_orphan(init).await;
         }
         let _ = shim::remove_cgroups(&self.cgroups);
         self.lost()
@@ -254,7 +324,7 @@ impl Entry {
             crate::scratch::remove(path).map_err(|e| self.failed(format!("remove {}", path.display()), e))?;
         }
         // The state goes last: as long as it is there, removing can be taken up again.
-        for name in [record::EXIT, record::STATE] {
+        for name in [record::PROCESS, record::EXIT, record::STATE] {
             match std::fs::remove_file(self.dir.join(name)) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
                     return Err(self.failed(format!("remove {name}"), e));
@@ -263,6 +333,18 @@ impl Entry {
             }
         }
         Ok(())
+    }
+}
+
+fn refusal_of(container: ContainerId, failure: crate::plan::Failure, command: String) -> ExecError {
+    match failure_of(container, failure, command) {
+        StartError::CommandNotFound { container, command } => ExecError::CommandNotFound { container, command },
+        StartError::CommandNotExecutable { container, command, reason } => {
+            ExecError::CommandNotExecutable { container, command, reason }
+        }
+        StartError::Failed { container, step, source } => ExecError::Failed { container, step, source },
+        StartError::Unsupported { container, control, .. } => ExecError::Invalid { container, fault: control },
+        StartError::Invalid { container, fault } => ExecError::Invalid { container, fault },
     }
 }
 
@@ -282,7 +364,7 @@ fn failure_of(container: ContainerId, failure: crate::plan::Failure, command: St
 }
 
 /// Puts a plan into memory that the shim can read and nobody can change.
-fn seal(plan: &Plan) -> io::Result<OwnedFd> {
+fn seal<T: serde::Serialize>(plan: &T) -> io::Result<OwnedFd> {
     let bytes = postcard::to_allocvec(plan).map_err(io::Error::other)?;
     let memfd = rustix::fs::memfd_create(c"stint-plan", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut rest = &bytes[..];
@@ -326,8 +408,16 @@ fn receive_now(socket: &OwnedFd) -> io::Result<(Report, Vec<OwnedFd>)> {
 
 /// Resolves when the process behind a pidfd has ended.
 async fn ended(pidfd: &OwnedFd) -> io::Result<()> {
-    let pidfd = sys::watch(pidfd.try_clone()?)?;
+    let pidfd = sys::watch(pidfd.try_clone()?, Interest::READABLE)?;
     pidfd.readable().await.map(drop)
+}
+
+/// Kills and reaps a process whose shim or helper has died.
+async fn end_orphan(process: &OwnedFd) {
+    let _ = sys::pidfd_send_signal(process.as_fd(), libc::SIGKILL);
+    let _ = ended(process).await;
+    // It became ours then, if this process is its nearest subreaper.
+    let _ = rustix::process::waitid(WaitId::PidFd(process.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
 }
 
 /// A pidfd of exactly this process, if it still exists, if only as a zombie.

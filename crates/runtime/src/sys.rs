@@ -182,6 +182,20 @@ pub(crate) fn close_range(first: u32, last: u32, on_exec: bool) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, if on_exec { 4_u32 } else { 0 }) }).map(drop)
 }
 
+/// Closes every descriptor from 3 on, except for these.
+pub(crate) fn close_all_but(keep: &mut [BorrowedFd<'_>]) -> Result<()> {
+    keep.sort_by_key(AsRawFd::as_raw_fd);
+    let mut from = 3;
+    for fd in keep {
+        let fd = u32::try_from(fd.as_raw_fd()).map_err(|_| Errno::BADF)?;
+        if fd > from {
+            close_range(from, fd - 1, false)?;
+        }
+        from = from.max(fd + 1);
+    }
+    close_range(from, u32::MAX, false)
+}
+
 /// Makes `fd` also known as `target`, which survives exec.
 pub(crate) fn dup2(fd: BorrowedFd<'_>, target: RawFd) -> Result<()> {
     if fd.as_raw_fd() == target {
@@ -245,10 +259,10 @@ pub(crate) fn unshare(namespace: c_int) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_unshare, namespace) }).map(drop)
 }
 
-/// Has tokio tell when a descriptor becomes readable.
-pub(crate) fn watch(fd: OwnedFd) -> std::io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+/// Has tokio tell when a descriptor becomes readable, or writable.
+pub(crate) fn watch(fd: OwnedFd, interest: tokio::io::Interest) -> std::io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd names the same open descriptor for as long as it lives, and the AsyncFd owns it.
-    unsafe { tokio::io::unix::AsyncFd::register_with_interest(fd, tokio::io::Interest::READABLE) }.map_err(Into::into)
+    unsafe { tokio::io::unix::AsyncFd::register_with_interest(fd, interest) }.map_err(Into::into)
 }
 
 /// `bpf(2)`; the result is a descriptor for `BPF_PROG_LOAD`, else zero.

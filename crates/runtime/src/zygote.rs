@@ -2,13 +2,13 @@
 //!
 //! A program with threads can't fork safely: the child may inherit a lock that nobody will ever release. Hence
 //! [`spawn`] is called first thing in `main`. Invariant: the zygote allocates nothing per request and looks into no
-//! plan; a request is one packet with two descriptors, which it hands to the shim. It ends when the daemon does;
+//! plan; a request is one packet with descriptors, which it hands to the shim (or to the helper of a command). It ends when the daemon does;
 //! the shims live on.
 #![allow(unsafe_code)]
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::io::Errno;
@@ -19,6 +19,9 @@ use rustix::net::{
 
 use crate::shim;
 use crate::sys::{self, Fork};
+
+/// How many descriptors come with a request at most.
+const DESCRIPTORS: usize = 6;
 
 /// The daemon's end of its zygote. The zygote ends when the last clone is dropped.
 #[derive(Debug, Clone)]
@@ -50,12 +53,28 @@ pub fn spawn() -> io::Result<ZygoteHandle> {
 impl ZygoteHandle {
     /// Has a shim forked that obeys `plan` (a sealed memfd) and reports on `report`.
     pub(crate) fn request(&self, plan: &OwnedFd, report: &OwnedFd) -> io::Result<()> {
-        let fds = [plan.as_fd(), report.as_fd()];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        self.send(b"s", &[plan.as_fd(), report.as_fd()])
+    }
+
+    /// Has a helper forked that runs a command (a sealed memfd) in the container whose first process is behind a pidfd,
+    /// with these as its standard streams, and reports on `report`.
+    pub(crate) fn request_command(
+        &self,
+        command: &OwnedFd,
+        report: &OwnedFd,
+        container: &OwnedFd,
+        [stdin, stdout, stderr]: &[OwnedFd; 3],
+    ) -> io::Result<()> {
+        let fds = [command, report, container, stdin, stdout, stderr].map(AsFd::as_fd);
+        self.send(b"x", &fds)
+    }
+
+    fn send(&self, word: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        control.push(SendAncillaryMessage::ScmRights(&fds));
+        control.push(SendAncillaryMessage::ScmRights(fds));
         loop {
-            match sendmsg(&*self.socket, &[IoSlice::new(b"s")], &mut control, SendFlags::NOSIGNAL) {
+            match sendmsg(&*self.socket, &[IoSlice::new(word)], &mut control, SendFlags::NOSIGNAL) {
                 Ok(_) => return Ok(()),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
@@ -69,7 +88,7 @@ fn run(socket: OwnedFd) {
     let nursery = nursery().ok();
     loop {
         let mut byte = [0];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         match recvmsg(&socket, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC) {
             Ok(message) if message.bytes > 0 => {}
@@ -82,11 +101,20 @@ fn run(socket: OwnedFd) {
         });
         let Some(mut fds) = fds.next() else { continue };
         let (Some(plan), Some(report)) = (fds.next(), fds.next()) else { continue };
+        let given = match (fds.next(), fds.next(), fds.next(), fds.next()) {
+            (Some(container), Some(stdin), Some(stdout), Some(stderr)) => {
+                Some(shim::Given { container, stdio: [stdin, stdout, stderr] })
+            }
+            _ => None,
+        };
         // When the fork fails, dropping `report` tells the daemon.
         if let Ok(Fork::Child) = sys::fork(0, None) {
             drop(socket);
             sys::reap_children_automatically(false);
-            shim::run(plan, &report, nursery)
+            match (byte, given) {
+                ([b'x'], Some(given)) => shim::run_command(&plan, &report, given),
+                _ => shim::run(plan, &report, nursery),
+            }
         }
     }
 }

@@ -6,6 +6,8 @@
 
 #[path = "conformance/cases.rs"]
 mod cases;
+#[path = "conformance/commands.rs"]
+mod commands;
 #[path = "conformance/lives.rs"]
 mod lives;
 #[path = "conformance/world.rs"]
@@ -20,11 +22,14 @@ fn main() {
     if args.first().is_some_and(|a| a == "--act-as-daemon") {
         return lives::act_as_daemon(&args[1..]);
     }
+    if args.first().is_some_and(|a| a == "--act-as-daemon-with-a-command") {
+        return commands::act_as_daemon(&args[1..]);
+    }
     if args.first().is_some_and(|a| a == "--on-cgroup-v2") {
         return lives::on_cgroup_v2(&args[1..]);
     }
     let filter = args.into_iter().find(|a| !a.starts_with('-')).unwrap_or_default();
-    let names: Vec<&str> = cases::names().into_iter().chain(lives::names()).collect();
+    let names: Vec<&str> = cases::names().into_iter().chain(lives::names()).chain(commands::names()).collect();
     let problems = stint_runtime::check_host();
     let busybox = Path::new("/bin/busybox").exists();
     if !rustix::process::geteuid().is_root() || !busybox {
@@ -47,7 +52,13 @@ fn main() {
         let started = std::time::Instant::now();
         let verdict = runtime.block_on(async {
             let run = async {
-                if let Some(case) = cases::find(name) { case.run(&world).await } else { lives::run(name, &world).await }
+                if let Some(case) = cases::find(name) {
+                    case.run(&world).await
+                } else if let Some(story) = commands::find(name) {
+                    story(&world).await
+                } else {
+                    lives::run(name, &world).await
+                }
             };
             let limit = std::time::Duration::from_mins(1);
             tokio::time::timeout(limit, run).await.unwrap_or_else(|_| Err("took longer than a minute".into()))

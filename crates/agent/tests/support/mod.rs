@@ -13,7 +13,10 @@ use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use stint_agent::{Agent, AgentConfig, Clock, Folders, Machine, RootfsMode};
-use stint_runtime::{BoxFuture, Bundle, ContainerId, ContainerState, Error, Exit, Runtime, StartError, Started};
+use stint_runtime::{
+    BoxFuture, Bundle, ContainerId, ContainerState, Error, ExecError, ExecHandle, Exit, ProcessSpec, Runtime,
+    StartError, Started,
+};
 use stint_server::Ids;
 use stint_store::Store;
 use tokio::sync::watch;
@@ -139,6 +142,12 @@ impl Runtime for Fake {
             });
             Ok(Started { pid: 1, at })
         })
+    }
+
+    fn exec<'a>(&'a self, id: &'a ContainerId, _: ProcessSpec) -> BoxFuture<'a, Result<ExecHandle, ExecError>> {
+        // Its containers have no programs in them.
+        let (container, command) = (id.clone(), String::new());
+        Box::pin(std::future::ready(Err(ExecError::CommandNotFound { container, command })))
     }
 
     fn wait<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, Result<Exit, Error>> {

@@ -5,8 +5,11 @@
 
 mod audit;
 mod cgroups;
+mod command;
 mod mounts;
 mod process;
+
+pub(crate) use command::{native as command, program as command_of_program};
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;

@@ -18,6 +18,7 @@ use crate::sys;
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 const PR_SET_PDEATHSIG: i32 = 1;
+const PR_SET_DUMPABLE: i32 = 4;
 const PR_SET_KEEPCAPS: i32 = 8;
 const PR_CAPBSET_DROP: i32 = 24;
 const PR_SET_NO_NEW_PRIVS: i32 = 38;
@@ -37,13 +38,72 @@ pub(crate) struct Pipes {
 ///
 /// With a `nursery` it was born into the host's mount namespace and moves out by that; without, into a copy of its own.
 pub(crate) fn run(steps: &[Step], pipes: &Pipes, nursery: Option<BorrowedFd<'_>>) -> ! {
-    let masks = mounts::Masks::default();
-    let mut init = Init { steps, root: None, sources: VecDeque::new(), masks, pipes, nursery };
-    let failure = init.obey();
+    let failure = Init::new(steps, pipes, nursery).obey();
     if let Ok(text) = postcard::to_allocvec(&failure) {
         let _ = rustix::io::write(&pipes.status, &text);
     }
     sys::exit(1)
+}
+
+/// A command's process, born into the pid namespace of a running container; comes back only by exit.
+///
+/// With a socket as `terminal` its streams are a new terminal, whose other end is sent there.
+pub(crate) fn join(container: OwnedFd, steps: &[Step], mut pipes: Pipes, terminal: Option<OwnedFd>) -> ! {
+    // Cgroups and the OOM score are files of the host's.
+    let outside = steps.iter().take_while(|step| matches!(step, Step::JoinCgroup(_) | Step::OomScore(_))).count();
+    let (before, after) = steps.split_at(outside);
+    let failure = enter(container, before, &mut pipes, terminal)
+        .map_or_else(|failure| failure, |()| Init::new(after, &pipes, None).go_through());
+    if let Ok(text) = postcard::to_allocvec(&failure) {
+        let _ = rustix::io::write(&pipes.status, &text);
+    }
+    sys::exit(1)
+}
+
+fn enter(
+    container: OwnedFd,
+    before: &[Step],
+    pipes: &mut Pipes,
+    terminal: Option<OwnedFd>,
+) -> std::result::Result<(), Failure> {
+    let fail = |step: &'static str| move |errno: Errno| failed(step.into(), errno);
+    rustix::process::setsid().map_err(fail("make a session"))?;
+    rustix::process::umask(Mode::empty());
+    for step in before {
+        Init::new(before, pipes, None).step(step).map_err(|errno| failed(step.to_string(), errno))?;
+    }
+    let namespaces =
+        libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWNET | libc::CLONE_NEWCGROUP;
+    sys::setns(container.as_fd(), namespaces.cast_unsigned()).map_err(fail("enter the container's namespaces"))?;
+    drop(container);
+    if let Some(socket) = &terminal {
+        let (master, peer) = super::exec::open_terminal()
+            .map_err(fail("open a terminal of the container's (mount devpts at /dev/pts)"))?;
+        super::exec::hand_over(socket, &master).map_err(fail("hand over the terminal"))?;
+        let again = || rustix::io::fcntl_dupfd_cloexec(&peer, 3).map_err(fail("duplicate the terminal"));
+        pipes.stdio = [again()?, again()?, peer];
+    }
+    for (target, fd) in pipes.stdio.iter().enumerate() {
+        let target = i32::try_from(target).unwrap_or(-1);
+        sys::dup2(fd.as_fd(), target).map_err(fail("set its standard streams"))?;
+    }
+    if terminal.is_some() {
+        rustix::process::ioctl_tiocsctty(&pipes.stdio[0]).map_err(fail("make the terminal its own"))?;
+    }
+    drop(terminal);
+    // A path of the container's could lead through any descriptor that is still open when it is looked at.
+    let [stdin, stdout, stderr] = &pipes.stdio;
+    sys::close_all_but(&mut [&pipes.go, &pipes.status, stdin, stdout, stderr].map(AsFd::as_fd))
+        .map_err(fail("close the host's descriptors"))
+}
+
+/// Has nobody but the host's root look into this process: not at its memory, nor at its executable.
+pub(crate) fn hide() -> Result<()> {
+    sys::prctl(PR_SET_DUMPABLE, 0, 0)
+}
+
+fn failed(step: String, errno: Errno) -> Failure {
+    Failure { kind: FailureKind::Step, step, errno: errno.raw_os_error() }
 }
 
 struct Init<'a> {
@@ -56,10 +116,13 @@ struct Init<'a> {
     pipes: &'a Pipes,
 }
 
-impl Init<'_> {
+impl<'a> Init<'a> {
+    fn new(steps: &'a [Step], pipes: &'a Pipes, nursery: Option<BorrowedFd<'a>>) -> Self {
+        let masks = mounts::Masks::default();
+        Self { steps, root: None, sources: VecDeque::new(), masks, pipes, nursery }
+    }
+
     fn obey(&mut self) -> Failure {
-        let failed =
-            |step: String, errno: Errno| Failure { kind: FailureKind::Step, step, errno: errno.raw_os_error() };
         if let Err(errno) = self.prepare() {
             return failed("set up its first process".into(), errno);
         }
@@ -71,6 +134,10 @@ impl Init<'_> {
                 }
             }
         }
+        self.go_through()
+    }
+
+    fn go_through(&mut self) -> Failure {
         for step in self.steps {
             if let Step::Exec(args, env) = step {
                 let (kind, errno) = execute(args, env);
@@ -199,6 +266,8 @@ impl Init<'_> {
         if hung_up(self.pipes.go.as_fd()) {
             return Err(Errno::CANCELED);
         }
+        // So does it make the process visible again, where `fs.suid_dumpable` says so.
+        hide()?;
         sys::close_range(3, u32::MAX, true)
     }
 }

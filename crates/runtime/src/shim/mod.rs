@@ -13,6 +13,7 @@
 //! shim needs nothing and nobody. It has one thread, and stays outside of the container's cgroups.
 
 mod cgroup;
+mod exec;
 mod init;
 mod inside;
 mod log;
@@ -21,6 +22,7 @@ mod net;
 mod program;
 
 pub(crate) use cgroup::remove as remove_cgroups;
+pub(crate) use exec::{Given, run as run_command};
 pub(crate) use mounts::become_nursery;
 
 use std::ffi::{CStr, CString};
@@ -36,7 +38,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
 
 use crate::ContainerId;
-use crate::plan::{Cgroups, Failure, FailureKind, Launch, Plan, Report, Step};
+use crate::plan::{Cgroups, Confinement, Failure, FailureKind, Launch, Plan, Report, Step};
 use crate::record::{self, ExitRecord, Process, StateRecord};
 use crate::sys::{self, Fork};
 use log::{Log, Stream};
@@ -76,7 +78,7 @@ pub(crate) fn run(plan: OwnedFd, daemon: &OwnedFd, nursery: Option<OwnedFd>) -> 
 }
 
 fn start(fd: OwnedFd, daemon: &OwnedFd, nursery: Option<OwnedFd>) -> Result<Running, Failure> {
-    let plan = read_plan(&fd).map_err(|e| failed("read the plan".into(), &e))?;
+    let plan: Plan = read_plan(&fd).map_err(|e| failed("read the plan".into(), &e))?;
     drop(fd);
     let dir = record::open_dir(&plan.dir).map_err(|e| failed(format!("open {}", text(&plan.dir)), &e))?;
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC;
@@ -133,7 +135,9 @@ fn start_native(
     daemon: &OwnedFd,
 ) -> Result<Running, Failure> {
     let undo = |failure: Failure| {
-        let _ = rustix::fs::unlinkat(&dir, record::STATE, rustix::fs::AtFlags::empty());
+        for name in [record::PROCESS, record::STATE] {
+            let _ = rustix::fs::unlinkat(&dir, name, rustix::fs::AtFlags::empty());
+        }
         let _ = cgroup::remove(&cgroups.remove);
         remove_scratch(&plan.scratch);
         failure
@@ -163,6 +167,8 @@ fn start_native(
         undo(failure)
     };
     // Recorded while init is busy mounting; it waits for `go` before its last steps.
+    write_confinement(&dir, cgroups, steps)
+        .map_err(|e| end(failed(format!("write {}/{}", text(&plan.dir), record::PROCESS), &e)))?;
     let started_at = write_state(plan, &dir, pid, &cgroups.remove).map_err(end)?;
     if init::hung_up(daemon.as_fd()) {
         return Err(end(abandoned()));
@@ -199,13 +205,7 @@ fn watch(mut running: Running, daemon: &OwnedFd) -> ! {
     sys::trim_heap();
     let status = pump(&mut running);
     let oom_killed = running.oom.as_ref().is_some_and(|counter| cgroup::oom_kills(counter) > 0);
-    let (exit_code, signal) = match status {
-        Some(status) => match status.terminating_signal() {
-            Some(signal) => (128 + signal, Some(signal)),
-            None => (status.exit_status().unwrap_or(255), None),
-        },
-        None => (255, None),
-    };
+    let (exit_code, signal) = verdict(status.as_ref());
     let exit = ExitRecord {
         exit_code,
         signal,
@@ -224,6 +224,15 @@ fn watch(mut running: Running, daemon: &OwnedFd) -> ! {
     }
     let _ = cgroup::remove(&running.cgroups);
     sys::exit(0)
+}
+
+/// A process's exit code and the signal that ended it.
+fn verdict(status: Option<&WaitIdStatus>) -> (i32, Option<i32>) {
+    match status.map(|status| (status.terminating_signal(), status.exit_status())) {
+        Some((Some(signal), _)) => (128 + signal, Some(signal)),
+        Some((None, Some(code))) => (code, None),
+        _ => (255, None),
+    }
 }
 
 fn pump(running: &mut Running) -> Option<WaitIdStatus> {
@@ -310,10 +319,24 @@ fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((read, write))
 }
 
-fn read_plan(fd: &OwnedFd) -> io::Result<Plan> {
+fn read_plan<T: serde::Deserialize<'static>>(fd: &OwnedFd) -> io::Result<T> {
     let len = usize::try_from(rustix::fs::fstat(fd)?.st_size).map_err(io::Error::other)?;
     let bytes = sys::map(fd.as_fd(), len)?;
     postcard::from_bytes(bytes).map_err(io::Error::other)
+}
+
+/// Keeps what a command that is run in the container later must submit to.
+fn write_confinement(dir: &OwnedFd, cgroups: &Cgroups, steps: &[Step]) -> io::Result<()> {
+    // On cgroup v2 the container was born into its cgroup.
+    let born = match cgroups.groups.first() {
+        Some(group) if cgroups.clone_into => {
+            let procs = [group.path.to_bytes(), b"/cgroup.procs"].concat();
+            Some(Step::JoinCgroup(CString::new(procs).map_err(io::Error::other)?))
+        }
+        _ => None,
+    };
+    let steps = born.iter().chain(steps.iter().filter(|step| step.is_for_each_process())).collect();
+    record::write(dir, record::PROCESS, &Confinement { steps })
 }
 
 fn write_state(plan: &Plan, dir: &OwnedFd, pid: i32, cgroups: &[CString]) -> Result<u64, Failure> {

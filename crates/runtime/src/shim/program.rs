@@ -69,7 +69,7 @@ pub(crate) fn start(id: &str, path: &CStr, root: &Root, dir: &CStr, uid: u32) ->
         Ok(0) => {}
         Ok(_) => {
             program.delete();
-            return Err(understand(&text(path), &message));
+            return Err(understand(&text(path), "create it", &message));
         }
         Err(e) => return Err(failed(format!("run {}", text(path)), &e)),
     }
@@ -104,35 +104,38 @@ impl Program {
     }
 
     fn call(&self, args: &[&CStr], output: Option<(&OwnedFd, &OwnedFd)>) -> io::Result<i32> {
-        let argv: Vec<*const c_char> = std::iter::once(self.path.as_ptr())
-            .chain(args.iter().map(|a| a.as_ptr()))
-            .chain([std::ptr::null()])
-            .collect();
-        let path = c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-        let env = [path.as_ptr(), std::ptr::null()];
         let null = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
         let (stdout, stderr) = output.unwrap_or((&null, &null));
-        match sys::fork(0, None)? {
-            Fork::Child => {
-                let wired = sys::dup2(null.as_fd(), 0)
-                    .and_then(|()| sys::dup2(stdout.as_fd(), 1))
-                    .and_then(|()| sys::dup2(stderr.as_fd(), 2))
-                    .and_then(|()| sys::close_range(3, u32::MAX, true));
-                if wired.is_ok() {
-                    let _ = sys::execve(&self.path, &argv, &env);
-                }
-                sys::exit(127)
+        call(&self.path, args, [&null, stdout, stderr])
+    }
+}
+
+/// Runs the program to its end; its exit code.
+pub(super) fn call(program: &CStr, args: &[&CStr], stdio: [&OwnedFd; 3]) -> io::Result<i32> {
+    let argv: Vec<*const c_char> =
+        std::iter::once(program.as_ptr()).chain(args.iter().map(|a| a.as_ptr())).chain([std::ptr::null()]).collect();
+    let path = c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let env = [path.as_ptr(), std::ptr::null()];
+    match sys::fork(0, None)? {
+        Fork::Child => {
+            let wired = sys::dup2(stdio[0].as_fd(), 0)
+                .and_then(|()| sys::dup2(stdio[1].as_fd(), 1))
+                .and_then(|()| sys::dup2(stdio[2].as_fd(), 2))
+                .and_then(|()| sys::close_range(3, u32::MAX, true));
+            if wired.is_ok() {
+                let _ = sys::execve(program, &argv, &env);
             }
-            Fork::Parent(_, pidfd) => {
-                let status = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)?;
-                Ok(status.and_then(|s| s.exit_status()).unwrap_or(255))
-            }
+            sys::exit(127)
+        }
+        Fork::Parent(_, pidfd) => {
+            let status = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)?;
+            Ok(status.and_then(|s| s.exit_status()).unwrap_or(255))
         }
     }
 }
 
 /// Makes one of our errors out of the program's message.
-fn understand(program: &str, message: &[u8]) -> Failure {
+pub(super) fn understand(program: &str, what: &str, message: &[u8]) -> Failure {
     let message = String::from_utf8_lossy(message);
     let message = message.trim();
     let last = message.lines().last().unwrap_or("it said nothing");
@@ -146,7 +149,7 @@ fn understand(program: &str, message: &[u8]) -> Failure {
     } else {
         (FailureKind::Step, libc::EIO)
     };
-    Failure { kind, step: format!("create it with {program}: {last}"), errno }
+    Failure { kind, step: format!("{what} with {program}: {last}"), errno }
 }
 
 fn join(dir: &CStr, name: &str) -> CString {
@@ -155,7 +158,7 @@ fn join(dir: &CStr, name: &str) -> CString {
     CString::new(path).unwrap_or_default()
 }
 
-fn read(path: &CStr) -> io::Result<Vec<u8>> {
+pub(super) fn read(path: &CStr) -> io::Result<Vec<u8>> {
     let fd = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let mut content = Vec::new();
     read_to_end(&fd, &mut content)?;
@@ -169,9 +172,9 @@ mod tests {
     #[test]
     fn a_missing_command_is_told_apart() {
         let runc = b"time=\"x\" level=error msg=\"runc create failed: unable to start container process: exec: \\\"nope\\\": executable file not found in $PATH\"";
-        assert_eq!(understand("runc", runc).kind, FailureKind::NotFound);
+        assert_eq!(understand("runc", "create it", runc).kind, FailureKind::NotFound);
         let runc = b"level=error msg=\"exec: \\\"/etc/passwd\\\": permission denied\"";
-        assert_eq!(understand("runc", runc).kind, FailureKind::NotExecutable);
-        assert_eq!(understand("runc", b"").kind, FailureKind::Step);
+        assert_eq!(understand("runc", "create it", runc).kind, FailureKind::NotExecutable);
+        assert_eq!(understand("runc", "create it", b"").kind, FailureKind::Step);
     }
 }

@@ -56,7 +56,7 @@ pub async fn run(name: &str, world: &World) -> Verdict {
     (story.1)(world).await
 }
 
-fn expect(holds: bool, otherwise: impl std::fmt::Debug) -> Result<(), String> {
+pub fn expect(holds: bool, otherwise: impl std::fmt::Debug) -> Result<(), String> {
     if holds { Ok(()) } else { Err(format!("{otherwise:#?}")) }
 }
 
@@ -69,7 +69,7 @@ async fn logged(dir: &Path, line: &str) -> Result<(), String> {
     .await
 }
 
-fn exists(pid: i32) -> bool {
+pub fn exists(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     !stat.is_empty() && !stat.contains(") Z ")
 }
@@ -81,7 +81,7 @@ fn pids(dir: &Path) -> (i32, i32) {
     (pid("shim"), pid("init"))
 }
 
-fn send(pid: i32, signal: rustix::process::Signal) {
+pub fn send(pid: i32, signal: rustix::process::Signal) {
     rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
 
