@@ -10,8 +10,11 @@
 //! Upstream: `apiserver/pkg/server/config.go` (`DefaultBuildHandlerChain`), v1.36.
 
 mod bootstrap;
+mod endpoints;
 mod grant;
 mod impersonate;
+mod review;
+mod token;
 
 use std::sync::Arc;
 
@@ -30,20 +33,43 @@ use crate::selector::Selector;
 use crate::status::{Error, Result};
 
 pub(crate) use bootstrap::bootstrap;
+pub(crate) use endpoints::{Endpoint, answer, endpoint};
+pub use endpoints::{REVIEWS, Review};
 pub(crate) use grant::confirm_grant;
+use stint_auth::token::Tokens;
 
 /// Who may do what, for an API that can be reached from outside its process.
 #[derive(Debug)]
 pub struct Auth {
     policy: Policy,
     owner: u32,
+    tokens: Option<Tokens>,
+}
+
+impl Api {
+    /// For whom this handle acts.
+    pub(crate) fn user(&self) -> Arc<User> {
+        // The process itself always is somebody.
+        self.requester.clone().unwrap_or_else(|| Arc::new(Peer::InProcess.user(0).unwrap_or_default()))
+    }
 }
 
 impl Auth {
     /// By the roles in `store`. `owner` is the user id that this process runs as: whoever has it on this machine may do
     /// everything, as root may.
     pub fn new(store: Store, owner: u32) -> Self {
-        Self { policy: Policy::new(store), owner }
+        Self { policy: Policy::new(store), owner, tokens: None }
+    }
+
+    /// With ServiceAccount tokens, which these make and check. Without, no token is accepted.
+    #[must_use]
+    pub fn with_tokens(self, tokens: Tokens) -> Self {
+        Self { tokens: Some(tokens), ..self }
+    }
+
+    /// What makes and checks tokens, for a rotation of its keys.
+    pub fn tokens(&self) -> Option<&Tokens> {
+        self.tokens.as_ref()
     }
 }
 
@@ -55,7 +81,7 @@ pub(crate) async fn guard(
     then: impl AsyncFnOnce(Api, Request<Body>) -> Response,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    match admit(auth, &parts) {
+    match admit(auth, api, &parts) {
         Ok(user) => {
             let api = Api { requester: Some(Arc::new(user)), ..api.clone() };
             then(api, Request::from_parts(parts, body)).await
@@ -65,8 +91,8 @@ pub(crate) async fn guard(
 }
 
 /// The user for whom the request is to be carried out.
-fn admit(auth: &Auth, parts: &Parts) -> Result<User> {
-    let user = authenticate(auth, parts)?;
+fn admit(auth: &Auth, api: &Api, parts: &Parts) -> Result<User> {
+    let user = authenticate(auth, api, parts)?;
     let user = impersonate::impersonate(auth, user, &parts.headers)?;
     for asked in asked(parts) {
         authorize(auth, &user, &asked)?;
@@ -75,12 +101,22 @@ fn admit(auth: &Auth, parts: &Parts) -> Result<User> {
 }
 
 /// Who sent the request.
-fn authenticate(auth: &Auth, parts: &Parts) -> Result<User> {
-    let peer = parts.extensions.get::<Peer>();
-    if bearer(&parts.headers).is_some() {
-        return Err(Error::Unauthorized);
+///
+/// A certificate counts more than a token, as upstream. A unix socket counts less: a token is sent on purpose, while
+/// everybody on this machine is some user.
+fn authenticate(auth: &Auth, api: &Api, parts: &Parts) -> Result<User> {
+    let shown = parts.extensions.get::<Peer>().and_then(|peer| Some((peer, peer.user(auth.owner)?)));
+    match (shown, bearer(&parts.headers)) {
+        (Some((Peer::ClientCertificate { .. }, user)), _) | (Some((_, user)), None) => Ok(user),
+        (_, Some(token)) => {
+            let tokens = auth.tokens.as_ref().ok_or(Error::Unauthorized)?;
+            let shown = tokens.check(token, &[], api.clock.now(), &api.store);
+            // The client is told nothing; whoever runs the server may want to know.
+            let shown = shown.inspect_err(|why| tracing::debug!(%why, "a bearer token was not accepted"));
+            shown.map(|shown| shown.user).map_err(|_| Error::Unauthorized)
+        }
+        (None, None) => Ok(User::anonymous()),
     }
-    Ok(peer.and_then(|peer| peer.user(auth.owner)).unwrap_or_else(User::anonymous))
 }
 
 /// The token in `Authorization: Bearer …`.

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde_json::{Value, json};
 
+use crate::auth::{REVIEWS, Review};
 use crate::kinds::{KINDS, Kind, Scope, Subresource};
 use crate::path::Info;
 use crate::status::{self, Error, Result};
@@ -32,8 +33,19 @@ pub(crate) fn answer(info: &Info) -> Result<Response> {
         Info::Resources(group, version) => {
             let mut kinds: Vec<&Kind> =
                 KINDS.iter().filter(|kind| kind.group == group && kind.version == version).collect();
+            let reviews: Vec<&Review> =
+                REVIEWS.iter().filter(|review| review.group == group && version == "v1").collect();
+            if !reviews.is_empty() {
+                let group_version = format!("{group}/{version}");
+                let resources: Vec<Value> = reviews.into_iter().map(review).collect();
+                let list = json!({
+                    "kind": "APIResourceList", "apiVersion": "v1",
+                    "groupVersion": group_version, "resources": resources,
+                });
+                return Ok(status::json(StatusCode::OK, status::encode(&list)));
+            }
             if kinds.is_empty() {
-                let known = KINDS.iter().any(|kind| kind.group == group);
+                let known = groups().contains(&group.as_str());
                 return if known { Err(Error::UnknownResource) } else { Ok(nothing_there()) };
             }
             kinds.sort_by_key(|kind| kind.plural);
@@ -64,16 +76,25 @@ fn version() -> Value {
 
 /// The named groups that are served.
 fn groups() -> Vec<&'static str> {
-    let mut groups: Vec<_> = KINDS.iter().map(|kind| kind.group).filter(|group| !group.is_empty()).collect();
+    let all = KINDS.iter().map(|kind| kind.group).chain(REVIEWS.iter().map(|review| review.group));
+    let mut groups: Vec<_> = all.filter(|group| !group.is_empty()).collect();
     groups.sort_unstable();
     groups.dedup();
     groups
 }
 
 fn group(name: &str) -> Value {
-    let version = KINDS.iter().find(|kind| kind.group == name).map_or("", |kind| kind.version);
+    let version = KINDS.iter().find(|kind| kind.group == name).map_or("v1", |kind| kind.version);
     let version = json!({"groupVersion": format!("{name}/{version}"), "version": version});
     json!({"name": name, "versions": [version], "preferredVersion": version})
+}
+
+/// A kind that can only be created.
+fn review(review: &Review) -> Value {
+    json!({
+        "name": review.plural, "singularName": review.kind.to_ascii_lowercase(),
+        "namespaced": review.scope == Scope::Namespaced, "kind": review.kind, "verbs": ["create"],
+    })
 }
 
 fn resources(kind: &Kind) -> Vec<Value> {

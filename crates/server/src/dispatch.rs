@@ -89,6 +89,7 @@ async fn answer(shared: &Shared, api: &Api, request: Request<Body>, media: &Aske
         Target::Nothing => return Ok(discovery::nothing_there()),
         Target::Info(info) if parts.method == Method::GET => return discovery::answer(&info),
         Target::Info(_) => return Err(Error::MethodNotAllowed),
+        Target::Auth(endpoint) => return auth::answer(api, &endpoint, &parts, body).await,
         target => target,
     };
     shared.ready.get_or_try_init(|| bootstrap(&shared.api)).await?;
@@ -96,7 +97,7 @@ async fn answer(shared: &Shared, api: &Api, request: Request<Body>, media: &Aske
     let (place, name, subresource) = match target {
         Target::Collection(place) => (place, None, None),
         Target::Item(place, name, subresource) => (place, Some(name), subresource),
-        Target::Info(_) | Target::Nothing => unreachable!("answered above"),
+        Target::Info(_) | Target::Auth(_) | Target::Nothing => unreachable!("answered above"),
     };
     if let (Some(name), Some(subresource)) = (&name, subresource.filter(|subresource| subresource.is_streamed())) {
         // Their answers are no objects, so that `Accept` says nothing about them.

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
+use crate::auth::{Endpoint, REVIEWS, endpoint};
 use crate::kinds::{Kind, Scope, Subresource};
 use crate::status::Error;
 
@@ -19,6 +20,8 @@ pub(crate) enum Target {
     Collection(Place),
     /// One object, or something behind its name.
     Item(Place, String, Option<Subresource>),
+    /// A question about who may do what: answered by `auth/endpoints.rs`.
+    Auth(Endpoint),
     /// Nothing, not even a known group.
     Nothing,
 }
@@ -58,6 +61,9 @@ pub(crate) fn segments(path: &str) -> Option<Vec<Cow<'_, str>>> {
 pub(crate) fn target(path: &str) -> Result<Target, Error> {
     let Some(segments) = segments(path) else { return Ok(Target::Nothing) };
     let segments: Vec<&str> = segments.iter().map(Cow::as_ref).collect();
+    if let Some(endpoint) = endpoint(&segments) {
+        return Ok(Target::Auth(endpoint));
+    }
     Ok(match segments.as_slice() {
         ["version"] => Target::Info(Info::Version),
         ["healthz" | "livez" | "readyz"] => Target::Info(Info::Health),
@@ -73,7 +79,8 @@ pub(crate) fn target(path: &str) -> Result<Target, Error> {
 }
 
 fn resource(group: &str, version: &str, segments: &[&str]) -> Result<Target, Error> {
-    if !crate::kinds::KINDS.iter().any(|kind| kind.group == group) {
+    let of_kinds = crate::kinds::KINDS.iter().map(|kind| kind.group);
+    if !of_kinds.chain(REVIEWS.iter().map(|review| review.group)).any(|known| known == group) {
         return Ok(Target::Nothing);
     }
     let place = |plural: &str, scope: Scope, namespace: Option<&str>| {

@@ -89,6 +89,26 @@ pub enum Error {
     /// A binding refers to a role that is not there.
     #[error("{0}")]
     RoleNotFound(String),
+    /// What a token is to be for is not there.
+    #[error("{resource} {name:?} not found")]
+    NoSuchObject {
+        /// The plural of its kind, which is one of the core group.
+        resource: String,
+        /// Its name.
+        name: String,
+    },
+    /// A token is to be bound to an object that is not there any more, but another of its name.
+    #[error(
+        "Operation cannot be fulfilled on {kind} {name:?}: the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
+    )]
+    BoundToAnother {
+        /// The kind, which is one of the core group.
+        kind: String,
+        /// The name.
+        name: String,
+        /// The uid that the client gave.
+        uid: String,
+    },
     /// As many requests as may be are being answered.
     #[error("Too many requests, please try again later.")]
     TooManyRequests,
@@ -205,9 +225,11 @@ impl Error {
     fn code(&self) -> (StatusCode, &'static str) {
         use StatusCode as S;
         match self {
-            Self::NotFound { .. } | Self::UnknownResource | Self::RoleNotFound(_) => (S::NOT_FOUND, "NotFound"),
+            Self::NotFound { .. } | Self::UnknownResource | Self::RoleNotFound(_) | Self::NoSuchObject { .. } => {
+                (S::NOT_FOUND, "NotFound")
+            }
             Self::AlreadyExists { .. } => (S::CONFLICT, "AlreadyExists"),
-            Self::Conflict { .. } => (S::CONFLICT, "Conflict"),
+            Self::Conflict { .. } | Self::BoundToAnother { .. } => (S::CONFLICT, "Conflict"),
             Self::Invalid { .. } | Self::UnprocessablePatch => (S::UNPROCESSABLE_ENTITY, "Invalid"),
             Self::Unauthorized => (S::UNAUTHORIZED, "Unauthorized"),
             Self::NamespaceTerminating { .. } | Self::Forbidden { .. } | Self::Protocols { .. } => {
@@ -261,6 +283,8 @@ impl Error {
                 }]),
                 ..about(kind.plural, kind.group, name)
             },
+            Self::NoSuchObject { resource, name } => about(resource, "", name),
+            Self::BoundToAnother { kind, name, .. } => about(kind, "", name),
             Self::Forbidden { resource, group, name, .. } => about(resource, group, name),
             Self::TooManyRequests => StatusDetails { retry_after_seconds: Some(1), ..StatusDetails::default() },
             Self::FutureRevision { retry, .. } => StatusDetails {

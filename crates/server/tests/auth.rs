@@ -408,3 +408,292 @@ async fn the_usual_roles_are_there_and_making_them_again_changes_nothing() {
     assert_eq!(again.oneshot(request).await.unwrap().status(), 200);
     assert_eq!(world.api.store.revision(), revision);
 }
+
+const REVIEWS: &str = "/apis/authorization.k8s.io/v1";
+
+impl World {
+    async fn post(&self, peer: &Peer, path: &str, body: &Value) -> Answer {
+        self.send(Some(peer.clone()), "POST", path, &[], body).await
+    }
+
+    /// Stores an object of the core group.
+    async fn put_core(&self, key: &str, object: Value) {
+        let key = format!("core/{key}");
+        if let Some(entry) = self.api.store.get(&key) {
+            self.api.store.write(Mutation::delete(key.clone(), entry.revision, |_| "{}".into())).await.unwrap();
+        }
+        self.api.store.write(Mutation::create(key, move |_| object.to_string().into())).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn may_i_is_answered_for_who_asks() {
+    let world = World::new();
+    world.allow("alice", &["get"], &["batch"], &["jobs", "jobs/status"], &[]).await;
+    let path = format!("{REVIEWS}/selfsubjectaccessreviews");
+    let ask = |attributes: Value| json!({"spec": {"resourceAttributes": attributes}});
+    let yes = json!({"namespace": "default", "verb": "get", "group": "batch", "resource": "jobs"});
+    let status_of_it =
+        json!({"namespace": "default", "verb": "get", "group": "batch", "resource": "jobs", "subresource": "status"});
+    let no = json!({"namespace": "default", "verb": "delete", "group": "batch", "resource": "jobs"});
+    for (attributes, allowed) in
+        [(&yes, true), (&status_of_it, true), (&no, false), (&json!({"verb": "*", "resource": "*"}), false)]
+    {
+        let answer = world.post(&certificate("alice"), &path, &ask(attributes.clone())).await;
+        assert_eq!((answer.code, &answer.json()["status"]["allowed"]), (201, &json!(allowed)), "{attributes}");
+    }
+    let answer = world.post(&certificate("alice"), &path, &ask(yes.clone())).await.json();
+    assert_eq!(
+        (&answer["kind"], &answer["apiVersion"]),
+        (&json!("SelfSubjectAccessReview"), &json!("authorization.k8s.io/v1"))
+    );
+    assert_eq!(answer["spec"]["resourceAttributes"], yes);
+    let reason = answer["status"]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("RBAC: allowed by RoleBinding \"alice-"), "{reason}");
+    for peer in [root(), Peer::InProcess] {
+        assert_eq!(world.post(&peer, &path, &ask(no.clone())).await.json()["status"], json!({"allowed": true}));
+    }
+    assert_eq!(world.post(&stranger(), &path, &ask(yes)).await.code, 403);
+    let url = json!({"spec": {"nonResourceAttributes": {"path": "/healthz", "verb": "get"}}});
+    assert_eq!(world.post(&certificate("alice"), &path, &url).await.json()["status"]["allowed"], true);
+    let neither = world.post(&certificate("alice"), &path, &json!({"spec": {}})).await;
+    assert_eq!(
+        (neither.code, neither.message().as_str()),
+        (
+            422,
+            "SelfSubjectAccessReview.authorization.k8s.io \"\" is invalid: spec.resourceAttributes: Invalid value: null: \
+             exactly one of nonResourceAttributes or resourceAttributes must be specified"
+        )
+    );
+    assert_eq!(world.code(&certificate("alice"), "GET", &path).await, 403);
+    assert_eq!(world.code(&root(), "GET", &path).await, 405);
+}
+
+#[tokio::test]
+async fn what_others_may_is_told_to_who_may_know() {
+    let world = World::new();
+    world.allow("bob", &["list"], &[""], &["pods"], &[]).await;
+    world.allow("carol", &["create"], &["authorization.k8s.io"], &["localsubjectaccessreviews"], &[]).await;
+    let everywhere = format!("{REVIEWS}/subjectaccessreviews");
+    let here = format!("{REVIEWS}/namespaces/default/localsubjectaccessreviews");
+    let body = |user: &str, namespace: &str| json!({"spec": {"user": user, "resourceAttributes": {"namespace": namespace, "verb": "list", "resource": "pods"}}});
+    assert_eq!(world.post(&root(), &everywhere, &body("bob", "default")).await.json()["status"]["allowed"], true);
+    assert_eq!(
+        world.post(&root(), &everywhere, &body("bob", "other")).await.json()["status"],
+        json!({"allowed": false})
+    );
+    assert_eq!(world.post(&certificate("carol"), &everywhere, &body("bob", "default")).await.code, 403);
+    assert_eq!(
+        world.post(&certificate("carol"), &here, &body("bob", "default")).await.json()["status"]["allowed"],
+        true
+    );
+    assert_eq!(world.post(&certificate("carol"), &here, &body("bob", "other")).await.code, 422);
+    let nobody = world.post(&root(), &everywhere, &body("", "default")).await;
+    assert!(nobody.code == 422 && nobody.message().contains("at least one of user or group must be specified"));
+    let masters = json!({"spec": {
+        "groups": ["system:masters"], "resourceAttributes": {"verb": "delete", "resource": "nodes"},
+    }});
+    assert_eq!(world.post(&root(), &everywhere, &masters).await.json()["status"]["allowed"], true);
+}
+
+#[tokio::test]
+async fn what_i_may_in_a_namespace_is_listed() {
+    let world = World::new();
+    world.allow("alice", &["get"], &["batch"], &["jobs"], &["mine"]).await;
+    let path = format!("{REVIEWS}/selfsubjectrulesreviews");
+    let answer = world.post(&certificate("alice"), &path, &json!({"spec": {"namespace": "default"}})).await;
+    let status = &answer.json()["status"];
+    assert_eq!((answer.code, &status["incomplete"]), (201, &json!(false)));
+    let own = json!({"verbs": ["get"], "apiGroups": ["batch"], "resources": ["jobs"], "resourceNames": ["mine"]});
+    assert!(status["resourceRules"].as_array().unwrap().contains(&own), "{status}");
+    let paths = status["nonResourceRules"].to_string();
+    assert!(paths.contains("/healthz") && paths.contains("/apis/*"), "{paths}");
+    let elsewhere = world.post(&certificate("alice"), &path, &json!({"spec": {"namespace": "other"}})).await.json();
+    assert!(!elsewhere["status"]["resourceRules"].as_array().unwrap().contains(&own));
+    let nowhere = world.post(&certificate("alice"), &path, &json!({"spec": {}})).await;
+    assert_eq!((nowhere.code, nowhere.message().as_str()), (400, "no namespace on request"));
+}
+
+#[tokio::test]
+async fn who_am_i_is_answered() {
+    let world = World::new();
+    let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let answer = world.post(&certificate("alice"), path, &json!({})).await;
+    let expected = json!({"userInfo": {"username": "alice", "groups": ["system:authenticated"]}});
+    assert_eq!((answer.code, &answer.json()["status"]), (201, &expected));
+    let headers = [("impersonate-user", "system:serviceaccount:a:b"), ("impersonate-extra-x%2fy", "1")];
+    let answer = world.send(Some(root()), "POST", path, &headers, &json!({})).await;
+    let expected = json!({"userInfo": {
+        "username": "system:serviceaccount:a:b",
+        "groups": ["system:serviceaccounts", "system:serviceaccounts:a", "system:authenticated"],
+        "extra": {"x/y": ["1"]},
+    }});
+    assert_eq!(answer.json()["status"], expected);
+    let extra = [("impersonate-user", "bob"), ("impersonate-extra-x%2Fy", "1")];
+    let answer = world.send(Some(root()), "POST", path, &extra, &json!({"kind": "Pod", "apiVersion": "v1"})).await;
+    assert_eq!(answer.code, 400);
+}
+
+#[tokio::test]
+async fn discovery_lists_the_reviews() {
+    let world = World::new();
+    let groups = world.get(&root(), "/apis").await.text;
+    for group in ["authentication.k8s.io", "authorization.k8s.io"] {
+        assert!(groups.contains(group), "{groups}");
+        assert_eq!(world.code(&root(), "GET", &format!("/apis/{group}")).await, 200);
+        assert_eq!(world.code(&root(), "GET", &format!("/apis/{group}/v1beta1")).await, 404);
+    }
+    let list = world.get(&root(), REVIEWS).await.json();
+    let local = &list["resources"][0];
+    assert_eq!(
+        (&local["name"], &local["namespaced"], &local["verbs"]),
+        (&json!("localsubjectaccessreviews"), &json!(true), &json!(["create"]))
+    );
+}
+
+/// A world with an account, a pod of it, and rights for it.
+async fn world_of_a_robot() -> World {
+    use stint_auth::keys::{Keyring, generate};
+    use stint_auth::token::Tokens;
+    let api = support::api();
+    let tokens = Tokens::new("https://kubernetes.default.svc", Keyring::from_pem(&generate().unwrap()).unwrap());
+    let api = Api { auth: Some(Arc::new(Auth::new(api.store.clone(), OWNER).with_tokens(tokens))), ..api };
+    let world = World { router: router(api.clone()), api };
+    world.put_core("serviceaccounts/default/robot", json!({"metadata": {"uid": "u1"}})).await;
+    world
+        .put_core(
+            "pods/default/p",
+            json!({"metadata": {"uid": "u2"}, "spec": {"serviceAccountName": "robot", "nodeName": "n"}}),
+        )
+        .await;
+    world.put_core("pods/default/q", json!({"metadata": {"uid": "u3"}, "spec": {"serviceAccountName": "other"}})).await;
+    world.allow("system:serviceaccount:default:robot", &["list"], &[""], &["configmaps"], &[]).await;
+    world
+}
+
+const TOKEN: &str = "/api/v1/namespaces/default/serviceaccounts/robot/token";
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+impl World {
+    async fn token(&self, spec: Value) -> String {
+        let answer = self.post(&root(), TOKEN, &json!({"spec": spec})).await;
+        assert_eq!(answer.code, 201, "{}", answer.text);
+        answer.json()["status"]["token"].as_str().unwrap().to_owned()
+    }
+
+    async fn with_token(&self, peer: Peer, token: &str, path: &str) -> u16 {
+        let header = format!("Bearer {token}");
+        self.send(Some(peer), "GET", path, &[("authorization", &header)], &Value::Null).await.code
+    }
+}
+
+#[tokio::test]
+async fn a_token_request_is_answered_with_a_token_that_works() {
+    let world = world_of_a_robot().await;
+    let answer = world.post(&root(), TOKEN, &json!({"spec": {"expirationSeconds": 600}})).await;
+    let body = answer.json();
+    assert_eq!((answer.code, &body["kind"]), (201, &json!("TokenRequest")));
+    assert_eq!(body["metadata"]["name"], "robot");
+    assert_eq!(body["spec"], json!({"audiences": ["https://kubernetes.default.svc"], "expirationSeconds": 600}));
+    assert_eq!(body["status"]["expirationTimestamp"], "2026-01-02T03:14:05Z");
+    let token = body["status"]["token"].as_str().unwrap();
+    assert_eq!(world.with_token(stranger(), token, MAPS).await, 200);
+    assert_eq!(world.with_token(stranger(), token, PODS).await, 403);
+    let changed = format!("{}A{}", &token[..token.len() - 20], &token[token.len() - 19..]);
+    assert_eq!(world.with_token(stranger(), &changed, MAPS).await, 401);
+    // A token is sent on purpose: it counts more than the socket, and less than a certificate.
+    assert_eq!(world.with_token(root(), token, PODS).await, 403);
+    assert_eq!(world.with_token(root(), &changed, PODS).await, 401);
+    let admin = Peer::ClientCertificate { name: "admin".into(), groups: vec!["system:masters".into()], address: None };
+    assert_eq!(world.with_token(admin, token, PODS).await, 200);
+    let other = world.token(json!({"audiences": ["vault"]})).await;
+    assert_eq!(world.with_token(stranger(), &other, MAPS).await, 401);
+}
+
+#[tokio::test]
+async fn a_bound_token_ends_with_its_pod() {
+    let world = world_of_a_robot().await;
+    let bound = |name: &str, uid: &str| json!({"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}});
+    let token = world.token(bound("p", "u2")).await;
+    assert_eq!(world.with_token(stranger(), &token, MAPS).await, 200);
+    world
+        .put_core("pods/default/p", json!({"metadata": {"uid": "new"}, "spec": {"serviceAccountName": "robot"}}))
+        .await;
+    assert_eq!(world.with_token(stranger(), &token, MAPS).await, 401);
+    let free = world.token(json!({})).await;
+    assert_eq!(world.with_token(stranger(), &free, MAPS).await, 200);
+    world.put_core("serviceaccounts/default/robot", json!({"metadata": {"uid": "new"}})).await;
+    assert_eq!(world.with_token(stranger(), &free, MAPS).await, 401);
+}
+
+#[tokio::test]
+async fn a_senseless_token_request_is_refused() {
+    let world = world_of_a_robot().await;
+    let bound = |api: &str, kind: &str, name: &str, uid: &str| json!({"boundObjectRef": {"apiVersion": api, "kind": kind, "name": name, "uid": uid}});
+    let rows = [
+        (json!({"expirationSeconds": 599}), 422, "may not specify a duration less than 10 minutes"),
+        (json!({"expirationSeconds": 4_294_967_297_i64}), 422, "may not specify a duration larger than 2^32 seconds"),
+        (json!({"expirationSeconds": -1}), 422, "less than 10 minutes"),
+        (bound("v1", "Pod", "none", ""), 404, "pods \"none\" not found"),
+        (
+            bound("v1", "Pod", "p", "zzz"),
+            409,
+            "the UID in the bound object reference (zzz) does not match the UID in record",
+        ),
+        (
+            bound("v1", "Pod", "q", ""),
+            400,
+            "cannot bind token for serviceaccount \"robot\" to pod running with different serviceaccount name.",
+        ),
+        (bound("batch/v1", "Job", "p", ""), 400, "cannot bind token to object of type batch/v1, Kind=Job"),
+        (bound("v1", "ConfigMap", "p", ""), 400, "cannot bind token to object of type /v1, Kind=ConfigMap"),
+        (bound("v1", "Pod", "../other/p", ""), 404, "not found"),
+    ];
+    for (spec, code, message) in rows {
+        let answer = world.post(&root(), TOKEN, &json!({"spec": spec})).await;
+        assert_eq!(answer.code, code, "{spec}: {}", answer.text);
+        assert!(answer.message().contains(message), "{spec}: {}", answer.text);
+    }
+    let none = world.post(&root(), "/api/v1/namespaces/default/serviceaccounts/none/token", &json!({"spec": {}})).await;
+    assert_eq!((none.code, none.message().as_str()), (404, "serviceaccounts \"none\" not found"));
+    assert_eq!(world.post(&certificate("alice"), TOKEN, &json!({"spec": {}})).await.code, 403);
+    assert_eq!(world.code(&root(), "GET", TOKEN).await, 405);
+}
+
+#[tokio::test]
+async fn a_token_review_tells_whose_a_token_is() {
+    let world = world_of_a_robot().await;
+    let path = "/apis/authentication.k8s.io/v1/tokenreviews";
+    let token = world.token(json!({"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "p"}})).await;
+    let review = |token: &str, audiences: &[&str]| json!({"spec": {"token": token, "audiences": audiences}});
+    let status = world.post(&root(), path, &review(&token, &[])).await.json()["status"].clone();
+    assert_eq!(status["authenticated"], true);
+    assert_eq!(status["audiences"], json!(["https://kubernetes.default.svc"]));
+    let user = &status["user"];
+    assert_eq!((&user["username"], &user["uid"]), (&json!("system:serviceaccount:default:robot"), &json!("u1")));
+    assert_eq!(user["extra"]["authentication.kubernetes.io/pod-name"], json!(["p"]));
+    assert_eq!(user["extra"]["authentication.kubernetes.io/node-name"], json!(["n"]));
+    let elsewhere = world.post(&root(), path, &review(&token, &["vault"])).await.json()["status"].clone();
+    assert!(elsewhere["authenticated"].is_null() && elsewhere["error"].as_str().unwrap().contains("audiences"));
+    let bad = world.post(&root(), path, &review("x", &[])).await.json()["status"].clone();
+    assert_eq!(bad, json!({"error": "invalid bearer token"}));
+    assert_eq!(world.post(&root(), path, &review("", &[])).await.code, 400);
+    assert_eq!(world.post(&certificate("alice"), path, &review(&token, &[])).await.code, 403);
+}
+
+#[tokio::test]
+async fn the_keys_of_tokens_are_public_to_service_accounts() {
+    let world = world_of_a_robot().await;
+    let token = world.token(json!({})).await;
+    for path in ["/.well-known/openid-configuration", "/openid/v1/jwks"] {
+        assert_eq!(world.with_token(stranger(), &token, path).await, 200, "{path}");
+        assert_eq!(world.code(&certificate("alice"), "GET", path).await, 403, "{path}");
+        assert_eq!(world.code(&stranger(), "GET", path).await, 403, "{path}");
+    }
+    let keys = world.get(&root(), "/openid/v1/jwks").await;
+    assert_eq!(keys.headers["content-type"], "application/jwk-set+json");
+    assert_eq!(keys.json()["keys"][0]["alg"], "ES256");
+    assert!(keys.json()["keys"][0].get("d").is_none(), "no private key");
+    let configuration = world.get(&root(), "/.well-known/openid-configuration").await.json();
+    assert_eq!(configuration["jwks_uri"], "https://kubernetes.default.svc/openid/v1/jwks");
+}
