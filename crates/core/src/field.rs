@@ -126,7 +126,7 @@ impl FaultKind {
 }
 
 /// The offending value, already in the form in which a message prints it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Value(String);
 
 impl Value {

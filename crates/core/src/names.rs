@@ -152,6 +152,33 @@ pub fn config_map_key(text: &str) -> Vec<String> {
     reasons
 }
 
+/// A DNS label of RFC 1035, at most 63 characters: it begins with a letter.
+pub fn dns_1035_label(text: &str) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if text.len() > 63 {
+        reasons.push(max_characters(63));
+    }
+    if !is_dns_label(text) || !text.starts_with(|c: char| c.is_ascii_lowercase()) {
+        reasons.push(pattern(
+            "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character",
+            "[a-z]([-a-z0-9]*[a-z0-9])?",
+            &["my-name", "abc-123"],
+        ));
+    }
+    reasons
+}
+
+/// What can be a segment of a path: no slash, no percent sign, no dots alone.
+///
+/// Upstream: `apimachinery/pkg/api/validation/path/name.go`, `IsValidPathSegmentName`.
+pub fn path_segment(text: &str) -> Vec<String> {
+    if matches!(text, "." | "..") {
+        return vec![format!("may not be '{text}'")];
+    }
+    let unfit = |part: &&str| text.contains(*part);
+    ["/", "%"].iter().filter(|part| unfit(part)).map(|part| format!("may not contain '{part}'")).collect()
+}
+
 /// The name of a port: at most 15 of `a-z`, `0-9` and `-`, with a letter, no double dash and no dash at an end.
 pub fn port_name(text: &str) -> Vec<String> {
     let mut reasons = Vec::new();

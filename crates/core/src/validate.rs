@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod, Secret};
 
 use crate::field::{Fault, Path};
 
@@ -18,6 +18,7 @@ mod config;
 mod container;
 mod cron_job;
 mod env;
+mod event;
 mod job;
 mod meta;
 mod pod;
@@ -32,6 +33,7 @@ mod update;
 mod volume;
 mod warnings;
 
+pub use event::EventShape;
 pub use meta::{NameRule, object_meta, object_meta_update};
 
 /// What is wrong with a new Job, defaulted and prepared.
@@ -73,6 +75,20 @@ pub fn config_map_create(config_map: &ConfigMap) -> Vec<Fault> {
 pub fn secret_create(secret: &Secret) -> Vec<Fault> {
     let mut faults = Vec::new();
     config::secret(secret, &mut faults);
+    faults
+}
+
+/// What is wrong with a new Event, sent in `shape`.
+pub fn event_create(event: &Event, shape: EventShape) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    event::create(event, shape, &mut faults);
+    faults
+}
+
+/// What is wrong with replacing the Event `old` by `new`, sent in `shape`.
+pub fn event_update(old: &Event, new: &Event, shape: EventShape) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    event::update(old, new, shape, &mut faults);
     faults
 }
 

@@ -98,14 +98,10 @@ fn review(review: &Review) -> Value {
 }
 
 fn resources(kind: &Kind) -> Vec<Value> {
-    let mut verbs = vec!["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
-    if kind.kind == "Namespace" {
-        verbs.retain(|verb| *verb != "deletecollection");
-    }
     let namespaced = kind.scope == Scope::Namespaced;
     let mut itself = json!({
         "name": kind.plural, "singularName": kind.singular, "namespaced": namespaced,
-        "kind": kind.kind, "verbs": verbs,
+        "kind": kind.kind, "verbs": kind.verbs(),
     });
     if !kind.short_names.is_empty() {
         itself["shortNames"] = json!(kind.short_names);

@@ -19,7 +19,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use stint_store::Mutation;
 use tokio::sync::OnceCell;
 
-use crate::kinds::{Kind, Subresource};
+use crate::kinds::{Holds, Kind, Subresource};
 use crate::media::{Asked, Wanted};
 use crate::params::Params;
 use crate::path::{Place, Target, target};
@@ -142,6 +142,9 @@ async fn verb(
         Ok::<_, Error>(Call { api: api.clone(), place, params, headers: parts.headers.clone(), body })
     };
     let method = parts.method.clone();
+    if place.kind.holds == Holds::Nothing && method != Method::GET {
+        return Err(Error::MethodNotAllowed);
+    }
     let Some(name) = name else {
         return match method {
             Method::GET => verbs::list::list(api, &place, &params, &wanted).await,
@@ -150,7 +153,7 @@ async fn verb(
                 let call = bodied(place, params).await?;
                 detached(async move { verbs::create::create(&call).await }).await
             }
-            Method::DELETE if place.kind.kind != "Namespace" => {
+            Method::DELETE if place.kind.can_delete_collection() => {
                 let call = bodied(place, params).await?;
                 detached(async move { verbs::delete::delete_collection(&call).await }).await
             }

@@ -1,16 +1,34 @@
 //! The table of kinds. A new kind is one row here and a [`Strategy`] beside it.
 //!
-//! Invariant: a kind's key prefix (`batch/jobs/`) is not the beginning of another's.
+//! There are rows of two sorts. [`row`]: objects are stored, every verb works. [`readable`]: nothing here reconciles such
+//! objects, so that there are none and none can be made; but clients list and watch the kind, and find it empty.
+//!
+//! Invariant: a kind's key prefix (`batch/jobs/`) is not the beginning of another's, unless both are shapes of the same
+//! stored objects (see [`Kind::shown`]).
 //! Left out: more than one version of a group.
 
 mod cron_job;
+mod event;
 mod job;
 mod pod;
 mod simple;
 
+use bytes::Bytes;
+use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Pod, Secret};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Event, LimitRange, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
+    PodTemplate, ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
+};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass, NetworkPolicy};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use k8s_openapi::api::scheduling::v1::PriorityClass;
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, StorageClass, VolumeAttachment};
 
 use crate::encoding::head_of;
 use crate::status::qualified;
@@ -61,6 +79,15 @@ impl Subresource {
     }
 }
 
+/// Whether there can be objects of a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    /// Clients and controllers make them.
+    Objects,
+    /// Never: the kind can be read, and is empty.
+    Nothing,
+}
+
 /// One kind.
 pub struct Kind {
     /// The API group, empty for core.
@@ -83,6 +110,8 @@ pub struct Kind {
     pub scope: Scope,
     /// What is behind an object's name.
     pub subresources: &'static [Subresource],
+    /// Whether there are objects of it.
+    pub holds: Holds,
     /// What its [`Strategy`] says.
     pub facts: Facts,
 }
@@ -93,14 +122,46 @@ use Subresource::{Attach, Binding, Exec, Log, PortForward, Status};
 /// Every kind that is served, by group and plural.
 pub static KINDS: &[Kind] = &[
     row::<ConfigMap>("configmap", Namespaced, &["cm"], &[], &[]),
+    row::<Endpoints>("endpoints", Namespaced, &["ep"], &[], &[]),
     row::<Event>("event", Namespaced, &["ev"], &[], &[]),
+    row::<LimitRange>("limitrange", Namespaced, &["limits"], &[], &[]),
     row::<Namespace>("namespace", Cluster, &["ns"], &[], &[Status]),
     row::<Node>("node", Cluster, &["no"], &[], &[Status]),
+    row::<PersistentVolumeClaim>("persistentvolumeclaim", Namespaced, &["pvc"], &[], &[Status]),
+    row::<PersistentVolume>("persistentvolume", Cluster, &["pv"], &[], &[Status]),
     row::<Pod>("pod", Namespaced, &["po"], &["all"], &[Attach, Binding, Exec, Log, PortForward, Status]),
+    row::<PodTemplate>("podtemplate", Namespaced, &[], &[], &[]),
+    readable::<ReplicationController>("replicationcontroller", Namespaced, &["rc"], &["all"]),
+    row::<ResourceQuota>("resourcequota", Namespaced, &["quota"], &[], &[Status]),
     row::<Secret>("secret", Namespaced, &[], &[], &[]),
+    row::<ServiceAccount>("serviceaccount", Namespaced, &["sa"], &[], &[]),
+    row::<Service>("service", Namespaced, &["svc"], &["all"], &[Status]),
+    readable::<MutatingWebhookConfiguration>("mutatingwebhookconfiguration", Cluster, &[], &["api-extensions"]),
+    readable::<ValidatingWebhookConfiguration>("validatingwebhookconfiguration", Cluster, &[], &["api-extensions"]),
+    readable::<ControllerRevision>("controllerrevision", Namespaced, &[], &[]),
+    readable::<DaemonSet>("daemonset", Namespaced, &["ds"], &["all"]),
+    readable::<Deployment>("deployment", Namespaced, &["deploy"], &["all"]),
+    readable::<ReplicaSet>("replicaset", Namespaced, &["rs"], &["all"]),
+    readable::<StatefulSet>("statefulset", Namespaced, &["sts"], &["all"]),
+    readable::<HorizontalPodAutoscaler>("horizontalpodautoscaler", Namespaced, &["hpa"], &["all"]),
     row::<CronJob>("cronjob", Namespaced, &["cj"], &["all"], &[Status]),
     row::<Job>("job", Namespaced, &[], &["all"], &[Status]),
     row::<Lease>("lease", Namespaced, &[], &[], &[]),
+    readable::<EndpointSlice>("endpointslice", Namespaced, &[], &[]),
+    row::<k8s_openapi::api::events::v1::Event>("event", Namespaced, &["ev"], &[], &[]),
+    readable::<IngressClass>("ingressclass", Cluster, &[], &[]),
+    readable::<Ingress>("ingress", Namespaced, &["ing"], &[]),
+    readable::<NetworkPolicy>("networkpolicy", Namespaced, &["netpol"], &[]),
+    readable::<PodDisruptionBudget>("poddisruptionbudget", Namespaced, &["pdb"], &[]),
+    row::<ClusterRole>("clusterrole", Cluster, &[], &[], &[]),
+    row::<ClusterRoleBinding>("clusterrolebinding", Cluster, &[], &[], &[]),
+    row::<Role>("role", Namespaced, &[], &[], &[]),
+    row::<RoleBinding>("rolebinding", Namespaced, &[], &[], &[]),
+    row::<PriorityClass>("priorityclass", Cluster, &["pc"], &[], &[]),
+    readable::<CSIDriver>("csidriver", Cluster, &[], &[]),
+    readable::<CSINode>("csinode", Cluster, &[], &[]),
+    row::<StorageClass>("storageclass", Cluster, &["sc"], &[], &[]),
+    readable::<VolumeAttachment>("volumeattachment", Cluster, &[], &[]),
 ];
 
 const fn row<T: Strategy>(
@@ -121,7 +182,31 @@ const fn row<T: Strategy>(
         categories,
         scope,
         subresources,
+        holds: Holds::Objects,
         facts: Facts::of::<T>(),
+    }
+}
+
+/// A kind that can be read and is always empty.
+const fn readable<T: k8s_openapi::Resource>(
+    singular: &'static str,
+    scope: Scope,
+    short_names: &'static [&'static str],
+    categories: &'static [&'static str],
+) -> Kind {
+    Kind {
+        group: T::GROUP,
+        version: T::VERSION,
+        api_version: T::API_VERSION,
+        kind: T::KIND,
+        plural: T::URL_PATH_SEGMENT,
+        singular,
+        short_names,
+        categories,
+        scope,
+        subresources: &[],
+        holds: Holds::Nothing,
+        facts: Facts::of_nothing(T::GROUP),
     }
 }
 
@@ -136,6 +221,31 @@ impl Kind {
         KINDS.iter().find(|kind| kind.kind == "Namespace").expect("it is in the table")
     }
 
+    /// What can be done with its objects, in the words of discovery and RBAC, sorted.
+    pub fn verbs(&self) -> &'static [&'static str] {
+        match self.holds {
+            Holds::Nothing => &["get", "list", "watch"],
+            Holds::Objects if self.can_delete_collection() => {
+                &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
+            }
+            Holds::Objects => &["create", "delete", "get", "list", "patch", "update", "watch"],
+        }
+    }
+
+    /// Whether all its objects (of a namespace) can be deleted by one request.
+    pub fn can_delete_collection(&self) -> bool {
+        self.holds == Holds::Objects && self.kind != "Namespace"
+    }
+
+    /// The bytes of an object in this kind's shape, from those that are stored. They are the stored ones themselves for
+    /// all kinds but those whose objects are stored as another kind's.
+    pub fn shown(&self, stored: Bytes) -> Bytes {
+        match self.facts.show {
+            None => stored,
+            Some(show) => show(&stored),
+        }
+    }
+
     /// `jobs.batch`, or `pods` in the core group.
     pub fn qualified_plural(&self) -> String {
         qualified(self.plural, self.group)
@@ -143,7 +253,10 @@ impl Kind {
 
     /// What the keys of its objects start with: all of them, or those of one namespace.
     pub fn prefix(&self, namespace: Option<&str>) -> String {
-        let group = if self.group.is_empty() { "core" } else { self.group };
+        let group = match self.facts.storage_group {
+            "" => "core",
+            group => group,
+        };
         match namespace {
             Some(namespace) => format!("{group}/{}/{namespace}/", self.plural),
             None => format!("{group}/{}/", self.plural),
@@ -175,8 +288,9 @@ mod tests {
 
     #[test]
     fn no_key_prefix_begins_another() {
-        for a in KINDS {
-            for b in KINDS {
+        let own = || KINDS.iter().filter(|kind| kind.facts.storage_group == kind.group);
+        for a in own() {
+            for b in own() {
                 assert!(std::ptr::eq(a, b) || !b.prefix(None).starts_with(&a.prefix(None)), "{a:?} {b:?}");
             }
         }

@@ -5,6 +5,7 @@
 
 use std::any::Any;
 
+use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -54,6 +55,30 @@ pub trait Strategy:
     const FIELDS: &'static [SelectableField] = &[];
     /// What is said about any other field.
     const UNKNOWN_FIELD: UnknownField = UnknownField::OnlyNames;
+
+    /// The group under which its objects are stored. Another than its own: they are stored as objects of that group's
+    /// kind of the same name, and [`encode`](Self::encode), [`load`](Self::load) and [`SHOW`](Self::SHOW) convert them.
+    const STORAGE_GROUP: &'static str = Self::GROUP;
+    /// Makes this kind's bytes of stored ones, where they differ.
+    const SHOW: Option<fn(&[u8]) -> Bytes> = None;
+    /// Whether a `PUT` of an object that is not there makes it.
+    const CREATE_ON_UPDATE: bool = false;
+    /// Whether a `PUT` may leave out which state it replaces.
+    const UNCONDITIONAL_UPDATE: bool = true;
+
+    /// The object as it is stored.
+    fn encode(&self) -> Encoded {
+        Encoded::of(self)
+    }
+
+    /// The object of what was stored.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are none of its kind.
+    fn load(stored: &[u8]) -> serde_json::Result<Self> {
+        serde_json::from_slice(stored)
+    }
 
     /// Fills in what was left out. Runs on everything that a client sends.
     fn default_fields(&mut self) {}
@@ -143,7 +168,7 @@ impl<T: Strategy> Object for T {
         self.metadata_mut()
     }
     fn encode(&self) -> Encoded {
-        Encoded::of(self)
+        Strategy::encode(self)
     }
     fn duplicate(&self) -> Box<dyn Object> {
         Box::new(self.clone())
@@ -193,10 +218,18 @@ pub type Decode = fn(&[u8]) -> Result<Decoded<Box<dyn Object>>, DecodeError>;
 /// The functions and constants of a kind that need no object, for its row in the table.
 #[derive(Clone, Copy)]
 #[allow(missing_docs)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "a kind's answers to questions that have nothing to do with each other"
+)]
 pub struct Facts {
     pub generation: bool,
     pub orphans_by_default: Option<&'static str>,
     pub deletion_returns_object: bool,
+    pub storage_group: &'static str,
+    pub show: Option<fn(&[u8]) -> Bytes>,
+    pub create_on_update: bool,
+    pub unconditional_update: bool,
     pub fields: &'static [SelectableField],
     pub unknown_field: UnknownField,
     /// Reads what a client sent.
@@ -212,13 +245,34 @@ impl Facts {
             generation: T::GENERATION,
             orphans_by_default: T::ORPHANS_BY_DEFAULT,
             deletion_returns_object: T::DELETION_RETURNS_OBJECT,
+            storage_group: T::STORAGE_GROUP,
+            show: T::SHOW,
+            create_on_update: T::CREATE_ON_UPDATE,
+            unconditional_update: T::UNCONDITIONAL_UPDATE,
             fields: T::FIELDS,
             unknown_field: T::UNKNOWN_FIELD,
             decode: |json| {
                 let Decoded { object, unknown } = decode::<T>(json)?;
                 Ok(Decoded { object: Box::new(object), unknown })
             },
-            load: |json| Ok(Box::new(serde_json::from_slice::<T>(json)?)),
+            load: |json| Ok(Box::new(T::load(json)?)),
+        }
+    }
+
+    /// Those of a kind in `group` that has no objects.
+    pub const fn of_nothing(group: &'static str) -> Self {
+        Self {
+            generation: false,
+            orphans_by_default: None,
+            deletion_returns_object: false,
+            storage_group: group,
+            show: None,
+            create_on_update: false,
+            unconditional_update: true,
+            fields: &[],
+            unknown_field: UnknownField::OnlyNames,
+            decode: |_| Err(DecodeError::Value("objects of this kind can only be read".into())),
+            load: |_| Err(serde::de::Error::custom("objects of this kind are never stored")),
         }
     }
 }

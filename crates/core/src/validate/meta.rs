@@ -20,6 +20,10 @@ pub enum NameRule {
     DnsSubdomain,
     /// Namespaces.
     DnsLabel,
+    /// Services, whose names must begin with a letter.
+    Dns1035Label,
+    /// Roles and their bindings, and core/v1 Events: whatever can be a segment of a path.
+    PathSegment,
 }
 
 impl NameRule {
@@ -27,6 +31,8 @@ impl NameRule {
         match self {
             NameRule::DnsSubdomain => names::dns_subdomain(name),
             NameRule::DnsLabel => names::dns_label(name),
+            NameRule::Dns1035Label => names::dns_1035_label(name),
+            NameRule::PathSegment => names::path_segment(name),
         }
     }
 }

@@ -1,9 +1,15 @@
-//! Kinds that are stored as they come: ConfigMaps, Secrets, Events, Namespaces, Nodes, Leases.
+//! Kinds that are stored as they come: ConfigMaps, Secrets, Namespaces, Nodes, Leases and others.
 //!
-//! Left out: namespace termination; a Lease's rule that an update names its `resourceVersion`.
+//! Left out: namespace termination.
 
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, NamespaceSpec, NamespaceStatus, Node, Secret};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, LimitRange, Namespace, NamespaceSpec, NamespaceStatus, Node, PersistentVolume,
+    PersistentVolumeClaim, PodTemplate, ResourceQuota, Secret, Service, ServiceAccount,
+};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use k8s_openapi::api::scheduling::v1::PriorityClass;
+use k8s_openapi::api::storage::v1::StorageClass;
 use stint_core::field::{Fault, Path};
 use stint_core::validate::{self, NameRule};
 
@@ -69,23 +75,6 @@ impl Strategy for Secret {
     }
 }
 
-impl Strategy for Event {
-    const FIELDS: &'static [SelectableField] = &[
-        ("involvedObject.kind", &["involvedObject", "kind"], ""),
-        ("involvedObject.namespace", &["involvedObject", "namespace"], ""),
-        ("involvedObject.name", &["involvedObject", "name"], ""),
-        ("involvedObject.uid", &["involvedObject", "uid"], ""),
-        ("involvedObject.apiVersion", &["involvedObject", "apiVersion"], ""),
-        ("involvedObject.resourceVersion", &["involvedObject", "resourceVersion"], ""),
-        ("involvedObject.fieldPath", &["involvedObject", "fieldPath"], ""),
-        ("reason", &["reason"], ""),
-        ("reportingComponent", &["reportingComponent"], ""),
-        ("source", &["source", "component"], ""),
-        ("type", &["type"], ""),
-    ];
-    const UNKNOWN_FIELD: UnknownField = UnknownField::Plain;
-}
-
 impl Strategy for Namespace {
     const NAMES: NameRule = NameRule::DnsLabel;
     const DELETION_RETURNS_OBJECT: bool = true;
@@ -130,4 +119,49 @@ impl Strategy for Node {
     }
 }
 
-impl Strategy for Lease {}
+impl Strategy for Lease {
+    const CREATE_ON_UPDATE: bool = true;
+    const UNCONDITIONAL_UPDATE: bool = false;
+}
+
+impl Strategy for Endpoints {
+    const CREATE_ON_UPDATE: bool = true;
+}
+
+impl Strategy for LimitRange {}
+
+impl Strategy for PersistentVolumeClaim {}
+
+impl Strategy for PersistentVolume {}
+
+impl Strategy for PodTemplate {}
+
+impl Strategy for ResourceQuota {}
+
+impl Strategy for ServiceAccount {
+    const DELETION_RETURNS_OBJECT: bool = true;
+}
+
+impl Strategy for Service {
+    const DELETION_RETURNS_OBJECT: bool = true;
+}
+
+impl Strategy for ClusterRole {
+    const NAMES: NameRule = NameRule::PathSegment;
+}
+
+impl Strategy for ClusterRoleBinding {
+    const NAMES: NameRule = NameRule::PathSegment;
+}
+
+impl Strategy for Role {
+    const NAMES: NameRule = NameRule::PathSegment;
+}
+
+impl Strategy for RoleBinding {
+    const NAMES: NameRule = NameRule::PathSegment;
+}
+
+impl Strategy for PriorityClass {}
+
+impl Strategy for StorageClass {}

@@ -11,6 +11,7 @@ use stint_store::{Mutation, Outcome};
 use crate::dispatch::{Call, reply};
 use crate::kinds::Kind;
 use crate::status::{Error, Result};
+use crate::strategy::Object;
 use crate::update::write;
 use crate::{Api, auth, body, rules};
 
@@ -18,11 +19,11 @@ use crate::{Api, auth, body, rules};
 const TRIES: usize = 8;
 
 pub(crate) async fn create(call: &Call) -> Result<Response> {
-    let Call { api, place, params, .. } = call;
+    let Call { place, params, .. } = call;
     let kind = place.kind;
     let dry_run = params.dry_run("CreateOptions")?;
     let validation = params.field_validation("CreateOptions")?;
-    let (mut object, mut warnings) = body::decode(kind, &call.body, validation)?;
+    let (mut object, warnings) = body::decode(kind, &call.body, validation)?;
     let meta = object.meta_mut();
     if meta.resource_version.as_deref().is_some_and(|version| !version.is_empty()) {
         return Err(Error::Internal("resourceVersion should not be set on objects to be created".into()));
@@ -32,6 +33,19 @@ pub(crate) async fn create(call: &Call) -> Result<Response> {
         (None, Some(_)) => return Err(wrong_namespace()),
         (namespace, _) => meta.namespace.clone_from(namespace),
     }
+    make(call, object, warnings, dry_run).await
+}
+
+/// Makes an object that was decoded, of this place.
+pub(crate) async fn make(
+    call: &Call,
+    mut object: Box<dyn Object>,
+    mut warnings: Vec<String>,
+    dry_run: bool,
+) -> Result<Response> {
+    let Call { api, place, .. } = call;
+    let kind = place.kind;
+    let meta = object.meta_mut();
     let now = api.clock.now();
     let uid = api.ids.uid();
     let name_given = meta.name.as_deref().is_some_and(|name| !name.is_empty());
@@ -57,13 +71,13 @@ pub(crate) async fn create(call: &Call) -> Result<Response> {
         let encoded = object.encode();
         let key = place.key(&name);
         if dry_run && api.store.get(&key).is_none() {
-            return Ok(reply(StatusCode::CREATED, encoded.unversioned(), &warnings));
+            return Ok(reply(StatusCode::CREATED, kind.shown(encoded.unversioned()), &warnings));
         }
         if !dry_run
             && let Outcome::Written(entry) =
                 write(api, Mutation::create(key, move |revision| encoded.at(revision))).await?
         {
-            return Ok(reply(StatusCode::CREATED, entry.value, &warnings));
+            return Ok(reply(StatusCode::CREATED, kind.shown(entry.value), &warnings));
         }
         left -= 1;
         if left == 0 {

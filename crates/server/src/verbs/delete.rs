@@ -81,11 +81,11 @@ async fn remove(api: &Api, place: &Place, name: &str, options: &Options) -> Resu
         let removal = rules::delete(new.as_mut(), options.given.grace_period_seconds, propagation, api.clock.now());
         let marked = new.encode();
         if removal == Removal::Nothing || (removal == Removal::Mark && marked.says_the_same_as(&entry.value)) {
-            return Ok(entry.value);
+            return Ok(place.kind.shown(entry.value));
         }
         if options.dry_run {
             return Ok(match removal {
-                Removal::Mark => marked.at(entry.revision),
+                Removal::Mark => place.kind.shown(marked.at(entry.revision)),
                 _ => gone(place, old.as_ref(), entry.value),
             });
         }
@@ -95,7 +95,7 @@ async fn remove(api: &Api, place: &Place, name: &str, options: &Options) -> Resu
             let mark = marked.clone();
             let mutation = Mutation::update(entry.key.clone(), entry.revision, move |revision| mark.at(revision));
             match write(api, mutation).await? {
-                Outcome::Written(entry) if removal == Removal::Mark => return Ok(entry.value),
+                Outcome::Written(entry) if removal == Removal::Mark => return Ok(place.kind.shown(entry.value)),
                 Outcome::Written(entry) => entry,
                 Outcome::Conflict { .. } => continue,
             }
@@ -114,7 +114,7 @@ async fn remove(api: &Api, place: &Place, name: &str, options: &Options) -> Resu
 /// What is said about an object that is there no more.
 fn gone(place: &Place, old: &dyn Object, last: Bytes) -> Bytes {
     if place.kind.facts.deletion_returns_object && !last.is_empty() {
-        return last;
+        return place.kind.shown(last);
     }
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let status = Status {

@@ -9,5 +9,5 @@ use crate::status::{Result, json};
 use crate::update::find;
 
 pub(crate) fn get(api: &Api, place: &Place, name: &str) -> Result<Response> {
-    Ok(json(StatusCode::OK, find(api, place, name)?.value))
+    Ok(json(StatusCode::OK, place.kind.shown(find(api, place, name)?.value)))
 }

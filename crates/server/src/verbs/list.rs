@@ -143,7 +143,12 @@ struct Pieces {
 }
 
 impl Pieces {
-    fn of(kind: &Kind, listing: Listing) -> Self {
+    fn of(kind: &Kind, mut listing: Listing) -> Self {
+        if kind.facts.show.is_some() {
+            for entry in &mut listing.entries {
+                entry.value = kind.shown(entry.value.clone());
+            }
+        }
         let size = listing.entries.iter().map(|entry| entry.value.len()).sum();
         let start = Some(start(kind, listing.revision));
         Self { size, start, first: true, entries: listing.entries.into_iter(), head: kind.head() }

@@ -49,7 +49,7 @@ pub(crate) async fn patch(call: &Call, name: &str, part: Part) -> Result<Respons
             return Err(Error::modified(place.kind, name));
         }
         match replace(api, place, &entry, old.as_ref(), new, part, dry_run).await? {
-            Replaced::Done(value) => return Ok(reply(StatusCode::OK, value, &warnings)),
+            Replaced::Done(value) => return Ok(reply(StatusCode::OK, place.kind.shown(value), &warnings)),
             Replaced::Lost => {}
         }
     }
@@ -62,7 +62,7 @@ fn patched(
     entry: &Entry,
     validation: FieldValidation,
 ) -> Result<(Box<dyn Object>, Vec<String>)> {
-    let mut document: Value = serde_json::from_slice(&entry.value)
+    let mut document: Value = serde_json::from_slice(&call.place.kind.shown(entry.value.clone()))
         .map_err(|error| Error::Internal(format!("cannot read the stored {}: {error}", entry.key)))?;
     patch.apply(&mut document)?;
     let json = document.to_string();

@@ -2,6 +2,7 @@
 
 use axum::response::Response;
 use http::StatusCode;
+use stint_core::field::{Fault, Path};
 
 use crate::body;
 use crate::dispatch::{Call, reply};
@@ -10,6 +11,7 @@ use crate::path::Place;
 use crate::status::{Error, Result};
 use crate::strategy::Object;
 use crate::update::{Part, Replaced, find, load, replace};
+use crate::verbs::create;
 
 pub(crate) async fn update(call: &Call, name: &str, part: Part) -> Result<Response> {
     let Call { api, place, params, .. } = call;
@@ -18,8 +20,22 @@ pub(crate) async fn update(call: &Call, name: &str, part: Part) -> Result<Respon
     let (mut object, warnings) = body::decode(place.kind, &call.body, validation)?;
     expect_same_place(place, name, object.as_mut())?;
     let expected = object_revision(object.meta().resource_version.as_deref())?;
+    let facts = &place.kind.facts;
     loop {
-        let entry = find(api, place, name)?;
+        let entry = match find(api, place, name) {
+            Err(Error::NotFound { .. }) if facts.create_on_update && part == Part::Main => {
+                let mut new = object.duplicate();
+                new.meta_mut().resource_version = None;
+                return create::make(call, new, warnings, dry_run).await;
+            }
+            found => found?,
+        };
+        if expected.is_none() && !facts.unconditional_update {
+            let root = Path::root();
+            let field = root.field("metadata");
+            let fault = Fault::invalid(&field.field("resourceVersion"), 0, "must be specified for an update");
+            return Err(Error::invalid(place.kind, name, vec![fault]));
+        }
         if expected.is_some_and(|expected| expected != entry.revision) {
             return Err(Error::modified(place.kind, name));
         }
@@ -27,7 +43,7 @@ pub(crate) async fn update(call: &Call, name: &str, part: Part) -> Result<Respon
         expect_same_uid(place, name, object.as_ref(), old.as_ref())?;
         let new = object.duplicate();
         match replace(api, place, &entry, old.as_ref(), new, part, dry_run).await? {
-            Replaced::Done(value) => return Ok(reply(StatusCode::OK, value, &warnings)),
+            Replaced::Done(value) => return Ok(reply(StatusCode::OK, place.kind.shown(value), &warnings)),
             Replaced::Lost if expected.is_some() => return Err(Error::modified(place.kind, name)),
             Replaced::Lost => {}
         }

@@ -216,7 +216,7 @@ impl Following {
             "MODIFIED" => r#"{"type":"MODIFIED","object":"#,
             _ => r#"{"type":"DELETED","object":"#,
         };
-        self.out.extend([Bytes::from_static(start.as_bytes()), value, Bytes::from_static(b"}\n")]);
+        self.out.extend([Bytes::from_static(start.as_bytes()), self.kind.shown(value), Bytes::from_static(b"}\n")]);
     }
 }
 
