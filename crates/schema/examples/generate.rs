@@ -200,7 +200,7 @@ fn members(
         } else if let Some(inner) = tagged.reference.as_ref() {
             for member in &messages[inner].fields {
                 if let Some(key) = left.remove(&plain(&member.name)) {
-                    found.push((key, Some(tagged.tag), member, inner.clone()));
+                    found.push((key, Some(tagged.tag), member, messages[inner].name.clone()));
                 }
             }
         }
@@ -217,7 +217,9 @@ fn members(
     for (key, via, tagged, owner) in found {
         let property = &properties[key];
         let mut marks: Vec<String> = Vec::new();
-        if required.contains(&key.as_str()) {
+        let default = marker(&tagged.comment, "default");
+        // The first crate requires what has an empty default, which Kubernetes does not.
+        if required.contains(&key.as_str()) && default.as_deref() != Some("\"\"") {
             marks.push("required".into());
         }
         if let Some(how) = presence.get(&format!("{owner}.{key}")) {
@@ -242,7 +244,7 @@ fn members(
         if let Some(key) = marker(&tagged.comment, "patchMergeKey") {
             marks.push(format!("key={key}"));
         }
-        if let Some(default) = marker(&tagged.comment, "default") {
+        if let Some(default) = default {
             let constant = CONSTANTS.iter().find(|(name, _)| *name == default).map(|(_, value)| (*value).to_owned());
             marks.push(format!("default={}", constant.unwrap_or(default)));
         }

@@ -7,6 +7,8 @@
 //! Invariant: nothing here knows a kind by name. What a kind looks like is in the table, which
 //! `examples/generate.rs` writes; how a kind behaves is the server's.
 
+pub mod protobuf;
 pub mod types;
+mod wire;
 
 pub use types::{Field, ListRule, Patch, Presence, Schema, Shape, Type, TypeId, Value};

@@ -164,6 +164,13 @@ impl Schema {
         self.by_kind.get(&(api_version, kind)).map(|id| self.at(*id))
     }
 
+    /// The type of an object as a client names it. Options, `Status` and the like belong to every group.
+    pub fn object(&self, api_version: &str, kind: &str) -> Option<&Type> {
+        let meta = || self.named(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{kind}"));
+        let general = |of: &&Type| of.field("kind").is_some() || of.name.ends_with(".WatchEvent");
+        self.kind(api_version, kind).or_else(|| meta().filter(general))
+    }
+
     /// A type by its full name.
     pub fn named(&self, name: &str) -> Option<&Type> {
         self.by_name.get(name).map(|id| self.at(*id))
@@ -220,6 +227,11 @@ impl Type {
         let of = |at: &u16| (self.fields[usize::from(*at)].via, self.fields[usize::from(*at)].tag);
         let place = self.by_place.binary_search_by(|at| of(at).cmp(&(via, tag))).ok()?;
         Some(&self.fields[usize::from(self.by_place[place])]).filter(|field| field.tag != 0)
+    }
+
+    /// The members that are on the wire, in its order, those of an embedded message together.
+    pub fn wire_order(&self) -> impl Iterator<Item = &Field> {
+        self.by_place.iter().map(|at| &self.fields[usize::from(*at)]).filter(|field| field.tag != 0)
     }
 
     /// Whether the message has an embedded one under this number.
