@@ -12,9 +12,10 @@
 //! - One worker per pod owns the pod's state; everything else sends it events.
 //! - One writer per pod owns its API object; of consecutive statuses only the newest is written.
 //! - Containers outlive the agent. On start its state is rebuilt from the pods' folders before anything is decided.
+//! - What others may ask of the pods is [`service`]; it only reads what workers keep.
 //! - Time is [`Clock`]; tokio's time only waits, a minute at most at a stretch.
 //!
-//! Left out for now: probes, lifecycle hooks, a network per pod, claims, exec and attach. [`unsupported`] tells a pod's
+//! Left out for now: probes, lifecycle hooks, a network per pod, claims. [`unsupported`] tells a pod's
 //! owner what that means for the pod.
 
 mod agent;

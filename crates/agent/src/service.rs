@@ -12,16 +12,25 @@
 //!
 //! Errors are worded as the kubelet words them (`pkg/kubelet/kubelet_pods.go`, v1.36), since clients show them.
 
+mod attach;
+mod exec;
+mod forward;
 mod logs;
 
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
+use stint_core::pod::Attempt;
+use stint_runtime::ContainerId;
 
 use crate::agent::Shared;
 use crate::error::chain;
+use crate::folder::PodFolder;
+use crate::worker::container_id;
 
+pub use exec::{Process, Streams};
+pub use forward::{Connection, Network};
 pub use logs::{LogOptions, LogSource, LogStream};
 
 /// The services of a node. Cheap to clone.
@@ -69,6 +78,17 @@ impl Service {
         Service { shared }
     }
 
+    /// The latest run of a container that was started here.
+    fn latest(&self, container: &ContainerRef) -> Result<Run, ServiceError> {
+        let internal = |error: crate::Error| ServiceError::Internal(error.chain());
+        let ContainerRef { pod, container } = container;
+        let folder = PodFolder::new(&self.shared.config.folders, &pod.uid).map_err(internal)?;
+        let mut attempts = folder.attempts().into_iter().filter(|(name, _)| name == container);
+        let (_, attempt) = attempts.next_back().ok_or_else(|| not_found(container))?;
+        let id = container_id(&pod.uid, container, attempt).map_err(internal)?;
+        Ok(Run { folder, id, attempt })
+    }
+
     /// The pod's object, as the API has it now.
     async fn pod(&self, pod: &PodRef) -> Result<Pod, ServiceError> {
         let api: Api<Pod> = Api::namespaced(self.shared.client.clone(), &pod.namespace);
@@ -79,4 +99,16 @@ impl Service {
         let same = found.filter(|found| found.metadata.uid.as_deref() == Some(&pod.uid));
         same.ok_or_else(|| ServiceError::NotFound(format!("pod {:?} cannot be found", pod.name)))
     }
+}
+
+/// A run of a container.
+struct Run {
+    folder: PodFolder,
+    id: ContainerId,
+    attempt: Attempt,
+}
+
+/// The kubelet's words for a container that does not run.
+fn not_found(container: &str) -> ServiceError {
+    ServiceError::NotFound(format!("container not found ({container:?})"))
 }

@@ -8,13 +8,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, ContainerStateTerminated, Pod, PodStatus};
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
+use stint_agent::service::{ContainerRef, LogOptions, PodRef, Process, Service, ServiceError, Streams};
 use stint_agent::{Agent, AgentConfig, Attempt, Clock, Folders, Machine, RootfsMode, log_path, logs, sweep};
 use stint_runtime::{Native, zygote};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
 struct WallClock;
@@ -39,6 +42,7 @@ impl stint_server::Ids for CountingIds {
 
 struct World {
     client: Client,
+    service: Service,
     pods: Api<Pod>,
     data: PathBuf,
 }
@@ -61,8 +65,14 @@ fn main() {
         let config = AgentConfig::new(Machine::here("node"), Folders::within(data.path()), rootfs, cgroups.clone());
         let runtime = Arc::new(Native::new(zygote));
         let agent = Agent::new(config, client.clone(), runtime.clone(), Arc::new(WallClock));
+        let service = agent.service();
         let agent = tokio::spawn(agent.run(std::future::pending()));
-        let world = World { pods: Api::namespaced(client.clone(), "default"), client, data: data.path().to_path_buf() };
+        let world = World {
+            service,
+            pods: Api::namespaced(client.clone(), "default"),
+            client,
+            data: data.path().to_path_buf(),
+        };
         let mut failed = 0;
         macro_rules! case {
             ($name:ident) => {
@@ -83,6 +93,13 @@ fn main() {
         case!(deletion_ends_a_polite_and_a_deaf_container);
         case!(a_missing_command_and_a_missing_setting_are_told);
         case!(the_user_is_who_the_pod_says);
+        case!(a_log_is_followed_to_the_end_of_its_container);
+        case!(a_log_that_there_is_not_is_told_in_the_kubelets_words);
+        case!(a_large_log_comes_whole);
+        case!(a_command_runs_in_a_container);
+        case!(a_command_has_a_terminal_in_a_container);
+        case!(an_onlooker_sees_what_comes_from_now_on);
+        case!(a_port_of_a_pod_is_reached);
         case!(a_hundred_pods_one_after_the_other);
         case!(nothing_is_left);
         // The agent is gone while a container runs: what is left of it is swept up.
@@ -200,7 +217,7 @@ async fn config_maps_and_shared_volumes_are_seen(world: &World) -> Verdict {
     init["name"] = json!("i");
     init["volumeMounts"] = mounts.clone();
     let mut main = sh(
-        "cat /run/m/k; echo; cat /run/e/f /run/t/f; grep -c ' /run/t tmpfs' /proc/mounts; touch /run/m/x || echo read-only",
+        "cat /run/m/k; echo; cat /run/e/f /run/t/f; grep -c ' /run/t tmpfs' /proc/mounts; touch /run/m/x 2> /dev/null || echo read-only",
     );
     main["volumeMounts"] = mounts;
     let pod = world
@@ -298,4 +315,202 @@ fn leftovers(parent: &Path) -> Vec<PathBuf> {
         .filter(|path| path.exists())
         .filter(|path| std::fs::read_dir(path).unwrap().flatten().any(|entry| entry.path().is_dir()))
         .collect()
+}
+
+fn reference(pod: &Pod) -> PodRef {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let meta = &pod.metadata;
+    PodRef { namespace: text(&meta.namespace), name: text(&meta.name), uid: text(&meta.uid) }
+}
+
+fn container(pod: &Pod) -> ContainerRef {
+    ContainerRef { pod: reference(pod), container: "c".into() }
+}
+
+async fn is_running(world: &World, name: &str) {
+    world
+        .wait(name, |status| {
+            let first = status.container_statuses.iter().flatten().next();
+            first.and_then(|c| c.state.as_ref()).is_some_and(|state| state.running.is_some())
+        })
+        .await;
+}
+
+async fn log(world: &World, pod: &Pod, options: LogOptions) -> Result<String, String> {
+    let mut log = world.service.logs(&container(pod), options).await.map_err(|e| e.to_string())?;
+    let mut text = Vec::new();
+    while let Some(piece) = log.next().await {
+        text.extend_from_slice(&piece.map_err(|e| e.to_string())?);
+    }
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+async fn a_log_is_followed_to_the_end_of_its_container(world: &World) -> Verdict {
+    let pod = world.sh("follow", "echo one; echo two; sleep 0.3; echo three; exit 1").await;
+    is_running(world, "follow").await;
+    let follow = LogOptions { follow: true, ..LogOptions::default() };
+    let began = Instant::now();
+    let text = log(world, &pod, follow).await?;
+    check(text == "one\ntwo\nthree\n", text)?;
+    check(began.elapsed() < Duration::from_secs(5), began.elapsed())?;
+    world.ended("follow").await;
+    let last = log(world, &pod, LogOptions { tail_lines: Some(1), ..LogOptions::default() }).await?;
+    check(last == "three\n", last)
+}
+
+async fn a_log_that_there_is_not_is_told_in_the_kubelets_words(world: &World) -> Verdict {
+    let mut broken = sh("true");
+    broken["env"] = json!([{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "nowhere", "key": "k"}}}]);
+    let pod = world.create("broken", json!({"containers": [broken]})).await;
+    world
+        .wait("broken", |status| {
+            let first = status.container_statuses.iter().flatten().next();
+            first.and_then(|c| c.state.as_ref()?.waiting.as_ref()?.reason.as_deref())
+                == Some("CreateContainerConfigError")
+        })
+        .await;
+    let told = world.service.logs(&container(&pod), LogOptions::default()).await.err();
+    let words = "container \"c\" in pod \"broken\" is waiting to start: CreateContainerConfigError";
+    check(told == Some(ServiceError::BadRequest(words.into())), told)?;
+    let previous = LogOptions { previous: true, ..LogOptions::default() };
+    let told = world.service.logs(&container(&pod), previous).await.err();
+    let words = "previous terminated container \"c\" in pod \"broken\" not found";
+    check(told == Some(ServiceError::BadRequest(words.into())), told)?;
+    let mut other = container(&pod);
+    other.pod.uid = "another".into();
+    let told = world.service.logs(&other, LogOptions::default()).await.err();
+    check(matches!(told, Some(ServiceError::NotFound(_))), told)?;
+    let told = world.service.exec(&container(&pod), vec!["true".into()], Streams::default()).await.err();
+    check(told == Some(ServiceError::NotFound("container not found (\"c\")".into())), told)?;
+    world.delete("broken", 0).await;
+    Ok(())
+}
+
+async fn a_large_log_comes_whole(world: &World) -> Verdict {
+    const SIZE: usize = 32 << 20;
+    let pod = world
+        .sh("large", &format!("yes 0123456789012345678901234567890123456789012345678901234567890 | head -c {SIZE}"))
+        .await;
+    world.ended("large").await;
+    let began = Instant::now();
+    let text = log(world, &pod, LogOptions::default()).await?;
+    let took = began.elapsed();
+    println!("  a log of {} MB was read in {took:.1?}", SIZE >> 20);
+    check(
+        text.len() == SIZE
+            && text
+                .lines()
+                .all(|line| "0123456789012345678901234567890123456789012345678901234567890".starts_with(line)),
+        text.len(),
+    )
+}
+
+/// Everything that a process says, and its exit code.
+async fn outcome(process: Process) -> Result<(i32, String, String), String> {
+    let Process { stdin, stdout, stderr, exit, .. } = process;
+    drop(stdin);
+    let all = |stream: Option<Box<dyn tokio::io::AsyncRead + Send + Unpin>>| async move {
+        let mut text = String::new();
+        if let Some(mut stream) = stream {
+            let _ = stream.read_to_string(&mut text).await;
+        }
+        text
+    };
+    let (stdout, stderr, exit) = tokio::join!(all(stdout), all(stderr), exit);
+    Ok((exit.map_err(|e| e.to_string())?, stdout, stderr))
+}
+
+async fn run(world: &World, pod: &Pod, command: &[&str], streams: Streams) -> Result<(i32, String, String), String> {
+    let command = command.iter().map(|&word| word.to_owned()).collect();
+    outcome(world.service.exec(&container(pod), command, streams).await.map_err(|e| e.to_string())?).await
+}
+
+async fn a_command_runs_in_a_container(world: &World) -> Verdict {
+    let pod = world.sh("exec", "hostname > /run/mine; exec sleep 1000").await;
+    is_running(world, "exec").await;
+    let both = Streams { stdout: true, stderr: true, ..Streams::default() };
+    let did = run(world, &pod, &["sh", "-c", "cat /run/mine; echo err >&2; exit 3"], both).await?;
+    check(did == (3, "exec\n".into(), "err\n".into()), did)?;
+    let did = run(world, &pod, &["no-such-command"], both).await?;
+    let words = "exec: \"no-such-command\": executable file not found in $PATH\n";
+    check(did == (127, String::new(), words.into()), did)?;
+    let did = run(world, &pod, &["/etc/passwd"], both).await?;
+    check(did.0 == 126 && did.2.contains("/etc/passwd"), did)?;
+    // As `kubectl cp` does it.
+    let streams = Streams { stdin: true, ..both };
+    let copy = ["sh", "-c", "cat > /run/copy && cksum < /run/copy"].map(str::to_owned).to_vec();
+    let mut process = world.service.exec(&container(&pod), copy, streams).await.map_err(|e| e.to_string())?;
+    let mut stdin = process.stdin.take().ok_or("no input")?;
+    let data = vec![b'x'; 3 << 20];
+    let wrote = tokio::spawn(async move {
+        stdin.write_all(&data).await?;
+        stdin.shutdown().await
+    });
+    let did = outcome(process).await?;
+    wrote.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+    check(did.0 == 0 && did.1.ends_with(" 3145728\n"), did)?;
+    world.delete("exec", 0).await;
+    let gone = run(world, &pod, &["true"], both).await;
+    check(gone == Err("container not found (\"c\")".into()), gone)
+}
+
+async fn a_command_has_a_terminal_in_a_container(world: &World) -> Verdict {
+    let pod = world.sh("tty", "exec sleep 1000").await;
+    is_running(world, "tty").await;
+    let streams = Streams { stdin: true, stdout: true, stderr: false, tty: true };
+    let command =
+        ["sh", "-c", "stty -echo; echo ready; read x; stty size; echo $x $TERM; exit 4"].map(str::to_owned).to_vec();
+    let mut process = world.service.exec(&container(&pod), command, streams).await.map_err(|e| e.to_string())?;
+    let mut resize = process.resize.take().ok_or("no terminal")?;
+    resize(100, 30);
+    let (mut stdin, mut stdout) = (process.stdin.take().ok_or("no input")?, process.stdout.take().ok_or("no output")?);
+    let mut ready = [0; 7];
+    stdout.read_exact(&mut ready).await.map_err(|e| e.to_string())?;
+    stdin.write_all(b"typed\n").await.map_err(|e| e.to_string())?;
+    let mut text = String::new();
+    stdout.read_to_string(&mut text).await.map_err(|e| e.to_string())?;
+    let code = process.exit.await.map_err(|e| e.to_string())?;
+    check(code == 4 && text == "30 100\r\ntyped xterm\r\n", (code, text))?;
+    world.delete("tty", 0).await;
+    Ok(())
+}
+
+async fn an_onlooker_sees_what_comes_from_now_on(world: &World) -> Verdict {
+    let pod = world
+        .sh("attach", "echo before; until test -e /run/go; do sleep 0.05; done; echo after; echo err >&2; exit 5")
+        .await;
+    is_running(world, "attach").await;
+    while log(world, &pod, LogOptions::default()).await? != "before\n" {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let both = Streams { stdout: true, stderr: true, ..Streams::default() };
+    let process = world.service.attach(&container(&pod), both).map_err(|e| e.to_string())?;
+    run(world, &pod, &["touch", "/run/go"], Streams::default()).await?;
+    let did = outcome(process).await?;
+    check(did == (5, "after\n".into(), "err\n".into()), did)?;
+    world.ended("attach").await;
+    let over = world.service.attach(&container(&pod), both).err();
+    check(over == Some(ServiceError::NotFound("container not found (\"c\")".into())), over)
+}
+
+async fn a_port_of_a_pod_is_reached(world: &World) -> Verdict {
+    let pod = world.sh("port", "exec sleep 1000").await;
+    is_running(world, "port").await;
+    // Pods are on the host's network.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.map_err(|e| e.to_string())?;
+    let port = listener.local_addr().map_err(|e| e.to_string())?.port();
+    let served = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await?;
+        stream.write_all(b"hello").await
+    });
+    let mut stream = world.service.forward(&reference(&pod), port).await.map_err(|e| e.to_string())?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.map_err(|e| e.to_string())?;
+    served.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+    check(text == "hello", text)?;
+    let refused = world.service.forward(&reference(&pod), port).await.err();
+    check(matches!(&refused, Some(ServiceError::Internal(text)) if text.contains("localhost")), refused)?;
+    world.delete("port", 0).await;
+    let gone = world.service.forward(&reference(&pod), port).await.err();
+    check(matches!(gone, Some(ServiceError::NotFound(_))), gone)
 }

@@ -24,7 +24,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use stint_core::pod::Attempt;
 
-use super::{ContainerRef, Service, ServiceError};
+use super::{ContainerRef, Run, Service, ServiceError};
 use crate::folder::PodFolder;
 use crate::logs::{self, Stream};
 use crate::worker::container_id;
@@ -80,15 +80,24 @@ impl Service {
         let internal = |error: crate::Error| ServiceError::Internal(error.chain());
         let folder = PodFolder::new(&self.shared.config.folders, &container.pod.uid).map_err(internal)?;
         let id = container_id(&container.pod.uid, &container.container, attempt).map_err(internal)?;
-        let path = folder.log(&container.container, attempt);
+        let run = Run { folder, id, attempt };
+        self.log_of(&run, &container.container, &options).map_err(|error| {
+            ServiceError::Internal(format!("failed to read the log of container {:?}: {error}", container.container))
+        })
+    }
+
+    /// The log of one run. What the last lines are is decided at once.
+    pub(super) fn log_of(&self, run: &Run, container: &str, options: &LogOptions) -> io::Result<LogStream> {
+        let mut reader = Reader::new(run.folder.log(container, run.attempt), options);
+        reader.open()?;
         let ended: BoxFuture<'static, ()> = if options.follow {
-            let runtime = self.shared.runtime.clone();
+            let (runtime, id) = (self.shared.runtime.clone(), run.id.clone());
             // An error means that the runtime does not know it any more: it has ended.
             Box::pin(async move { drop(runtime.wait(&id).await) })
         } else {
             Box::pin(std::future::ready(()))
         };
-        Ok(read(Reader::new(path, &options), ended))
+        Ok(read(reader, ended))
     }
 }
 
@@ -207,19 +216,26 @@ impl Reader {
         Reader { path, file: None, tail: options.tail_lines, buffer: Vec::new(), shown: Shown::new(options) }
     }
 
-    fn piece(&mut self) -> io::Result<Piece> {
-        if self.file.is_none() {
-            let mut file = match File::open(&self.path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Piece::NoMore),
-                Err(error) => return Err(error),
-            };
-            if let Some(lines) = self.tail {
-                let start = tail_start(&file, lines)?;
-                file.seek(SeekFrom::Start(start))?;
-            }
-            self.file = Some(file);
+    /// Opens the file, if it is there, and goes to where to begin.
+    fn open(&mut self) -> io::Result<()> {
+        if self.file.is_some() {
+            return Ok(());
         }
+        let mut file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if let Some(lines) = self.tail {
+            let start = tail_start(&file, lines)?;
+            file.seek(SeekFrom::Start(start))?;
+        }
+        self.file = Some(file);
+        Ok(())
+    }
+
+    fn piece(&mut self) -> io::Result<Piece> {
+        self.open()?;
         let Some(file) = &mut self.file else { return Ok(Piece::NoMore) };
         let seen = self.buffer.len();
         if file.take(PIECE as u64).read_to_end(&mut self.buffer)? == 0 {
