@@ -14,7 +14,6 @@ use crate::status::{self, Error, Result};
 pub(crate) fn answer(info: &Info) -> Result<Response> {
     let body = match info {
         Info::Version => version(),
-        Info::Health => return Ok((StatusCode::OK, "ok").into_response()),
         Info::Versions => json!({
             "kind": "APIVersions", "versions": ["v1"],
             "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": ""}],
@@ -29,7 +28,8 @@ pub(crate) fn answer(info: &Info) -> Result<Response> {
             group["apiVersion"] = "v1".into();
             group
         }
-        Info::Group(_) => return Ok(nothing_there()),
+        // The last two are answered by `observe`.
+        Info::Group(_) | Info::Health(..) | Info::Metrics => return Ok(nothing_there()),
         Info::Resources(group, version) => {
             let mut kinds: Vec<&Kind> =
                 KINDS.iter().filter(|kind| kind.group == group && kind.version == version).collect();

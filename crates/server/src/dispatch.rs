@@ -22,11 +22,11 @@ use tokio::sync::OnceCell;
 use crate::kinds::{Holds, Kind, Subresource};
 use crate::media::{Asked, Wanted};
 use crate::params::Params;
-use crate::path::{Place, Target, target};
+use crate::path::{Info, Place, Target, target};
 use crate::status::{Error, Result, json};
 use crate::strategy::Object;
 use crate::update::{Part, write};
-use crate::{Api, Peer, auth, body, discovery, rules, streaming, verbs};
+use crate::{Api, Peer, auth, body, discovery, observe, rules, streaming, verbs};
 
 /// How long a request may take that is no watch and no stream.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -87,6 +87,11 @@ async fn answer(shared: &Shared, api: &Api, request: Request<Body>, media: &Aske
     let (mut parts, body) = request.into_parts();
     let target = match target(parts.uri.path())? {
         Target::Nothing => return Ok(discovery::nothing_there()),
+        Target::Info(Info::Health(endpoint, check)) if parts.method == Method::GET => {
+            let params = Params::of(parts.uri.query());
+            return observe::health(api.observe.as_deref(), &endpoint, check.as_deref(), &params);
+        }
+        Target::Info(Info::Metrics) if parts.method == Method::GET => return observe::metrics(api.observe.as_deref()),
         Target::Info(info) if parts.method == Method::GET => return discovery::answer(&info),
         Target::Info(_) => return Err(Error::MethodNotAllowed),
         Target::Auth(endpoint) => return auth::answer(api, &endpoint, &parts, body).await,

@@ -30,6 +30,7 @@ mod body;
 mod discovery;
 mod dispatch;
 mod media;
+pub mod observe;
 mod params;
 mod path;
 mod rules;
@@ -68,6 +69,8 @@ pub struct Api {
     pub node: Option<Arc<dyn Node>>,
     /// Who may do what. None: whoever reaches the API may do everything.
     pub auth: Option<Arc<auth::Auth>>,
+    /// What tells how the process is. None: only that it answers.
+    pub observe: Option<Arc<dyn observe::Observe>>,
     /// For whom this handle acts. None: for the process itself, which may do everything.
     pub requester: Option<Arc<User>>,
 }
@@ -75,7 +78,7 @@ pub struct Api {
 impl Api {
     /// The API over `store`, open to whoever reaches it: for a process that serves itself.
     pub fn new(store: Store, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Self {
-        Self { store, clock, ids, node: None, auth: None, requester: None }
+        Self { store, clock, ids, node: None, auth: None, observe: None, requester: None }
     }
 }
 

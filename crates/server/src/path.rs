@@ -39,7 +39,9 @@ pub(crate) struct Place {
 #[derive(Debug)]
 pub(crate) enum Info {
     Version,
-    Health,
+    /// `healthz`, `livez` or `readyz`, and one check or all of them.
+    Health(String, Option<String>),
+    Metrics,
     Versions,
     Groups,
     Group(String),
@@ -66,7 +68,11 @@ pub(crate) fn target(path: &str) -> Result<Target, Error> {
     }
     Ok(match segments.as_slice() {
         ["version"] => Target::Info(Info::Version),
-        ["healthz" | "livez" | "readyz"] => Target::Info(Info::Health),
+        [endpoint @ ("healthz" | "livez" | "readyz")] => Target::Info(Info::Health((*endpoint).to_owned(), None)),
+        [endpoint @ ("healthz" | "livez" | "readyz"), check] => {
+            Target::Info(Info::Health((*endpoint).to_owned(), Some((*check).to_owned())))
+        }
+        ["metrics"] => Target::Info(Info::Metrics),
         ["api"] => Target::Info(Info::Versions),
         ["apis"] => Target::Info(Info::Groups),
         ["api", version] => Target::Info(Info::Resources(String::new(), (*version).to_owned())),

@@ -55,6 +55,12 @@ pub enum Command {
     Config(Flags),
     /// Print a kubeconfig for the API of this data folder, with the administrator's certificate in it
     Kubeconfig(KubeconfigArgs),
+    /// Make `stint serve` a service of systemd, and start it
+    ///
+    /// Stopping the service leaves containers running. Settings belong into /etc/stint/stint.toml.
+    Install(InstallArgs),
+    /// Stop the service and remove it from systemd; its data and containers stay
+    Uninstall,
     /// Import, list, pull and remove container images
     #[command(subcommand)]
     Image(ImageCommand),
@@ -99,6 +105,14 @@ pub struct KubeconfigArgs {
     /// Where clients reach the API, if not at the daemon's first address
     #[arg(long, value_name = "URL")]
     pub server: Option<String>,
+}
+
+/// Arguments of `stint install`.
+#[derive(Debug, ClapArgs)]
+pub struct InstallArgs {
+    /// Only print the units
+    #[arg(long)]
+    pub print: bool,
 }
 
 /// How to reach registries.

@@ -9,6 +9,7 @@ pub mod embedded;
 pub mod exit;
 pub mod folder;
 pub mod image;
+pub mod install;
 pub mod kubeconfig;
 pub mod real;
 pub mod run;
@@ -30,6 +31,8 @@ pub fn main() -> ExitCode {
     exit::report(match &args.command {
         args::Command::Serve(flags) => serve::main(flags),
         args::Command::Config(flags) => config::main(flags),
+        args::Command::Install(install) => install::install(&args.data, install),
+        args::Command::Uninstall => install::uninstall(),
         args::Command::Kubeconfig(kubeconfig) => kubeconfig::main(&args.data, kubeconfig),
         args::Command::Run(run) => run::main(&args.data, run),
         args::Command::Image(image) => image::main(&args.data, image),

@@ -15,6 +15,8 @@
 mod http;
 mod instance;
 mod listen;
+mod metrics;
+mod node;
 mod notify;
 mod pki;
 mod tls;
@@ -30,11 +32,12 @@ use jiff::Timestamp;
 use kube::Client;
 use stint_agent::{Agent, AgentConfig, Machine, RootfsMode};
 use stint_controllers::Housekeeping;
+use stint_server::auth::Auth;
 use stint_server::{Api, Peer};
 use stint_store::{SqliteDisk, Store};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::embedded::{self, Launcher};
@@ -47,6 +50,8 @@ use crate::settings::{Flags, Resolved, Settings};
 use http::Http;
 use instance::Instance;
 use listen::Sockets;
+use metrics::Metrics;
+use node::Here;
 use pki::Pki;
 use tls::Tls;
 
@@ -113,10 +118,18 @@ impl Daemon<'_> {
         let mut closed = store.watch("", store.revision()).ok();
         let objects = store.snapshot().count("");
         let clock = Arc::new(SystemClock);
-        let router = stint_server::router(Api::new(store, clock.clone(), Arc::new(RandomIds)));
+        let metrics = Arc::new(Metrics::new(store.clone()));
+        let owner = rustix::process::geteuid().as_raw();
+        let here = Here::default();
+        let mut api = Api::new(store.clone(), clock, Arc::new(RandomIds));
+        api.auth = Some(Arc::new(Auth::new(store, owner)));
+        api.observe = Some(metrics.clone());
+        api.node = Some(Arc::new(here.clone()));
+        let router = stint_server::router(api);
         let client = Client::new(router.clone().layer(Extension(Peer::InProcess)), "default");
-        let parts = Parts::start(&self.resolved, &self.instance.id, client, launcher, pki.ca.clone())?;
-        let http = Arc::new(Http::new(router));
+        let parts = Parts::start(&self.resolved, &self.instance.id, client, launcher, pki.ca.clone(), &here)?;
+        parts.tasks().for_each(|(part, task)| metrics.check(part, task));
+        let http = Arc::new(Http::new(router, metrics));
         let taking = sockets.serve(&tls, &http);
 
         let shown = shown(&addresses, &socket);
@@ -147,6 +160,7 @@ impl Daemon<'_> {
         notify::notify(notify::STOPPING);
         // First nobody new, then nobody in the process who would write, then the last answers.
         drop(taking);
+        here.set(None);
         parts.stop().await;
         let http = all_of(http).await;
         if let Some(http) = http
@@ -224,6 +238,7 @@ impl Parts {
         client: Client,
         launcher: Option<Launcher>,
         root_ca: String,
+        here: &Here,
     ) -> anyhow::Result<Parts> {
         let settings = &resolved.settings;
         let clock = Arc::new(SystemClock);
@@ -247,12 +262,20 @@ impl Parts {
                 let mut config = AgentConfig::new(machine, folders, rootfs, Path::new("/stint").join(id));
                 config.allow_host = settings.allow_host;
                 let agent = Agent::new(config, client, launcher.runtime(), clock);
+                here.set(Some(agent.service()));
                 let (stop, stopped) = oneshot::channel();
                 // A sender that is gone asks for the same.
                 Some((tokio::spawn(agent.run(async { drop(stopped.await) })), stop))
             }
         };
         Ok(Parts { controllers, agent })
+    }
+
+    /// Those that are there, by name.
+    fn tasks(&self) -> impl Iterator<Item = (&'static str, AbortHandle)> {
+        let controllers = self.controllers.as_ref().map(|task| ("controllers", task.abort_handle()));
+        let agent = self.agent.as_ref().map(|(task, _)| ("agent", task.abort_handle()));
+        controllers.into_iter().chain(agent)
     }
 
     /// Stops deciding. Containers that run go on.

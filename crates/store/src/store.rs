@@ -1,7 +1,7 @@
 //! The store as its users see it.
 
 use std::fmt;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 
 use crate::error::shared;
 use crate::watch::Hub;
@@ -51,6 +51,7 @@ impl Store {
         let shared = Arc::new(Shared {
             current: RwLock::new(Snapshot::load(revision, entries)),
             hub: Arc::new(Hub::new(revision, options)),
+            failure: OnceLock::new(),
         });
         let writer = Some(Writer::start(disk, shared.clone())?);
         Ok(Self(Arc::new(Inner { writer, shared })))
@@ -89,6 +90,11 @@ impl Store {
     /// The revision of the last durable write.
     pub fn revision(&self) -> Revision {
         self.0.shared.read(Snapshot::revision)
+    }
+
+    /// Why nothing is written any more. None: writes are taken.
+    pub fn failure(&self) -> Option<&str> {
+        self.0.shared.failure.get().map(String::as_str)
     }
 
     /// Carries out a mutation, and returns when its outcome is durable.

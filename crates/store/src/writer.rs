@@ -3,7 +3,7 @@
 //! Over an immediate disk it runs on the caller. Otherwise it is a thread that takes everything which waits as one
 //! batch: while one commit is on its way to the disk the next batch gathers, so writers share an fsync.
 
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::thread::{self, JoinHandle};
 
 use tokio::sync::{mpsc, oneshot};
@@ -23,6 +23,8 @@ const QUEUE: usize = 4096;
 pub(crate) struct Shared {
     pub(crate) current: RwLock<Snapshot>,
     pub(crate) hub: Arc<Hub>,
+    /// What the commit said that failed, after which nothing is written any more.
+    pub(crate) failure: OnceLock<String>,
 }
 
 impl Shared {
@@ -122,6 +124,7 @@ impl Committer {
         }
         if let Err(cause) = self.disk.commit(&changes, revision) {
             let source = shared(cause);
+            let _ = self.shared.failure.set(source.to_string());
             self.failed = Some((revision, source.clone()));
             return answers.iter().map(|_| Err(Error::Commit { revision, source: source.clone() })).collect();
         }

@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,18 +17,21 @@ use axum::body::Body;
 use bytes::{Buf, Bytes};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::Request;
+use http::{Method, Request, StatusCode, Uri, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use prometheus_client::metrics::counter::Counter;
 use stint_server::Peer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::Sleep;
 use tower::ServiceExt;
+
+use super::metrics::{Begun, Metrics};
 
 /// How long a client may take for a request's head, and how long a connection may idle (upstream: 90 s of idling).
 const HEAD: Duration = Duration::from_secs(90);
@@ -43,6 +47,7 @@ const STREAM_BUFFER: usize = 256 << 10;
 /// Serves connections, and ends them together.
 pub struct Http {
     router: Router,
+    metrics: Arc<Metrics>,
     connections: GracefulShutdown,
     stop: watch::Sender<bool>,
 }
@@ -50,25 +55,27 @@ pub struct Http {
 /// What serves one connection.
 pub struct Connection {
     router: Router,
+    metrics: Arc<Metrics>,
     watcher: Watcher,
     stop: watch::Receiver<bool>,
 }
 
 impl Http {
     /// Serves `router`.
-    pub fn new(router: Router) -> Http {
-        Http { router, connections: GracefulShutdown::new(), stop: watch::channel(false).0 }
+    pub fn new(router: Router, metrics: Arc<Metrics>) -> Http {
+        Http { router, metrics, connections: GracefulShutdown::new(), stop: watch::channel(false).0 }
     }
 
     /// What serves the next connection.
     pub fn connection(&self) -> Connection {
-        Connection { router: self.router.clone(), watcher: self.connections.watcher(), stop: self.stop.subscribe() }
+        let (router, metrics) = (self.router.clone(), Arc::clone(&self.metrics));
+        Connection { router, metrics, watcher: self.connections.watcher(), stop: self.stop.subscribe() }
     }
 
     /// Ends streams, and waits until what was asked is answered, at most for `grace`. Returns whether all was.
     pub async fn stop(self, grace: Duration) -> bool {
         self.stop.send_replace(true);
-        drop(self.router);
+        drop((self.router, self.metrics));
         tokio::time::timeout(grace, self.connections.shutdown()).await.is_ok()
     }
 }
@@ -76,14 +83,18 @@ impl Http {
 impl Connection {
     /// Serves it to its end.
     pub async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: Peer) {
-        let Connection { router, watcher, stop } = self;
+        let Connection { router, metrics, watcher, stop } = self;
         let service = service_fn(move |request: Request<Incoming>| {
             let (router, stop, peer) = (router.clone(), stop.clone(), peer.clone());
+            let begun = metrics.begins(&request);
             async move {
+                let line = Line::of(&request);
                 let mut request = request.map(|body| Body::new(Timed { body, alarm: None }));
                 request.extensions_mut().insert(peer);
                 let response = router.oneshot(request).await?;
-                Ok::<_, Infallible>(response.map(|body| Ending::of(body, stop)))
+                let took = begun.answered(response.status());
+                line.log(response.status(), took);
+                Ok::<_, Infallible>(response.map(|body| Ending::of(body, stop, begun)))
             }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -98,6 +109,26 @@ impl Connection {
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         if let Err(error) = watcher.watch(connection).await {
             tracing::debug!(%error, "a connection ended early");
+        }
+    }
+}
+
+/// A request's line in the access log.
+struct Line(Option<(Method, Uri, String)>);
+
+impl Line {
+    /// Remembers what the line needs, if there will be one.
+    fn of<B>(request: &Request<B>) -> Line {
+        Line(tracing::enabled!(tracing::Level::DEBUG).then(|| {
+            let agent = request.headers().get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+            (request.method().clone(), request.uri().clone(), agent.unwrap_or_default().to_owned())
+        }))
+    }
+
+    fn log(self, code: StatusCode, took: Duration) {
+        if let Some((method, uri, agent)) = self.0 {
+            let ms = took.as_secs_f64() * 1000.0;
+            tracing::debug!(%method, path = uri.path(), query = uri.query(), code = code.as_u16(), ms, agent, "request");
         }
     }
 }
@@ -139,18 +170,24 @@ impl HttpBody for Timed {
 struct Ending {
     body: Body,
     stop: BoxFuture<'static, ()>,
+    /// Counts lines, which are a watch's events.
+    events: Option<Counter>,
+    /// Counted as open until this goes.
+    _begun: Option<Begun>,
     /// Whether the last byte that was sent ended a line, or none was sent.
     between_lines: bool,
 }
 
 impl Ending {
     /// Wraps bodies whose length nobody knows; the others end by themselves.
-    fn of(body: Body, mut stop: watch::Receiver<bool>) -> Body {
+    fn of(body: Body, mut stop: watch::Receiver<bool>, begun: Begun) -> Body {
         if body.size_hint().exact().is_some() {
             return body;
         }
         let stop = async move { drop(stop.wait_for(|stop| *stop).await) }.boxed();
-        Body::new(Ending { body, stop, between_lines: true })
+        let events = begun.events();
+        let begun = begun.stays().then_some(begun);
+        Body::new(Ending { body, stop, events, _begun: begun, between_lines: true })
     }
 }
 
@@ -169,6 +206,11 @@ impl HttpBody for Ending {
                         frame.data_ref().filter(|data| data.has_remaining()).and_then(|data| data.last())
                 {
                     self.between_lines = *last == b'\n';
+                    if self.between_lines
+                        && let Some(events) = &self.events
+                    {
+                        events.inc();
+                    }
                 }
                 Poll::Ready(frame)
             }

@@ -1,0 +1,465 @@
+//! `stint serve` as a user meets it: the real program, real kubectl, real containers on this machine's root filesystem.
+//!
+//! Containers need root, and kubectl has to be on the machine; what can't be done is said to be skipped.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A daemon on a data folder of its own. What it leaves behind is ended when it is dropped.
+struct Daemon {
+    data: tempfile::TempDir,
+    child: Option<Child>,
+}
+
+impl Daemon {
+    /// A data folder, and no daemon yet.
+    fn folder() -> Daemon {
+        Daemon { data: tempfile::tempdir().unwrap(), child: None }
+    }
+
+    fn start(args: &[&str]) -> Daemon {
+        let mut daemon = Daemon::folder();
+        daemon.start_again(args);
+        daemon
+    }
+
+    /// With an agent, for containers; `None`, with a notice, where there can be none.
+    fn with_agent() -> Option<Daemon> {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: containers need root");
+            return None;
+        }
+        Some(Daemon::start(&["--allow-host"]))
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stint"));
+        command.arg("--data").arg(self.data.path()).args(args).stdin(Stdio::null());
+        command
+    }
+
+    /// Starts the program and waits until it says that it is ready; returns how long that took.
+    fn start_again(&mut self, args: &[&str]) -> Duration {
+        let mut command = self.command(&["serve", "--listen", "127.0.0.1:0"]);
+        let began = Instant::now();
+        let mut child = command.args(args).stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut said = String::new();
+        while !said.contains("serving at") {
+            assert_ne!(log.read_line(&mut said).unwrap(), 0, "the daemon ended:\n{said}");
+        }
+        let took = began.elapsed();
+        // Somebody has to read what else it says.
+        std::thread::spawn(move || drop(std::io::copy(&mut log, &mut std::io::sink())));
+        self.child = Some(child);
+        took
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = self.child.as_ref().unwrap().id();
+        kill_process(Pid::from_raw(pid.try_into().unwrap()).unwrap(), signal).unwrap();
+    }
+
+    /// SIGKILL, and waits for its end.
+    fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.child.take().unwrap().wait().unwrap();
+    }
+
+    /// SIGTERM, and waits for its end.
+    fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        let status = self.child.take().unwrap().wait().unwrap();
+        assert_eq!(status.code(), Some(0), "{status}");
+    }
+
+    /// One request over the unix socket, as HTTP/1.1; returns the code and the body.
+    fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let mut socket = UnixStream::connect(self.data.path().join("stint.sock")).unwrap();
+        let length = body.len();
+        write!(
+            socket,
+            "{method} {path} HTTP/1.1\r\nHost: stint\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+             Connection: close\r\n\r\n{body}"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        let code = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (code, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+    }
+
+    fn create(&self, path: &str, object: &serde_json::Value) {
+        let (code, body) = self.ask("POST", path, &object.to_string());
+        assert_eq!(code, 201, "{body}");
+    }
+
+    fn get(&self, path: &str) -> serde_json::Value {
+        let (code, body) = self.ask("GET", path, "");
+        assert_eq!(code, 200, "{path}: {body}");
+        serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"))
+    }
+
+    fn kubeconfig(&self) -> PathBuf {
+        self.data.path().join("kubeconfig")
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        // The shims outlive the daemon by design; a test's containers are short, and their cgroup has the folder's id.
+        let Ok(id) = fs::read_to_string(self.data.path().join("id")) else { return };
+        for parent in ["/run", "/dev/shm"] {
+            let uid = rustix::process::geteuid().as_raw();
+            let _ = fs::remove_dir_all(Path::new(parent).join(format!("stint-{uid}")).join(id.trim()));
+        }
+    }
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < Duration::from_mins(1), "waited too long until {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A Job whose pod runs `script` on the machine's own root filesystem.
+fn job(name: &str, script: &str) -> serde_json::Value {
+    serde_json::json!({
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": { "name": name },
+        "spec": { "backoffLimit": 0, "template": {
+            "metadata": { "annotations": { "stint.dev/rootfs": "host" } },
+            "spec": {
+                "restartPolicy": "Never", "terminationGracePeriodSeconds": 1,
+                "containers": [{ "name": "c", "image": "none", "command": ["/bin/sh", "-c", script] }],
+            },
+        } },
+    })
+}
+
+const JOBS: &str = "/apis/batch/v1/namespaces/default/jobs";
+
+fn config_map(name: &str) -> serde_json::Value {
+    serde_json::json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name }, "data": { "a": "b" } })
+}
+
+const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// The oldest and the newest kubectl of this machine.
+fn kubectls() -> Vec<PathBuf> {
+    let folder = Path::new("/usr/lib/google-cloud-sdk/bin");
+    let mut found: Vec<PathBuf> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("kubectl.1."))
+        .collect();
+    found.sort();
+    if found.is_empty() {
+        eprintln!("skipped: there is no kubectl in {}", folder.display());
+        return Vec::new();
+    }
+    let last = found.len() - 1;
+    if last == 0 { found } else { vec![found[0].clone(), found[last].clone()] }
+}
+
+#[test]
+fn kubectl_creates_a_job_and_reads_it_back_over_tls() {
+    let mut daemon = Daemon::start(&["--no-agent"]);
+    for (at, kubectl) in kubectls().iter().enumerate() {
+        let run = |args: &[&str], input: &str| {
+            let mut command = Command::new(kubectl);
+            command.arg("--kubeconfig").arg(daemon.kubeconfig()).args(args);
+            let mut child =
+                command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+            let output = child.wait_with_output().unwrap();
+            assert!(output.status.success(), "{}: {args:?}: {}", kubectl.display(), text(&output));
+            text(&output)
+        };
+        let name = format!("j{at}");
+        let created = run(&["create", "--validate=false", "-f", "-"], &job(&name, "true").to_string());
+        assert_eq!(created, format!("job.batch/{name} created\n"));
+        assert!(run(&["get", "jobs", "-o", "name"], "").contains(&format!("job.batch/{name}")));
+        // A pod waits, since there is no agent: so the controllers are at work.
+        until("the Job has its pod", || {
+            run(&["get", "pods", "-l", &format!("job-name={name}"), "-o", "name"], "").starts_with("pod/")
+        });
+        assert_eq!(run(&["delete", "job", &name, "--wait=false"], ""), format!("job.batch \"{name}\" deleted\n"));
+    }
+    daemon.stop();
+}
+
+#[test]
+fn a_killed_daemon_loses_nothing_that_it_answered() {
+    let mut daemon = Daemon::start(&["--no-agent"]);
+    for round in 0..3 {
+        let socket = daemon.data.path().join("stint.sock");
+        // A client that creates as fast as it can while the daemon is killed.
+        let client = std::thread::spawn(move || {
+            let mut answered = Vec::new();
+            for at in 0.. {
+                let name = format!("round-{round}-{at}");
+                let body = config_map(&name).to_string();
+                let Ok(mut socket) = UnixStream::connect(&socket) else { break };
+                let request = format!(
+                    "POST {CONFIG_MAPS} HTTP/1.1\r\nHost: stint\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+                     Connection: close\r\n\r\n{body}",
+                    body.len()
+                );
+                let mut answer = String::new();
+                if socket.write_all(request.as_bytes()).is_err() || socket.read_to_string(&mut answer).is_err() {
+                    break;
+                }
+                if answer.starts_with("HTTP/1.1 201") {
+                    answered.push(name);
+                }
+            }
+            answered
+        });
+        std::thread::sleep(Duration::from_millis(100 + 70 * round));
+        daemon.kill();
+        let answered = client.join().unwrap();
+        daemon.start_again(&["--no-agent"]);
+        assert!(!answered.is_empty());
+        for name in &answered {
+            daemon.get(&format!("{CONFIG_MAPS}/{name}"));
+        }
+        eprintln!("round {round}: {} creations were answered, and are there", answered.len());
+    }
+}
+
+#[test]
+fn a_container_lives_through_sigkill_and_sigterm_of_the_daemon() {
+    let Some(mut daemon) = Daemon::with_agent() else { return };
+    // It ends when it is told to, and keeps count of its starts.
+    let shared = tempfile::tempdir().unwrap();
+    let mut long = job("long", "echo begun; echo >> /mnt/starts; until test -e /mnt/go; do sleep 0.05; done; exit 7");
+    let pod = &mut long["spec"]["template"]["spec"];
+    pod["volumes"] = serde_json::json!([{ "name": "shared", "hostPath": { "path": shared.path() } }]);
+    pod["containers"][0]["volumeMounts"] = serde_json::json!([{ "name": "shared", "mountPath": "/mnt" }]);
+    daemon.create(JOBS, &long);
+    let pods = |daemon: &Daemon| daemon.get("/api/v1/namespaces/default/pods")["items"].clone();
+    let running = |daemon: &Daemon| pods(daemon)[0]["status"]["containerStatuses"][0]["state"]["running"].is_object();
+    until("the container runs", || running(&daemon));
+    let id = pods(&daemon)[0]["status"]["containerStatuses"][0]["containerID"].clone();
+    let (code, log) = daemon.ask(
+        "GET",
+        &format!("/api/v1/namespaces/default/pods/{}/log", pods(&daemon)[0]["metadata"]["name"].as_str().unwrap()),
+        "",
+    );
+    assert!(code == 200 && log.contains("begun"), "{code} {log}");
+
+    daemon.kill();
+    daemon.start_again(&["--allow-host"]);
+    daemon.stop();
+    daemon.start_again(&["--allow-host"]);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(running(&daemon), "{}", pods(&daemon));
+    assert_eq!(pods(&daemon)[0]["status"]["containerStatuses"][0]["containerID"], id);
+    assert_eq!(pods(&daemon).as_array().unwrap().len(), 1);
+
+    // It ends while no daemon is there, and the next one learns how.
+    daemon.kill();
+    fs::write(shared.path().join("go"), b"").unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    daemon.start_again(&["--allow-host"]);
+    until("the Job has failed", || daemon.get(&format!("{JOBS}/long"))["status"]["failed"] == 1);
+    let state = &pods(&daemon)[0]["status"]["containerStatuses"][0]["state"];
+    assert_eq!(state["terminated"]["exitCode"], 7, "{state}");
+    assert_eq!(fs::read(shared.path().join("starts")).unwrap(), b"\n", "it was started once");
+    daemon.stop();
+}
+
+#[test]
+fn a_pod_gets_the_hosts_root_only_where_the_operator_allows_it() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("skipped: containers need root");
+    }
+    let mut daemon = Daemon::start(&[]);
+    daemon.create(JOBS, &job("nosy", "true"));
+    let waiting = |daemon: &Daemon| {
+        let pods = daemon.get("/api/v1/namespaces/default/pods");
+        pods["items"][0]["status"]["containerStatuses"][0]["state"]["waiting"].clone()
+    };
+    until("the pod is refused", || waiting(&daemon)["reason"] == "CreateContainerConfigError");
+    assert!(waiting(&daemon)["message"].as_str().unwrap().contains("--allow-host"), "{}", waiting(&daemon));
+    daemon.ask("DELETE", &format!("{JOBS}/nosy?propagationPolicy=Background"), "");
+    daemon.stop();
+}
+
+#[test]
+fn a_second_daemon_on_the_folder_is_refused_with_the_name_of_the_first() {
+    let daemon = Daemon::start(&["--no-agent"]);
+    let second = daemon.command(&["serve", "--no-agent", "--listen", "127.0.0.1:0"]).output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let pid = daemon.child.as_ref().unwrap().id();
+    let said = text(&second);
+    assert!(said.contains(&format!("in use by process {pid}, at https://127.0.0.1:")), "{said}");
+    assert_eq!(daemon.ask("GET", "/readyz", ""), (200, "ok".to_owned()));
+}
+
+#[test]
+fn nobody_gets_in_without_a_certificate_and_keys_are_private() {
+    let daemon = Daemon::start(&["--no-agent"]);
+    let kubeconfig = fs::read_to_string(daemon.kubeconfig()).unwrap();
+    for file in ["kubeconfig", "pki/ca.key", "pki/server.key", "pki/admin.key", "pki/ca.crt", "store/store.sqlite"] {
+        let mode = fs::metadata(daemon.data.path().join(file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+    let Some(kubectl) = kubectls().pop() else { return };
+    let server = kubeconfig.lines().find_map(|line| line.trim().strip_prefix("server: ")).unwrap();
+    let ca = daemon.data.path().join("pki/ca.crt");
+    // Without any credentials kubectl asks for some; a password is nothing that the API looks at.
+    let stranger = |args: &[&str]| {
+        let mut command = Command::new(&kubectl);
+        command
+            .arg("--kubeconfig=/dev/null")
+            .args(["--username=nobody", "--password=nothing", "--server", server, "--certificate-authority"])
+            .arg(&ca);
+        text(&command.args(args).stdin(Stdio::null()).output().unwrap())
+    };
+    assert_eq!(stranger(&["get", "--raw", "/readyz"]), "ok");
+    let refused = stranger(&["get", "--raw", JOBS]);
+    assert!(refused.contains("User \"system:anonymous\" cannot list resource"), "{refused}");
+    assert!(stranger(&["get", "--raw", "/metrics"]).contains("cannot get path"));
+}
+
+#[test]
+fn a_kubeconfig_is_merged_into_the_one_that_kubectl_uses() {
+    let daemon = Daemon::start(&["--no-agent"]);
+    let home = tempfile::tempdir().unwrap();
+    let merge = || {
+        let mut command = daemon.command(&["kubeconfig", "--merge"]);
+        let output = command.env_remove("KUBECONFIG").env("HOME", home.path()).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        fs::read_to_string(home.path().join(".kube/config")).unwrap()
+    };
+    let first = merge();
+    assert_eq!(merge(), first, "merging twice changes nothing");
+    let printed = daemon.command(&["kubeconfig", "--server", "https://example:1"]).output().unwrap();
+    assert!(text(&printed).contains("server: https://example:1\n"));
+    for kubectl in kubectls() {
+        let mut command = Command::new(kubectl);
+        command.env_remove("KUBECONFIG").env("HOME", home.path()).args(["get", "namespace", "default", "-o", "name"]);
+        assert_eq!(text(&command.output().unwrap()), "namespace/default\n");
+    }
+}
+
+#[test]
+fn settings_come_from_flag_then_environment_then_file() {
+    let daemon = Daemon::folder();
+    let file = daemon.data.path().join("stint.toml");
+    fs::write(&file, "log-level = \"error\"\nlog-format = \"json\"\ntls-san = [\"a\", \"b\"]\n").unwrap();
+    let mut command = daemon.command(&["config", "--tls-san", "c", "--config"]);
+    let output = command.arg(&file).env("STINT_LOG_LEVEL", "debug").output().unwrap();
+    let said = text(&output);
+    let line = |name: &str| said.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{said}"));
+    assert!(line("log-level").starts_with("log-level = \"debug\"") && line("log-level").ends_with("STINT_LOG_LEVEL"));
+    assert!(line("log-format").starts_with("log-format = \"json\"") && line("log-format").ends_with("stint.toml"));
+    assert!(line("tls-san").starts_with("tls-san = [\"c\"]") && line("tls-san").ends_with("command line"));
+    assert!(line("controllers").ends_with("default"));
+    fs::write(&file, "listn = \"127.0.0.1:1\"\n").unwrap();
+    let refused = text(&daemon.command(&["serve", "--config"]).arg(&file).output().unwrap());
+    assert!(refused.contains("there is no setting listn") && refused.contains("did you mean listen?"), "{refused}");
+}
+
+#[test]
+fn sighup_takes_new_names_into_the_certificate_and_keeps_serving() {
+    let mut daemon = Daemon::folder();
+    let file = daemon.data.path().join("stint.toml");
+    fs::write(&file, "tls-san = [\"first.example\"]\n").unwrap();
+    daemon.start_again(&["--no-agent", "--config", file.to_str().unwrap()]);
+    let certificate = || fs::read(daemon.data.path().join("pki/server.crt")).unwrap();
+    let before = certificate();
+    fs::write(&file, "tls-san = [\"first.example\", \"second.example\"]\n").unwrap();
+    daemon.signal(Signal::HUP);
+    until("the certificate is another one", || certificate() != before);
+    // A file that can't be read leaves things as they are.
+    let now = certificate();
+    fs::write(&file, "tls-san = {}\n").unwrap();
+    daemon.signal(Signal::HUP);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(certificate(), now);
+    assert_eq!(daemon.ask("GET", "/livez", "").0, 200);
+    daemon.stop();
+}
+
+#[test]
+fn a_watch_ends_behind_a_whole_line_when_the_daemon_stops() {
+    let mut daemon = Daemon::start(&["--no-agent"]);
+    let mut socket = UnixStream::connect(daemon.data.path().join("stint.sock")).unwrap();
+    write!(socket, "GET {CONFIG_MAPS}?watch=true HTTP/1.1\r\nHost: stint\r\n\r\n").unwrap();
+    daemon.create(CONFIG_MAPS, &config_map("seen"));
+    let began = Instant::now();
+    // Whoever reads it slowly does not hold up the daemon, and still gets all of it.
+    std::thread::sleep(Duration::from_millis(200));
+    daemon.stop();
+    assert!(began.elapsed() < Duration::from_secs(8), "stopping took {:?}", began.elapsed());
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("\"name\":\"seen\""), "{answer}");
+    assert!(answer.ends_with("}\n\r\n0\r\n\r\n"), "the last chunk is a whole line, and the body has an end: {answer}");
+}
+
+#[test]
+fn health_and_metrics_tell_of_the_parts() {
+    let daemon = Daemon::start(&["--no-agent"]);
+    daemon.create(CONFIG_MAPS, &config_map("one"));
+    let (code, health) = daemon.ask("GET", "/readyz?verbose", "");
+    assert_eq!((code, health.as_str()), (200, "[+]ping ok\n[+]store ok\n[+]controllers ok\nreadyz check passed\n"));
+    assert_eq!(daemon.ask("GET", "/livez/store", ""), (200, "ok".to_owned()));
+    assert_eq!(daemon.ask("GET", "/livez/nothing", "").0, 404);
+    let mut watcher = UnixStream::connect(daemon.data.path().join("stint.sock")).unwrap();
+    write!(watcher, "GET {CONFIG_MAPS}?watch=true&resourceVersion=1 HTTP/1.1\r\nHost: stint\r\n\r\n").unwrap();
+    let about = |verb: &str| {
+        let about = "group=\"\",version=\"v1\",resource=\"configmaps\",subresource=\"\",scope=\"namespace\"";
+        format!("verb=\"{verb}\",{about}")
+    };
+    let expected = [
+        format!("apiserver_request_total{{{},code=\"201\"}} 1", about("POST")),
+        format!("apiserver_longrunning_requests{{{}}} 1", about("WATCH")),
+        "apiserver_watch_events_total{group=\"\",version=\"v1\",resource=\"configmaps\"} ".to_owned(),
+        "process_resident_memory_bytes ".to_owned(),
+        "stint_build_info{".to_owned(),
+    ];
+    until("the metrics tell all", || {
+        let (_, metrics) = daemon.ask("GET", "/metrics", "");
+        expected.iter().all(|line| metrics.contains(line))
+    });
+    drop(watcher);
+    let closed = format!("apiserver_longrunning_requests{{{}}} 0", about("WATCH"));
+    until("the watch is not counted any more", || daemon.ask("GET", "/metrics", "").1.contains(&closed));
+}
+
+/// The figure that the README gives is that of an optimized build; this bound only notices what is grossly wrong.
+#[test]
+fn a_daemon_is_soon_ready() {
+    let mut daemon = Daemon::start(&["--no-agent"]);
+    daemon.stop();
+    let mut times: Vec<Duration> = Vec::new();
+    for _ in 0..5 {
+        times.push(daemon.start_again(&["--no-agent"]));
+        daemon.stop();
+    }
+    times.sort();
+    eprintln!("ready after {:?} (the median of 5 starts)", times[2]);
+    assert!(times[0] < Duration::from_secs(2), "{times:?}");
+}
