@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, Result};
 
-use super::{inside, mounts};
+use super::{inside, interpreter, mounts};
 use crate::plan::{Capabilities, Failure, FailureKind, Mount, Source, Step};
 use crate::sys;
 
@@ -324,8 +324,8 @@ fn execute(args: &[CString], env: &[CString]) -> (FailureKind, Errno) {
 }
 
 fn try_to_execute(path: &CStr, argv: &[*const c_char], envp: &[*const c_char]) -> (FailureKind, Errno) {
-    // A program on procfs would be this very binary of the host (/proc/self/exe).
-    if on_procfs(path) {
+    // A program on procfs would be this very binary of the host (/proc/self/exe), and so would an interpreter there.
+    if on_procfs(path) || interpreter::leads_to(path, on_procfs) {
         return (FailureKind::NotExecutable, Errno::ACCESS);
     }
     let errno = sys::execve(path, argv, envp);

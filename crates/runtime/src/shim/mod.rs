@@ -16,6 +16,7 @@ mod cgroup;
 mod exec;
 mod init;
 mod inside;
+mod interpreter;
 mod log;
 mod mounts;
 mod net;
