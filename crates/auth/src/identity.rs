@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use k8s_openapi::api::authentication::v1::UserInfo;
+
 /// The group that may do everything, whatever the roles say.
 pub const MASTERS: &str = "system:masters";
 /// The group of everybody who has shown who they are.
@@ -123,6 +125,17 @@ impl User {
     /// Namespace and name, if it is a ServiceAccount.
     pub fn as_service_account(&self) -> Option<(&str, &str)> {
         service_account_of(&self.name)
+    }
+}
+
+impl From<&User> for UserInfo {
+    fn from(user: &User) -> Self {
+        Self {
+            username: Some(user.name.clone()),
+            uid: Some(user.uid.clone()).filter(|uid| !uid.is_empty()),
+            groups: Some(user.groups.clone()).filter(|groups| !groups.is_empty()),
+            extra: Some(user.extra.clone()).filter(|extra| !extra.is_empty()),
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! ```
 
 pub mod attributes;
+pub mod audit;
 pub mod bootstrap;
 pub mod escalation;
 pub mod identity;

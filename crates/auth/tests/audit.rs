@@ -1,0 +1,122 @@
+//! The audit log on disk.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use stint_auth::audit::{AuditLog, Happened, Options};
+use stint_auth::{Attributes, Resource, User};
+
+fn now() -> Timestamp {
+    "2026-01-02T03:04:05.678Z".parse().unwrap()
+}
+
+fn record(log: &AuditLog, id: &str) {
+    let resource = Resource {
+        group: "batch".into(),
+        version: "v1".into(),
+        resource: "jobs".into(),
+        namespace: "a".into(),
+        name: "pi".into(),
+        ..Resource::default()
+    };
+    let happened = Happened {
+        id,
+        received: now(),
+        uri: "/apis/batch/v1/namespaces/a/jobs/pi?dryRun=All",
+        agent: "kubectl/v1.33",
+        address: Some("10.0.0.1".parse().unwrap()),
+        user: Some(&User::new("alice", ["dev"])),
+        impersonated: Some(&User::new("bob", [])),
+        asked: &Attributes::resource("delete", resource),
+        long_running: false,
+    };
+    log.record(&happened, 200, now());
+}
+
+fn lines(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn a_line_tells_who_did_what_and_how_it_was_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.log");
+    let log = AuditLog::open(&Options::new(path.clone())).unwrap();
+    record(&log, "x");
+    drop(log);
+    let expected = json!({
+        "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Metadata", "auditID": "x",
+        "stage": "ResponseComplete", "requestURI": "/apis/batch/v1/namespaces/a/jobs/pi?dryRun=All", "verb": "delete",
+        "user": {"username": "alice", "groups": ["dev"]}, "impersonatedUser": {"username": "bob"},
+        "sourceIPs": ["10.0.0.1"], "userAgent": "kubectl/v1.33",
+        "objectRef": {"resource": "jobs", "namespace": "a", "name": "pi", "apiGroup": "batch", "apiVersion": "v1"},
+        "responseStatus": {"metadata": {}, "code": 200},
+        "requestReceivedTimestamp": "2026-01-02T03:04:05.678000Z", "stageTimestamp": "2026-01-02T03:04:05.678000Z",
+        "annotations": {"authorization.k8s.io/decision": "allow"},
+    });
+    assert_eq!(lines(&path), [expected]);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn files_are_bounded_in_size_and_number_and_no_line_is_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.log");
+    let options = Options { bytes: 2000, older: 2, ..Options::new(path.clone()) };
+    let log = AuditLog::open(&options).unwrap();
+    for number in 0..100 {
+        record(&log, &number.to_string());
+    }
+    drop(log);
+    let mut names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    assert_eq!(names.len(), 3, "{names:?}");
+    let ids: Vec<Value> =
+        [2, 1, 0].iter().flat_map(|at| lines(&names[*at])).map(|line| line["auditID"].clone()).collect();
+    let first = 100 - ids.len();
+    assert_eq!(ids, (first..100).map(|number| json!(number.to_string())).collect::<Vec<_>>());
+    for name in names {
+        assert!(fs::metadata(&name).unwrap().len() <= 2000, "{name:?}");
+    }
+}
+
+#[test]
+fn a_log_goes_on_where_it_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.log");
+    for id in ["a", "b"] {
+        record(&AuditLog::open(&Options::new(path.clone())).unwrap(), id);
+    }
+    assert_eq!(lines(&path).len(), 2);
+}
+
+#[test]
+fn what_the_queue_cannot_take_is_dropped_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.log");
+    let log = AuditLog::open(&Options { queue: 1, ..Options::new(path.clone()) }).unwrap();
+    for number in 0..20_000 {
+        record(&log, &number.to_string());
+    }
+    let dropped = log.dropped();
+    drop(log);
+    assert_eq!(lines(&path).len() as u64 + dropped, 20_000);
+    assert!(dropped > 0, "one line can't wait for a disk as fast as memory");
+}
+
+#[test]
+fn a_disk_that_is_full_loses_lines_and_nothing_else() {
+    if !Path::new("/dev/full").exists() {
+        eprintln!("skipped: there is no /dev/full");
+        return;
+    }
+    let log = AuditLog::open(&Options::new("/dev/full".into())).unwrap();
+    for number in 0..10 {
+        record(&log, &number.to_string());
+    }
+    drop(log);
+}
