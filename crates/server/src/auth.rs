@@ -9,10 +9,12 @@
 //! that the verb acts on. A request without a [`Peer`] is one from outside. From inside the process nothing is looked at.
 //! Upstream: `apiserver/pkg/server/config.go` (`DefaultBuildHandlerChain`), v1.36.
 
+mod audit;
 mod bootstrap;
 mod endpoints;
 mod grant;
 mod impersonate;
+mod limits;
 mod review;
 mod token;
 
@@ -22,9 +24,13 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderMap, Request, header};
+use stint_auth::audit::AuditLog;
 use stint_auth::{Attributes, Peer, Policy, User, What};
 use stint_store::Store;
 
+use self::audit::Record;
+pub use self::limits::Limits;
+use self::limits::Slot;
 use crate::Api;
 use crate::kinds::Kind;
 use crate::params::Params;
@@ -44,6 +50,8 @@ pub struct Auth {
     policy: Policy,
     owner: u32,
     tokens: Option<Tokens>,
+    audit: Option<AuditLog>,
+    limits: Limits,
 }
 
 impl Api {
@@ -58,7 +66,7 @@ impl Auth {
     /// By the roles in `store`. `owner` is the user id that this process runs as: whoever has it on this machine may do
     /// everything, as root may.
     pub fn new(store: Store, owner: u32) -> Self {
-        Self { policy: Policy::new(store), owner, tokens: None }
+        Self { policy: Policy::new(store), owner, tokens: None, audit: None, limits: Limits::default() }
     }
 
     /// With ServiceAccount tokens, which these make and check. Without, no token is accepted.
@@ -67,37 +75,83 @@ impl Auth {
         Self { tokens: Some(tokens), ..self }
     }
 
+    /// With a log of what is asked for and how it is answered.
+    #[must_use]
+    pub fn with_audit(self, audit: AuditLog) -> Self {
+        Self { audit: Some(audit), ..self }
+    }
+
+    /// With other limits on how many requests are answered at once.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// How many requests are being answered, for `apiserver_current_inflight_requests`: those that read, and those that
+    /// change something.
+    pub fn in_flight(&self) -> (usize, usize) {
+        self.limits.in_flight()
+    }
+
+    /// How many lines the audit log lacks, because requests came faster than it could be written.
+    pub fn audit_dropped(&self) -> u64 {
+        self.audit.as_ref().map_or(0, AuditLog::dropped)
+    }
+
     /// What makes and checks tokens, for a rotation of its keys.
     pub fn tokens(&self) -> Option<&Tokens> {
         self.tokens.as_ref()
     }
 }
 
-/// Answers a request from outside with `then`, if whoever sent it may do what it asks for.
+/// Answers a request from outside with `then`, if whoever sent it may do what it asks for. `id` is the client's name of it.
 pub(crate) async fn guard(
     auth: &Auth,
     api: &Api,
+    id: &str,
     request: Request<Body>,
     then: impl AsyncFnOnce(Api, Request<Body>) -> Response,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    match admit(auth, api, &parts) {
-        Ok(user) => {
-            let api = Api { requester: Some(Arc::new(user)), ..api.clone() };
+    let asked = asked(&parts);
+    let mut record = auth.audit.as_ref().map(|log| Record::begin(log, api, id, &parts, &asked));
+    let response = match admit(auth, api, &parts, &asked, record.as_mut()) {
+        Ok((user, _slot)) => {
+            let api = Api { requester: Some(user), ..api.clone() };
             then(api, Request::from_parts(parts, body)).await
         }
         Err(error) => error.into_response(),
+    };
+    if let Some(record) = record {
+        record.end(response.status());
     }
+    response
 }
 
-/// The user for whom the request is to be carried out.
-fn admit(auth: &Auth, api: &Api, parts: &Parts) -> Result<User> {
-    let user = authenticate(auth, api, parts)?;
-    let user = impersonate::impersonate(auth, user, &parts.headers)?;
-    for asked in asked(parts) {
-        authorize(auth, &user, &asked)?;
+/// The user for whom the request is to be carried out, and its place among those that run at once.
+fn admit<'a>(
+    auth: &'a Auth,
+    api: &Api,
+    parts: &Parts,
+    asked: &Asked,
+    mut record: Option<&mut Record<'_>>,
+) -> Result<(Arc<User>, Option<Slot<'a>>)> {
+    let sender = Arc::new(authenticate(auth, api, parts)?);
+    if let Some(record) = &mut record {
+        record.sent_by(sender.clone());
     }
-    Ok(user)
+    let user = match impersonate::impersonate(auth, &sender, &parts.headers)? {
+        Some(user) => Arc::new(user),
+        None => sender,
+    };
+    if let Some(record) = &mut record {
+        record.acts_as(user.clone());
+    }
+    let slot = auth.limits.enter(asked, &user)?;
+    for attributes in asked.all() {
+        authorize(auth, &user, attributes)?;
+    }
+    Ok((user, slot))
 }
 
 /// Who sent the request.
@@ -127,30 +181,56 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// What a request asks for.
-///
-/// A connection to a process in a pod is not only a read, whatever its method.
-fn asked(parts: &Parts) -> Vec<Attributes> {
+struct Asked {
+    /// What it says that it does.
+    main: Attributes,
+    /// What it does as well: a connection to a process in a pod is not only a read, whatever its method.
+    also: Option<Attributes>,
+}
+
+impl Asked {
+    fn all(&self) -> impl Iterator<Item = &Attributes> {
+        std::iter::once(&self.main).chain(&self.also)
+    }
+
+    /// Whether it goes on after its answer has begun, for as long as the client likes.
+    fn is_long_running(&self) -> bool {
+        let What::Resource(resource) = &self.main.what else { return false };
+        self.main.verb == "watch"
+            || matches!(resource.subresource.as_str(), "attach" | "exec" | "log" | "portforward" | "proxy")
+    }
+}
+
+/// Whether a path tells how the server is, which probes ask all the time.
+fn is_probed(path: &str) -> bool {
+    let first = path.split('/').find(|segment| !segment.is_empty());
+    matches!(first, Some("healthz" | "livez" | "readyz" | "version"))
+}
+
+fn asked(parts: &Parts) -> Asked {
     let path = parts.uri.path();
     // A path that can't be read is nothing that any rule for objects could be about.
-    let Some(segments) = segments(path) else { return vec![Attributes::path(&lower(parts), path)] };
+    let Some(segments) = segments(path) else {
+        return Asked { main: Attributes::path(&lower(parts), path), also: None };
+    };
     let params = Params::of(parts.uri.query());
     let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
     let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
-    let mut asked = Attributes::of_request(parts.method.as_str(), &decoded, &segments, params.flag("watch"));
-    let What::Resource(resource) = &mut asked.what else { return vec![asked] };
-    if matches!(asked.verb.as_str(), "list" | "watch")
+    let mut main = Attributes::of_request(parts.method.as_str(), &decoded, &segments, params.flag("watch"));
+    let What::Resource(resource) = &mut main.what else { return Asked { main, also: None } };
+    if matches!(main.verb.as_str(), "list" | "watch")
         && let Some(kind) = Kind::at(&resource.group, &resource.version, &resource.resource)
         && let Ok(selector) = Selector::parse(kind, None, params.get("fieldSelector"))
         && let Some(name) = selector.name()
     {
         name.clone_into(&mut resource.name);
     }
-    let connects = resource.group.is_empty() && resource.resource == "pods" && asked.verb == "get";
-    if connects && matches!(resource.subresource.as_str(), "attach" | "exec" | "portforward") {
-        let also = Attributes::resource("create", resource.clone());
-        return vec![asked, also];
-    }
-    vec![asked]
+    let connects = resource.group.is_empty()
+        && resource.resource == "pods"
+        && main.verb == "get"
+        && matches!(resource.subresource.as_str(), "attach" | "exec" | "portforward");
+    let also = connects.then(|| Attributes::resource("create", resource.clone()));
+    Asked { main, also }
 }
 
 fn lower(parts: &Parts) -> String {

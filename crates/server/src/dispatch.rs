@@ -69,8 +69,10 @@ async fn open(shared: &Shared, request: Request<Body>, media: &Asked) -> Respons
     if let Err(error) = shared.ready.get_or_try_init(|| bootstrap(&shared.api)).await {
         return respond(Err(error));
     }
-    auth::guard(auth, &shared.api, request, async |api, request| respond(answer(shared, &api, request, media).await))
-        .await
+    auth::guard(auth, &shared.api, media.audit_id(), request, async |api, request| {
+        respond(answer(shared, &api, request, media).await)
+    })
+    .await
 }
 
 fn respond(answer: Result<Response>) -> Response {

@@ -223,6 +223,11 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
+    /// By which name the client knows its request.
+    pub(crate) fn audit_id(&self) -> &str {
+        self.audit_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default()
+    }
+
     /// From a request's head. `new_id` names a request that has no id of its own yet.
     pub(crate) fn of<B>(request: &Request<B>, new_id: impl FnOnce() -> Option<String>) -> Self {
         let headers = request.headers();

@@ -697,3 +697,122 @@ async fn the_keys_of_tokens_are_public_to_service_accounts() {
     let configuration = world.get(&root(), "/.well-known/openid-configuration").await.json();
     assert_eq!(configuration["jwks_uri"], "https://kubernetes.default.svc/openid/v1/jwks");
 }
+
+impl World {
+    fn with(auth: impl FnOnce(Auth) -> Auth) -> Self {
+        let api = support::api();
+        let api = Api { auth: Some(Arc::new(auth(Auth::new(api.store.clone(), OWNER)))), ..api };
+        Self { router: router(api.clone()), api }
+    }
+}
+
+#[tokio::test]
+async fn the_audit_log_tells_of_every_request_and_holds_nothing_secret() {
+    use stint_auth::audit::{AuditLog, Options};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.log");
+    let log = AuditLog::open(&Options::new(path.clone())).unwrap();
+    let world = World::with(|auth| auth.with_audit(log));
+    world.allow("bob", &["list"], &[""], &["pods"], &[]).await;
+    let address = Some("10.0.0.9".parse().unwrap());
+    let alice = Peer::ClientCertificate { name: "alice".into(), groups: Vec::new(), address };
+    let agent = ("user-agent", "kubectl/v1.33");
+    world
+        .send(
+            Some(alice),
+            "GET",
+            "/api/v1/namespaces/default/secrets/s?pretty=1",
+            &[agent, ("audit-id", "mine")],
+            &Value::Null,
+        )
+        .await;
+    let secret = json!({"metadata": {"name": "s"}, "stringData": {"password": "hunter2"}});
+    world.send(Some(root()), "POST", "/api/v1/namespaces/default/secrets", &[], &secret).await;
+    world.send(Some(root()), "GET", PODS, &[("impersonate-user", "bob")], &Value::Null).await;
+    world.send(Some(stranger()), "GET", PODS, &[("authorization", "Bearer hunter2")], &Value::Null).await;
+    world.send(Some(root()), "POST", &format!("{PODS}/p/exec?command=login&command=hunter2"), &[], &Value::Null).await;
+    world.send(Some(root()), "GET", &format!("{PODS}?watch=true"), &[], &Value::Null).await;
+    for path in ["/healthz", "/version", "/readyz"] {
+        world.get(&stranger(), path).await;
+    }
+    world.send(Some(Peer::InProcess), "GET", PODS, &[], &Value::Null).await;
+    let (store, World { api, router }) = (world.api.store.clone(), world);
+    drop((api, router, store));
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(!text.contains("hunter2"), "{text}");
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told: Vec<[&str; 5]> = lines
+        .iter()
+        .map(|line| {
+            let text = |value: &'static str| line.pointer(value).and_then(Value::as_str).unwrap_or_default();
+            [
+                text("/user/username"),
+                text("/verb"),
+                text("/objectRef/resource"),
+                text("/stage"),
+                text("/impersonatedUser/username"),
+            ]
+        })
+        .collect();
+    let done = "ResponseComplete";
+    assert_eq!(
+        told,
+        [
+            ["alice", "get", "secrets", done, ""],
+            ["stint:uid:0", "create", "secrets", done, ""],
+            ["stint:uid:0", "list", "pods", done, "bob"],
+            ["", "list", "pods", done, ""],
+            ["stint:uid:0", "create", "pods", "ResponseStarted", ""],
+            ["stint:uid:0", "watch", "pods", "ResponseStarted", ""],
+        ]
+    );
+    let codes: Vec<u64> = lines.iter().map(|line| line["responseStatus"]["code"].as_u64().unwrap()).collect();
+    assert_eq!([codes[0], codes[1], codes[2], codes[3], codes[5]], [403, 201, 200, 401, 200]);
+    assert_eq!(lines[0]["auditID"], "mine");
+    assert_eq!((&lines[0]["sourceIPs"], &lines[0]["userAgent"]), (&json!(["10.0.0.9"]), &json!("kubectl/v1.33")));
+    assert!(lines[1]["auditID"].as_str().unwrap().starts_with("00000000-"), "{}", lines[1]);
+}
+
+/// A body that never ends.
+fn endless() -> Body {
+    Body::from_stream(futures::stream::pending::<Result<bytes::Bytes, std::convert::Infallible>>())
+}
+
+#[tokio::test]
+async fn who_finds_no_place_is_told_to_come_again() {
+    use stint_server::auth::Limits;
+    let world = World::with(|auth| auth.with_limits(Limits::new(1, 1)));
+    world.allow("alice", &["*"], &[""], &["configmaps"], &[]).await;
+    let map = serde_json::to_value(config_map("m", "x")).unwrap();
+    assert_eq!(world.post(&certificate("alice"), MAPS, &map).await.code, 201, "places are given back");
+    let mut slow = Request::builder().method("POST").uri(MAPS).body(endless()).unwrap();
+    slow.extensions_mut().insert(certificate("alice"));
+    let slow = tokio::spawn(world.router.clone().oneshot(slow));
+    let auth = world.api.auth.clone().unwrap();
+    while auth.in_flight() != (0, 1) {
+        tokio::task::yield_now().await;
+    }
+    let refused = world.post(&certificate("alice"), MAPS, &map).await;
+    assert_eq!((refused.code, refused.headers["retry-after"].to_str().unwrap()), (429, "1"));
+    let expected = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": "Too many requests, please try again later.", "reason": "TooManyRequests",
+        "details": {"retryAfterSeconds": 1}, "code": 429,
+    });
+    assert_eq!(refused.json(), expected);
+    let rows = [
+        (certificate("alice"), "GET", MAPS.to_owned(), 200),
+        (certificate("alice"), "GET", format!("{MAPS}?watch=true"), 200),
+        (certificate("alice"), "DELETE", format!("{MAPS}/m"), 429),
+        (certificate("alice"), "GET", "/readyz".to_owned(), 200),
+        (root(), "DELETE", format!("{MAPS}/m"), 200),
+        (Peer::InProcess, "DELETE", format!("{MAPS}/m"), 404),
+    ];
+    for (peer, method, path, code) in rows {
+        assert_eq!(world.code(&peer, method, &path).await, code, "{peer:?} {method} {path}");
+    }
+    slow.abort();
+    assert!(slow.await.is_err());
+    assert_eq!(auth.in_flight(), (0, 0), "a client that hangs up gives its place back");
+    assert_eq!(world.post(&certificate("alice"), MAPS, &map).await.code, 201);
+}

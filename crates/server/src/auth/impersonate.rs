@@ -13,11 +13,11 @@ use crate::status::{Error, Result};
 
 const EXTRA: &str = "impersonate-extra-";
 
-/// The user that the headers name, if `user` may act as it; `user` itself without such headers.
-pub(super) fn impersonate(auth: &Auth, user: User, headers: &HeaderMap) -> Result<User> {
+/// The user that the headers name, if `user` may act as it. None: there are no such headers.
+pub(super) fn impersonate(auth: &Auth, user: &User, headers: &HeaderMap) -> Result<Option<User>> {
     // All at once first: nearly no request has any.
     if !headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
-        return Ok(user);
+        return Ok(None);
     }
     let text = |value: &http::HeaderValue| match value.to_str() {
         Ok(text) => Ok(text.to_owned()),
@@ -38,7 +38,7 @@ pub(super) fn impersonate(auth: &Auth, user: User, headers: &HeaderMap) -> Resul
             wanted.extra.insert(key, all(header.as_str())?);
         }
     }
-    expect_allowed(auth, &user, &wanted)?;
+    expect_allowed(auth, user, &wanted)?;
     if let Some((namespace, account)) = service_account_of(&name)
         && wanted.groups.is_empty()
     {
@@ -48,9 +48,9 @@ pub(super) fn impersonate(auth: &Auth, user: User, headers: &HeaderMap) -> Resul
         if !wanted.is_in(UNAUTHENTICATED) {
             wanted.groups.push(UNAUTHENTICATED.to_owned());
         }
-        return Ok(wanted);
+        return Ok(Some(wanted));
     }
-    Ok(wanted.authenticated())
+    Ok(Some(wanted.authenticated()))
 }
 
 /// Each part of the identity is a right of its own.

@@ -5,7 +5,7 @@
 //! Left out: `fieldSelector` and `labelSelector` of resource attributes, which RBAC does not look at.
 
 use bytes::Bytes;
-use k8s_openapi::api::authentication::v1::{SelfSubjectReview, SelfSubjectReviewStatus, UserInfo};
+use k8s_openapi::api::authentication::v1::{SelfSubjectReview, SelfSubjectReviewStatus};
 use k8s_openapi::api::authorization::v1::{
     LocalSubjectAccessReview, NonResourceAttributes, NonResourceRule, ResourceAttributes, ResourceRule,
     SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview, SubjectAccessReviewSpec,
@@ -114,18 +114,8 @@ fn rules_status(rules: &[PolicyRule], lost: Option<String>) -> SubjectRulesRevie
 /// `SelfSubjectReview`: who am I?
 pub(super) fn self_subject(api: &Api, asked: &Asked<'_>) -> Result<Bytes> {
     let mut review: SelfSubjectReview = asked.object()?;
-    review.status = Some(SelfSubjectReviewStatus { user_info: Some(user_info(&api.user())) });
+    review.status = Some(SelfSubjectReviewStatus { user_info: Some(api.user().as_ref().into()) });
     Ok(answered(&review))
-}
-
-/// A user as authentication.k8s.io shows it.
-pub(super) fn user_info(user: &User) -> UserInfo {
-    UserInfo {
-        username: Some(user.name.clone()),
-        uid: Some(user.uid.clone()).filter(|uid| !uid.is_empty()),
-        groups: Some(user.groups.clone()).filter(|groups| !groups.is_empty()),
-        extra: Some(user.extra.clone()).filter(|extra| !extra.is_empty()),
-    }
 }
 
 fn decide_for(api: &Api, spec: &SubjectAccessReviewSpec) -> SubjectAccessReviewStatus {

@@ -14,7 +14,6 @@ use stint_auth::token::{Private, Reference, Tokens};
 use stint_core::field::{Fault, Path};
 
 use super::endpoints::{Asked, answered};
-use super::review::user_info;
 use crate::status::{Error, Result};
 use crate::{Api, rules};
 
@@ -92,7 +91,7 @@ pub(super) fn review(api: &Api, asked: &Asked<'_>) -> Result<Bytes> {
         Ok(shown) => TokenReviewStatus {
             authenticated: Some(true),
             audiences: Some(shown.audiences),
-            user: Some(user_info(&shown.user)),
+            user: Some((&shown.user).into()),
             error: None,
         },
         Err(stint_auth::token::Rejected::NotOurs) => {
