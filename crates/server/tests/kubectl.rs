@@ -1,4 +1,4 @@
-//! Sessions of real kubectls with a pod whose containers are this machine: exec, cp, logs.
+//! Sessions of real kubectls with a pod whose containers are this machine: exec, attach, cp, logs, port-forward.
 //!
 //! Each test runs with every kubectl that is on the machine, and says that it is skipped where there is none.
 
@@ -7,9 +7,10 @@ mod node;
 mod support;
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{BufRead, BufReader, Read, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,9 @@ use node::TestNode;
 use serde_json::json;
 use stint_server::{Api, router};
 use support::{api, post, send};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::{self, pki_types::PrivateKeyDer};
+use tokio_rustls::server::TlsStream;
 
 /// Where kubectls of several versions lie side by side on machines with a cloud SDK.
 const FOLDER: &str = "/usr/lib/google-cloud-sdk/bin";
@@ -33,6 +37,47 @@ fn kubectls() -> Vec<PathBuf> {
         println!("skipped: no kubectl.1.* in {FOLDER}");
     }
     found
+}
+
+/// TLS as a server for kubectl has it: HTTP/2 for what has an answer, HTTP/1.1 for what is upgraded.
+struct Tls {
+    listener: tokio::net::TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Tls {
+    async fn new() -> Self {
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self { listener, acceptor: Arc::new(config).into() }
+    }
+}
+
+impl axum::serve::Listener for Tls {
+    type Io = TlsStream<tokio::net::TcpStream>;
+    type Addr = std::net::SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, address) = self.listener.accept().await.unwrap();
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
 }
 
 struct World {
@@ -68,8 +113,8 @@ impl World {
             let path = format!("{pods}/p/status");
             let running = send(&router, "PUT", &path, "application/json", pod.to_string()).await;
             assert_eq!(running.code, 200, "{}", running.text);
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = listener.local_addr().unwrap();
+            let listener = Tls::new().await;
+            let address = listener.listener.local_addr().unwrap();
             tokio::spawn(async move { axum::serve(listener, router).await });
             address
         });
@@ -79,7 +124,8 @@ impl World {
     fn command(&self, kubectl: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(kubectl);
         command
-            .arg(format!("--server=http://{}", self.address))
+            .arg(format!("--server=https://{}", self.address))
+            .args(["--insecure-skip-tls-verify", "--token=any"]) // without, it asks for a name
             .args(arguments)
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
@@ -199,5 +245,106 @@ fn logs_follow_what_is_written() {
     for follower in followers {
         let output = follower.wait_with_output().unwrap();
         assert_eq!(String::from_utf8(output.stdout).unwrap(), "first\nsecond\n");
+    }
+}
+
+/// A server that sends back what it gets, and its port.
+fn echo() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for connection in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                // A client may leave as it likes.
+                let _ = std::io::copy(&mut &connection, &mut &connection);
+                let _ = connection.shutdown(Shutdown::Write);
+            });
+        }
+    });
+    port
+}
+
+/// A `kubectl port-forward` at work, which is killed in the end.
+struct Forwarding {
+    child: Child,
+    port: u16,
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Forwarding {
+    fn start(world: &World, kubectl: &Path, port: u16) -> Self {
+        let mut child = world.command(kubectl, &["port-forward", "p", &format!(":{port}")]).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        let local = line.strip_prefix("Forwarding from 127.0.0.1:").and_then(|rest| rest.split_once(' '));
+        let Some((local, _)) = local else { panic!("{}: {line:?}", kubectl.display()) };
+        Self { port: local.parse().unwrap(), child, _stdout: stdout }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream
+    }
+
+    fn stop(mut self) -> String {
+        self.child.kill().unwrap();
+        String::from_utf8(self.child.wait_with_output().unwrap().stderr).unwrap()
+    }
+}
+
+#[test]
+fn port_forward_carries_many_connections_at_once() {
+    let world = World::new();
+    let port = echo();
+    for kubectl in kubectls() {
+        let forwarding = Forwarding::start(&world, &kubectl, port);
+        std::thread::scope(|scope| {
+            for n in 0..8_usize {
+                let forwarding = &forwarding;
+                scope.spawn(move || {
+                    let bytes: Vec<u8> =
+                        (0..500_000_usize).map(|at| (at * 31 + n * 17 + at / 251).to_le_bytes()[0]).collect();
+                    let stream = forwarding.connect();
+                    let sender = stream.try_clone().unwrap();
+                    let sending = bytes.clone();
+                    scope.spawn(move || {
+                        (&sender).write_all(&sending).unwrap();
+                        sender.shutdown(Shutdown::Write).unwrap();
+                    });
+                    let mut back = Vec::new();
+                    (&stream).read_to_end(&mut back).unwrap();
+                    assert!(back == bytes, "connection {n}: {} of {} bytes came back", back.len(), bytes.len());
+                });
+            }
+        });
+        // One that is not read holds up no other that comes after it has gone.
+        drop(forwarding.connect());
+        let mut stream = forwarding.connect();
+        stream.write_all(b"still there").unwrap();
+        let mut back = [0; 11];
+        stream.read_exact(&mut back).unwrap();
+        assert_eq!(&back, b"still there");
+        let complaints = forwarding.stop();
+        assert!(!complaints.contains("error"), "{}: {complaints}", kubectl.display());
+    }
+}
+
+#[test]
+fn port_forward_tells_why_a_port_can_not_be_reached() {
+    let world = World::new();
+    // A port that was free a moment ago.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for kubectl in kubectls() {
+        let forwarding = Forwarding::start(&world, &kubectl, port);
+        let mut back = Vec::new();
+        // The connection may be reset, or ended.
+        let _ = forwarding.connect().read_to_end(&mut back);
+        assert!(back.is_empty());
+        std::thread::sleep(Duration::from_millis(200));
+        let complaints = forwarding.stop();
+        let wanted = format!("error forwarding port {port} to pod p, uid");
+        assert!(complaints.contains(&wanted), "{}: {complaints}", kubectl.display());
     }
 }

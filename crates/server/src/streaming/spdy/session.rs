@@ -189,3 +189,92 @@ async fn push(writer: &mut (impl AsyncWrite + Unpin), out: &mut BytesMut) -> std
         _ => Ok(Pushed::Some),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The head of a data frame of stream 1.
+    fn head(size: usize, fin: bool) -> [u8; 8] {
+        let [_, a, b, c] = u32::try_from(size).unwrap().to_be_bytes();
+        [0, 0, 0, 1, u8::from(fin), a, b, c]
+    }
+
+    /// A client that has opened stream 1, and the stream.
+    async fn opened() -> (tokio::io::DuplexStream, Session, Stream) {
+        let (mut client, server) = tokio::io::duplex(4096);
+        let (mut session, driving) = session(server);
+        tokio::spawn(driving);
+        let block = super::super::headers::Deflater::new().block(&crate::streaming::spdy::Headers::default());
+        let size = u8::try_from(10 + block.len()).unwrap();
+        let syn = [&[0x80, 3, 0, 1, 0, 0, 0, size, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], &block].concat();
+        client.write_all(&syn).await.unwrap();
+        let stream = session.next().await.unwrap();
+        (client, session, stream)
+    }
+
+    #[tokio::test]
+    async fn what_nobody_reads_does_not_stop_what_is_sent() {
+        const MUCH: usize = 4 << 20;
+        let (client, session, mut stream) = opened().await;
+        let (mut reader, mut writer) = tokio::io::split(client);
+        // The client writes, and the stream does not read, until all has been sent the other way.
+        let writing = tokio::spawn(async move {
+            writer.write_all(&head(MUCH, true)).await.unwrap();
+            writer.write_all(&vec![1; MUCH]).await.unwrap();
+            writer
+        });
+        let sending = async {
+            for _ in 0..MUCH / 65536 {
+                stream.outgoing.send(vec![2; 65536].into()).await.unwrap();
+            }
+        };
+        let reading = async {
+            let mut size = 0;
+            let mut buffer = vec![0; 65536];
+            while size < MUCH {
+                size += reader.read(&mut buffer).await.unwrap();
+            }
+        };
+        tokio::join!(sending, reading);
+        assert!(!writing.is_finished(), "the rest waits in the client");
+        let mut size = 0;
+        while let Some(piece) = stream.incoming.recv().await {
+            size += piece.len();
+        }
+        assert_eq!(size, MUCH);
+        drop((writing.await.unwrap(), session));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_hangs_up_ends_the_streams_and_their_senders() {
+        let (client, mut session, mut stream) = opened().await;
+        drop(client);
+        stream.outgoing.gone().await;
+        assert_eq!(stream.incoming.recv().await, None);
+        assert!(stream.outgoing.send(Bytes::new()).await.is_err());
+        assert!(session.next().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_nobody_needs_says_goodbye_and_ends() {
+        let (mut client, session, stream) = opened().await;
+        drop((session, stream));
+        let mut all = Vec::new();
+        // The client does not hang up, and the socket is closed all the same.
+        client.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all[all.len() - 16..], [0x80, 3, 0, 7, 0, 0, 0, 8, 0, 0, 0, 1, 0, 0, 0, 0]);
+    }
+
+    #[tokio::test]
+    async fn nonsense_ends_the_connection_with_an_error() {
+        let (mut client, _session, stream) = opened().await;
+        client.write_all(&[0x80, 9, 0, 1, 0, 0, 0, 0, 0, 0]).await.unwrap();
+        let mut all = Vec::new();
+        client.write_all(&vec![0xff; 2048]).await.unwrap();
+        let ending = tokio::time::timeout(FAREWELL * 2, client.read_to_end(&mut all)).await;
+        ending.expect("an end").unwrap();
+        stream.outgoing.gone().await;
+        assert!(all.windows(4).any(|window| window == [0x80, 3, 0, 7]));
+    }
+}
