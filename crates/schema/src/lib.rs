@@ -7,8 +7,10 @@
 //! Invariant: nothing here knows a kind by name. What a kind looks like is in the table, which
 //! `examples/generate.rs` writes; how a kind behaves is the server's.
 
+pub mod fields;
 pub mod form;
 pub mod go;
+pub mod merge;
 pub mod protobuf;
 pub mod strategic;
 pub mod types;
