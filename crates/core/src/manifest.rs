@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::decode::node::{Kind, Node};
 use crate::decode::{self, DecodeError};
+use crate::field::quote;
 
 mod emit;
 mod yaml;
@@ -111,6 +112,42 @@ pub fn to_json(text: &str, limits: &Limits) -> Result<Vec<u8>, Problem> {
     let nothing = Node { kind: Kind::Null, line: 1 };
     let first = documents.first().unwrap_or(&nothing);
     serde_json::to_vec(first).map_err(|why| Problem::at(first.line, why.to_string()))
+}
+
+/// The first document of `text`, YAML or JSON, and what is to be said about members that are there more than once, of
+/// which the last counts.
+pub fn first_document(text: &str, limits: &Limits) -> Result<(serde_json::Value, Vec<Problem>), Problem> {
+    let node = if let Ok(node) = decode::node::from_json(text.as_bytes()) {
+        node
+    } else {
+        let mut documents = yaml::documents(text, limits)?;
+        if documents.is_empty() { Node { kind: Kind::Null, line: 1 } } else { documents.swap_remove(0) }
+    };
+    let mut repeated = Vec::new();
+    let value = plain(&node, &mut repeated);
+    Ok((value, repeated))
+}
+
+fn plain(node: &Node, repeated: &mut Vec<Problem>) -> serde_json::Value {
+    use serde_json::Value;
+    match &node.kind {
+        Kind::Null => Value::Null,
+        Kind::Bool(flag) => Value::Bool(*flag),
+        Kind::Int(number) => (*number).into(),
+        Kind::Large(number) => (*number).into(),
+        Kind::Float(number) => (*number).into(),
+        Kind::Text(text) => text.as_str().into(),
+        Kind::List(items) => items.iter().map(|item| plain(item, repeated)).collect(),
+        Kind::Map(members) => {
+            let mut object = serde_json::Map::new();
+            for (name, value) in members {
+                if object.insert(name.clone(), plain(value, repeated)).is_some() {
+                    repeated.push(Problem::at(value.line, format!("key {} already set in map", quote(name))));
+                }
+            }
+            Value::Object(object)
+        }
+    }
 }
 
 /// Reads all objects of `text`, which came from `origin`: every document, lists expanded, empty documents skipped.

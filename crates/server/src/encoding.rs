@@ -70,6 +70,11 @@ impl Encoded {
         self.json.clone()
     }
 
+    /// Its bytes.
+    pub fn json(&self) -> &[u8] {
+        &self.json
+    }
+
     /// Whether the stored `value` says the same, whatever its revision.
     pub fn says_the_same_as(&self, value: &[u8]) -> bool {
         let (before, after) = value.split_at_checked(self.head).unwrap_or((value, &[]));

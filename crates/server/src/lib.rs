@@ -18,8 +18,7 @@
 //! - A mutation runs in a task of its own once its body is read: a client that hangs up does not stop it half way.
 //! - Time and ids are arguments ([`Clock`], [`Ids`]); tokio's time only waits (watch deadlines and bookmarks).
 //!
-//! Left out so far: OpenAPI, tables, protobuf, server-side apply, `limit` and
-//! `continue`.
+//! Left out so far: OpenAPI, tables, protobuf, `limit` and `continue`.
 
 pub mod auth;
 pub mod encoding;
@@ -29,6 +28,7 @@ pub mod strategy;
 mod body;
 mod discovery;
 mod dispatch;
+pub mod managed;
 mod media;
 pub mod observe;
 mod params;
@@ -36,13 +36,13 @@ mod path;
 mod rules;
 mod selector;
 pub mod status;
-mod strategic;
 pub mod streaming;
 mod update;
 mod verbs;
 
 use std::sync::Arc;
 
+pub use managed::Ownership;
 pub use stint_auth::{Peer, User};
 pub use stint_core::clock::Clock;
 use stint_store::Store;
@@ -73,12 +73,15 @@ pub struct Api {
     pub observe: Option<Arc<dyn observe::Observe>>,
     /// For whom this handle acts. None: for the process itself, which may do everything.
     pub requester: Option<Arc<User>>,
+    /// Whether it is known who owns which fields.
+    pub ownership: Ownership,
 }
 
 impl Api {
     /// The API over `store`, open to whoever reaches it: for a process that serves itself.
     pub fn new(store: Store, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Self {
-        Self { store, clock, ids, node: None, auth: None, observe: None, requester: None }
+        let ownership = Ownership::default();
+        Self { store, clock, ids, node: None, auth: None, observe: None, requester: None, ownership }
     }
 }
 

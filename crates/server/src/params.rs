@@ -5,6 +5,7 @@
 use stint_core::field::{Fault, Path, Value};
 use stint_store::Revision;
 
+use crate::managed::LONGEST_MANAGER;
 use crate::status::{Error, Result};
 
 /// The decoded query of a request.
@@ -80,6 +81,22 @@ impl Params {
         let root = Path::root();
         let fault = Fault::not_supported(&root.field("dryRun"), Value::json(&given), &["All"]);
         Err(Error::options(options, vec![fault]))
+    }
+
+    /// Who is to own what the request writes.
+    pub(crate) fn field_manager(&self, options: &'static str) -> Result<Option<&str>> {
+        let Some(manager) = self.get("fieldManager") else { return Ok(None) };
+        let root = Path::root();
+        let field = root.field("fieldManager");
+        let mut faults = Vec::new();
+        if manager.len() > LONGEST_MANAGER {
+            faults.push(Fault::too_long(&field, LONGEST_MANAGER));
+        }
+        for (at, c) in manager.char_indices().filter(|(_, c)| c.is_control()) {
+            let why = format!("invalid character U+{:04X} (at position {at})", u32::from(c));
+            faults.push(Fault::invalid(&field, manager, why));
+        }
+        if faults.is_empty() { Ok(Some(manager)) } else { Err(Error::options(options, faults)) }
     }
 
     pub(crate) fn field_validation(&self, options: &'static str) -> Result<FieldValidation> {

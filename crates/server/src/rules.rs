@@ -3,7 +3,7 @@
 //! Invariant: uid, creation time and generation of a stored object are never the client's.
 //! Upstream: `apiserver/pkg/registry/rest/{create,update,delete}.go`, `registry/generic/registry/store.go`
 //! (`markAsDeleting`, `ShouldDeleteDuringUpdate`), v1.36.
-//! Left out: `managedFields`, which are dropped until server-side apply is there.
+//! Left out: `managedFields` (see `managed.rs`).
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -25,7 +25,6 @@ pub(crate) fn create(meta: &mut ObjectMeta, uid: &str, now: Timestamp, generatio
     meta.deletion_timestamp = None;
     meta.deletion_grace_period_seconds = None;
     meta.self_link = None;
-    meta.managed_fields = None;
     meta.resource_version = None;
     meta.generation = generation.then_some(1);
 }
@@ -35,7 +34,6 @@ pub(crate) fn update(new: &mut ObjectMeta, old: &ObjectMeta) {
     new.generation = old.generation;
     new.creation_timestamp.clone_from(&old.creation_timestamp);
     new.self_link = None;
-    new.managed_fields = None;
     new.resource_version = None;
     if new.uid.as_deref().is_none_or(str::is_empty) {
         new.uid.clone_from(&old.uid);

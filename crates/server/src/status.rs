@@ -46,6 +46,14 @@ pub enum Error {
         /// What stands against it.
         why: String,
     },
+    /// An apply would change what somebody else owns.
+    #[error("{message}")]
+    ApplyConflict {
+        /// Whose fields, and which.
+        message: String,
+        /// One for each field.
+        causes: Vec<StatusCause>,
+    },
     /// The object breaks rules.
     #[error("{} {name:?} is invalid: {}", qualified(kind, group), field::aggregate(faults))]
     Invalid {
@@ -229,7 +237,9 @@ impl Error {
                 (S::NOT_FOUND, "NotFound")
             }
             Self::AlreadyExists { .. } => (S::CONFLICT, "AlreadyExists"),
-            Self::Conflict { .. } | Self::BoundToAnother { .. } => (S::CONFLICT, "Conflict"),
+            Self::Conflict { .. } | Self::BoundToAnother { .. } | Self::ApplyConflict { .. } => {
+                (S::CONFLICT, "Conflict")
+            }
             Self::Invalid { .. } | Self::UnprocessablePatch => (S::UNPROCESSABLE_ENTITY, "Invalid"),
             Self::Unauthorized => (S::UNAUTHORIZED, "Unauthorized"),
             Self::NamespaceTerminating { .. } | Self::Forbidden { .. } | Self::Protocols { .. } => {
@@ -271,6 +281,9 @@ impl Error {
             Self::Conflict { kind, resource, name, .. } => {
                 let named = resource.split('.').next().unwrap_or(kind.plural);
                 about(named, kind.group, name)
+            }
+            Self::ApplyConflict { causes, .. } => {
+                StatusDetails { causes: Some(causes.clone()), ..StatusDetails::default() }
             }
             Self::Invalid { kind, group, name, faults } => {
                 StatusDetails { causes: Some(faults.iter().map(cause).collect()), ..about(kind, group, name) }

@@ -51,6 +51,8 @@ pub trait Strategy:
     const ORPHANS_BY_DEFAULT: Option<&'static str> = None;
     /// Whether an immediate deletion answers with the object, not with a Status.
     const DELETION_RETURNS_OBJECT: bool = false;
+    /// The fields that writing the status subresource leaves as they are, whatever the request says.
+    const STATUS_RESETS: &'static [&'static str] = &["spec"];
     /// What can be selected by, besides name and namespace.
     const FIELDS: &'static [SelectableField] = &[];
     /// What is said about any other field.
@@ -140,6 +142,7 @@ pub trait Object: Send + Sync {
     fn meta(&self) -> &ObjectMeta;
     fn meta_mut(&mut self) -> &mut ObjectMeta;
     fn encode(&self) -> Encoded;
+    fn to_value(&self) -> Value;
     fn duplicate(&self) -> Box<dyn Object>;
     fn as_any(&self) -> &dyn Any;
 
@@ -169,6 +172,9 @@ impl<T: Strategy> Object for T {
     }
     fn encode(&self) -> Encoded {
         Strategy::encode(self)
+    }
+    fn to_value(&self) -> Value {
+        serde_json::to_value(self).expect("API types have string keys and no failing members")
     }
     fn duplicate(&self) -> Box<dyn Object> {
         Box::new(self.clone())
@@ -230,6 +236,7 @@ pub struct Facts {
     pub show: Option<fn(&[u8]) -> Bytes>,
     pub create_on_update: bool,
     pub unconditional_update: bool,
+    pub status_resets: &'static [&'static str],
     pub fields: &'static [SelectableField],
     pub unknown_field: UnknownField,
     /// Reads what a client sent.
@@ -249,6 +256,7 @@ impl Facts {
             show: T::SHOW,
             create_on_update: T::CREATE_ON_UPDATE,
             unconditional_update: T::UNCONDITIONAL_UPDATE,
+            status_resets: T::STATUS_RESETS,
             fields: T::FIELDS,
             unknown_field: T::UNKNOWN_FIELD,
             decode: |json| {
@@ -269,6 +277,7 @@ impl Facts {
             show: None,
             create_on_update: false,
             unconditional_update: true,
+            status_resets: &[],
             fields: &[],
             unknown_field: UnknownField::OnlyNames,
             decode: |_| Err(DecodeError::Value("objects of this kind can only be read".into())),
@@ -278,7 +287,7 @@ impl Facts {
 }
 
 /// `[]` equals absent, as in `apimachinery/pkg/api/equality.Semantic`.
-fn without_empty_lists(value: Value) -> Value {
+pub(crate) fn without_empty_lists(value: Value) -> Value {
     match value {
         Value::Object(members) => Value::Object(
             members

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use stint_controllers::Config;
-use stint_server::Api;
+use stint_server::{Api, Ownership};
 use stint_store::{Options, Store};
 use tokio::task::JoinHandle;
 
@@ -68,7 +68,9 @@ pub async fn live(world: &World) -> Ended {
             return Ended::Done;
         }
     };
-    let api = Api::new(store, Arc::new(world.clone()), Arc::new(world.clone()));
+    // As `stint run` does.
+    let ownership = Ownership::Untracked;
+    let api = Api { ownership, ..Api::new(store, Arc::new(world.clone()), Arc::new(world.clone())) };
     let router = stint_server::router(api);
     let controllers = Controllers::start(world, &router);
     tokio::spawn(node::run(world.clone(), client(world, &router, Who::Node)));

@@ -9,7 +9,7 @@ use stint_agent::{Agent, AgentConfig, Machine, Observer, RootfsMode};
 use stint_image::{Access, ImageStore};
 use stint_runtime::zygote::{self, ZygoteHandle};
 use stint_runtime::{Native, OciCli, Runtime};
-use stint_server::Api;
+use stint_server::{Api, Ownership};
 use stint_store::Store;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -85,7 +85,9 @@ impl Embedded {
         observer: Arc<dyn Observer>,
     ) -> Embedded {
         let clock = Arc::new(SystemClock);
-        let api = Api::new(Store::in_memory(), clock.clone(), Arc::new(RandomIds));
+        // All clients are this process's own, and the objects end with it: nobody will ask who owns which field.
+        let ownership = Ownership::Untracked;
+        let api = Api { ownership, ..Api::new(Store::in_memory(), clock.clone(), Arc::new(RandomIds)) };
         let client = Client::new(stint_server::router(api), "default");
         let machine = Machine::here(&node_name());
         let config = stint_controllers::Config {

@@ -20,6 +20,7 @@ const MAY_CHANGE: &str = "pod updates may not change fields other than `spec.con
 impl Strategy for Pod {
     const GENERATION: bool = true;
     const DELETION_RETURNS_OBJECT: bool = true;
+    const STATUS_RESETS: &'static [&'static str] = &["spec", "metadata.deletionTimestamp", "metadata.ownerReferences"];
     const FIELDS: &'static [SelectableField] = &[
         ("spec.nodeName", &["spec", "nodeName"], ""),
         ("spec.restartPolicy", &["spec", "restartPolicy"], ""),

@@ -8,9 +8,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use stint_core::field::{Fault, Path};
 
 use crate::dispatch::{Call, reply};
+use crate::managed::Entries;
 use crate::rules;
 use crate::status::{Error, Result, encode};
-use crate::update::{Part, Replaced, find, load, replace};
+use crate::update::{Change, Part, Replaced, find, load, replace};
 
 pub(crate) async fn bind(call: &Call, name: &str) -> Result<Response> {
     let Call { api, place, params, .. } = call;
@@ -42,7 +43,16 @@ pub(crate) async fn bind(call: &Call, name: &str) -> Result<Response> {
             }
             Some(Ok(())) => {}
         }
-        if let Replaced::Done(_) = replace(api, place, &entry, old.as_ref(), new, Part::Whole, dry_run).await? {
+        let done = replace(
+            api,
+            place,
+            &entry,
+            old.as_ref(),
+            new,
+            Change { part: Part::Whole, entries: Entries::Kept, dry_run },
+        )
+        .await?;
+        if let Replaced::Done(_) = done {
             let done = Status { status: Some("Success".into()), code: Some(201), ..Status::default() };
             return Ok(reply(StatusCode::CREATED, Bytes::from(encode(&done)), &[]));
         }

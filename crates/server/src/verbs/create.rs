@@ -10,9 +10,11 @@ use stint_store::{Mutation, Outcome};
 
 use crate::dispatch::{Call, reply};
 use crate::kinds::Kind;
+use crate::managed::{Entries, enter};
+use crate::path::Place;
 use crate::status::{Error, Result};
 use crate::strategy::Object;
-use crate::update::write;
+use crate::update::{Part, write};
 use crate::{Api, auth, body, rules};
 
 /// How many generated names are tried.
@@ -23,7 +25,15 @@ pub(crate) async fn create(call: &Call) -> Result<Response> {
     let kind = place.kind;
     let dry_run = params.dry_run("CreateOptions")?;
     let validation = params.field_validation("CreateOptions")?;
+    let writer = call.writer(Part::Main, "CreateOptions")?;
+    let entries = writer.as_ref().map_or(Entries::Kept, Entries::TrackedFor);
     let (mut object, warnings) = body::decode(kind, &call.body, validation)?;
+    place_in(place, object.as_mut())?;
+    make(call, object, entries, warnings, dry_run).await
+}
+
+/// A new object is in the namespace that the URL names, and was in none before.
+pub(crate) fn place_in(place: &Place, object: &mut dyn Object) -> Result<()> {
     let meta = object.meta_mut();
     if meta.resource_version.as_deref().is_some_and(|version| !version.is_empty()) {
         return Err(Error::Internal("resourceVersion should not be set on objects to be created".into()));
@@ -33,18 +43,20 @@ pub(crate) async fn create(call: &Call) -> Result<Response> {
         (None, Some(_)) => return Err(wrong_namespace()),
         (namespace, _) => meta.namespace.clone_from(namespace),
     }
-    make(call, object, warnings, dry_run).await
+    Ok(())
 }
 
 /// Makes an object that was decoded, of this place.
 pub(crate) async fn make(
     call: &Call,
     mut object: Box<dyn Object>,
+    entries: Entries<'_>,
     mut warnings: Vec<String>,
     dry_run: bool,
 ) -> Result<Response> {
     let Call { api, place, .. } = call;
     let kind = place.kind;
+    enter(kind, entries, None, object.as_mut());
     let meta = object.meta_mut();
     let now = api.clock.now();
     let uid = api.ids.uid();

@@ -1,43 +1,59 @@
-//! `PATCH` of an object or its status.
+//! `PATCH` of an object or its status: JSON patch, merge patch, strategic merge patch and server-side apply.
 //!
 //! Invariant: a patch is applied to the state that it replaces; when that changed meanwhile, it is applied again.
-//! Left out: server-side apply.
+//! Upstream: `apiserver/pkg/endpoints/handlers/patch.go`, v1.36.
 
 use axum::response::Response;
 use http::StatusCode;
 use json_patch::PatchOperation;
 use serde_json::{Map, Value};
 use stint_core::field::{Fault, Path};
+use stint_core::manifest::{Limits, first_document};
+use stint_schema::strategic::{self, PatchError};
+use stint_schema::{form::Form, go};
 use stint_store::Entry;
 
+use crate::body;
 use crate::dispatch::{Call, reply};
+use crate::managed::{Entries, apply};
 use crate::params::{FieldValidation, object_revision};
 use crate::status::{Error, Result};
 use crate::strategy::Object;
-use crate::update::{Part, Replaced, find, load, replace};
+use crate::update::{Change, Part, Replaced, find, load, replace};
+use crate::verbs::create;
 use crate::verbs::update::{expect_same_place, expect_same_uid};
-use crate::{body, strategic};
 
 /// The most operations of a JSON patch.
 const MOST_OPERATIONS: usize = 10_000;
+const OPTIONS: &str = "PatchOptions";
 
 /// A patch that was read.
 enum Patch {
     Merge(Value),
     Strategic(Map<String, Value>),
-    Json(Vec<PatchOperation>),
+    Json {
+        operations: Vec<PatchOperation>,
+        /// Members of operations that mean nothing.
+        unknown: Vec<String>,
+    },
 }
 
 pub(crate) async fn patch(call: &Call, name: &str, part: Part) -> Result<Response> {
+    if body::media_type(&call.headers).as_deref() == Some("application/apply-patch+yaml") {
+        return apply_configuration(call, name, part).await;
+    }
     let Call { api, place, params, .. } = call;
+    let kind = place.kind;
     let patch = Patch::read(call)?;
-    let dry_run = params.dry_run("PatchOptions")?;
-    let validation = params.field_validation("PatchOptions")?;
+    let dry_run = params.dry_run(OPTIONS)?;
+    let validation = params.field_validation(OPTIONS)?;
     if params.get("force").is_some() {
         let root = Path::root();
         let fault = Fault::forbidden(&root.field("force"), "may not be specified for non-apply patch");
-        return Err(Error::options("PatchOptions", vec![fault]));
+        return Err(Error::options(OPTIONS, vec![fault]));
     }
+    let writer = call.writer(part, OPTIONS)?;
+    let entries = writer.as_ref().map_or(Entries::Kept, Entries::TrackedFor);
     loop {
         let entry = find(api, place, name)?;
         let old = load(place, &entry)?;
@@ -48,11 +64,99 @@ pub(crate) async fn patch(call: &Call, name: &str, part: Part) -> Result<Respons
         if expected.is_some_and(|expected| expected != entry.revision) {
             return Err(Error::modified(place.kind, name));
         }
-        match replace(api, place, &entry, old.as_ref(), new, part, dry_run).await? {
-            Replaced::Done(value) => return Ok(reply(StatusCode::OK, place.kind.shown(value), &warnings)),
+        match replace(api, place, &entry, old.as_ref(), new, Change { part, entries, dry_run }).await? {
+            Replaced::Done(value) => return Ok(reply(StatusCode::OK, kind.shown(value), &warnings)),
             Replaced::Lost => {}
         }
     }
+}
+
+/// Server-side apply: what the client wants to be true of its fields, whatever else the object has.
+async fn apply_configuration(call: &Call, name: &str, part: Part) -> Result<Response> {
+    let Call { api, place, params, .. } = call;
+    let kind = place.kind;
+    if params.get("fieldManager").is_none() {
+        let root = Path::root();
+        let fault = Fault::required(&root.field("fieldManager"), "is required for apply patch");
+        return Err(Error::options(OPTIONS, vec![fault]));
+    }
+    let force = params.flag("force");
+    let writer = call.writer(part, OPTIONS)?;
+    let dry_run = params.dry_run(OPTIONS)?;
+    let validation = params.field_validation(OPTIONS)?;
+    let Some(writer) = writer else {
+        return Err(Error::Internal("this API keeps no account of field managers, so nothing can be applied".into()));
+    };
+    let (config, warnings) = configuration(call, validation)?;
+    loop {
+        let entry = api.store.get(&place.key(name));
+        let Some(entry) = entry else {
+            if part == Part::Status {
+                return Err(Error::NotFound { kind, name: name.to_owned() });
+            }
+            let applied = apply(kind, &writer, None, &config, force)?;
+            let (mut object, _) = body::decode(kind, applied.object.to_string().as_bytes(), FieldValidation::Ignore)?;
+            if let Some(uid) = object.meta().uid.as_deref().filter(|uid| !uid.is_empty()) {
+                let why =
+                    format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+                return Err(Error::conflict(kind, name, why));
+            }
+            expect_same_place(place, name, object.as_mut())?;
+            create::place_in(place, object.as_mut())?;
+            applied.sign(object.as_mut(), kind);
+            match create::make(call, object, Entries::Signed, warnings.clone(), dry_run).await {
+                // Somebody else has just made it: then this is an apply to theirs.
+                Err(Error::AlreadyExists { .. }) if api.store.get(&place.key(name)).is_some() => continue,
+                done => return done,
+            }
+        };
+        let old = load(place, &entry)?;
+        let applied = apply(kind, &writer, Some(old.as_ref()), &config, force)?;
+        let (mut new, _) = body::decode(kind, applied.object.to_string().as_bytes(), FieldValidation::Ignore)?;
+        applied.sign(new.as_mut(), kind);
+        expect_same_place(place, name, new.as_mut())?;
+        expect_same_uid(place, name, new.as_ref(), old.as_ref())?;
+        let expected = object_revision(new.meta().resource_version.as_deref())?;
+        if expected.is_some_and(|expected| expected != entry.revision) {
+            return Err(Error::modified(kind, name));
+        }
+        match replace(api, place, &entry, old.as_ref(), new, Change { part, entries: Entries::Signed, dry_run }).await?
+        {
+            Replaced::Done(value) => return Ok(reply(StatusCode::OK, kind.shown(value), &warnings)),
+            Replaced::Lost => {}
+        }
+    }
+}
+
+/// The configuration in the body, which is YAML or JSON.
+fn configuration(call: &Call, validation: FieldValidation) -> Result<(Value, Vec<String>)> {
+    let refuse = |why: &dyn std::fmt::Display| Error::BadRequest(format!("error decoding YAML: {why}"));
+    let text = std::str::from_utf8(&call.body).map_err(|_| refuse(&"yaml: invalid leading UTF-8 octet"))?;
+    let limits = Limits { bytes: body::LIMIT, ..Limits::default() };
+    let (config, repeated) = first_document(text, &limits).map_err(|problem| {
+        refuse(&format_args!("error converting YAML to JSON: yaml: line {}: {}", problem.line, problem.message))
+    })?;
+    let config = match config {
+        Value::Null => Value::Object(Map::new()),
+        Value::Object(_) => config,
+        other => {
+            let what = go_word(&other);
+            return Err(refuse(&format_args!(
+                "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {what} into Go value of type map[string]interface {{}}"
+            )));
+        }
+    };
+    let mut warnings = Vec::new();
+    if !repeated.is_empty() && validation != FieldValidation::Ignore {
+        let lines: Vec<String> =
+            repeated.iter().map(|problem| format!("  line {}: {}", problem.line, problem.message)).collect();
+        let why = format!("error converting YAML to JSON: yaml: unmarshal errors:\n{}", lines.join("\n"));
+        if validation == FieldValidation::Strict {
+            return Err(Error::BadRequest(format!("error strict decoding YAML: {why}")));
+        }
+        warnings.push(why.replace('\n', " "));
+    }
+    Ok((config, warnings))
 }
 
 /// The stored state with the patch applied, defaulted.
@@ -62,20 +166,38 @@ fn patched(
     entry: &Entry,
     validation: FieldValidation,
 ) -> Result<(Box<dyn Object>, Vec<String>)> {
-    let mut document: Value = serde_json::from_slice(&call.place.kind.shown(entry.value.clone()))
+    let kind = call.place.kind;
+    let stored: Value = serde_json::from_slice(&kind.shown(entry.value.clone()))
         .map_err(|error| Error::Internal(format!("cannot read the stored {}: {error}", entry.key)))?;
-    patch.apply(&mut document)?;
+    let form = kind.form().unwrap_or(Form::ANY);
+    let document = patch.apply(stored, form)?;
     let json = document.to_string();
-    let refuse = |why: String| {
+    let (shown, mut unknown) = match patch {
+        // Of a strategic patch the patch itself is shown, of the others what they lead to.
+        Patch::Strategic(patch) => (go::print(&Value::Object(patch.clone())), Vec::new()),
+        Patch::Json { unknown, .. } => (json.clone(), unknown.clone()),
+        Patch::Merge(_) => (json.clone(), Vec::new()),
+    };
+    let refuse = |why: &str| {
         let root = Path::root();
-        let faults = vec![Fault::invalid(&root.field("patch"), json.as_str(), why)];
+        let faults = vec![Fault::invalid(&root.field("patch"), shown.as_str(), why)];
         Error::Invalid { kind: "", group: "", name: String::new(), faults }
     };
-    match body::decode(call.place.kind, json.as_bytes(), validation) {
-        Ok(done) => Ok(done),
+    if let Patch::Strategic(_) = patch
+        && let Some(why) = strategic::unrestorable(form, &document)
+    {
+        return Err(refuse(&why));
+    }
+    match body::decode(kind, json.as_bytes(), validation) {
+        Ok((object, dropped)) => {
+            unknown.extend(dropped);
+            if validation == FieldValidation::Strict && !unknown.is_empty() {
+                return Err(refuse(&format!("strict decoding error: {}", unknown.join(", "))));
+            }
+            Ok((object, if validation == FieldValidation::Ignore { Vec::new() } else { unknown }))
+        }
         Err(Error::BadRequest(message)) => {
-            let why = message.split_once(": ").map_or(message.as_str(), |(_, why)| why);
-            Err(refuse(why.to_owned()))
+            Err(refuse(message.split_once(": ").map_or(message.as_str(), |(_, why)| why)))
         }
         Err(other) => Err(other),
     }
@@ -83,7 +205,11 @@ fn patched(
 
 impl Patch {
     fn read(call: &Call) -> Result<Self> {
-        let undecodable = |why: &dyn std::fmt::Display| Error::BadRequest(format!("error decoding patch: {why}"));
+        let media = body::media_type(&call.headers);
+        let undecodable = |why: &dyn std::fmt::Display| match media.as_deref() {
+            Some("application/strategic-merge-patch+json") => Error::BadRequest(why.to_string()),
+            _ => Error::BadRequest(format!("error decoding patch: {why}")),
+        };
         let value = |json: &[u8]| {
             serde_json::from_slice::<Value>(json).map_err(|error| {
                 if error.is_eof() { undecodable(&"unexpected end of JSON input") } else { undecodable(&error) }
@@ -91,17 +217,24 @@ impl Patch {
         };
         let object = |json: &[u8]| match value(json)? {
             Value::Object(members) => Ok(members),
+            Value::Null => Ok(Map::new()),
             other => Err(undecodable(&format_args!(
                 "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
                 go_word(&other)
             ))),
         };
-        match body::media_type(&call.headers).as_deref() {
+        match media.as_deref() {
             Some("application/merge-patch+json") => Ok(Self::Merge(Value::Object(object(&call.body)?))),
             Some("application/strategic-merge-patch+json") => Ok(Self::Strategic(object(&call.body)?)),
             Some("application/json-patch+json") => {
-                let Value::Array(operations) = value(&call.body)? else {
-                    return Err(undecodable(&"json: cannot unmarshal object into Go value of type jsonpatch.Patch"));
+                let operations = match value(&call.body)? {
+                    Value::Array(operations) => operations,
+                    other => {
+                        return Err(undecodable(&format_args!(
+                            "json: cannot unmarshal {} into Go value of type []handlers.jsonPatchOp",
+                            go_word(&other)
+                        )));
+                    }
                 };
                 if operations.len() > MOST_OPERATIONS {
                     let count = operations.len();
@@ -109,31 +242,71 @@ impl Patch {
                         "The allowed maximum operations in a JSON patch is {MOST_OPERATIONS}, got {count}"
                     )));
                 }
-                serde_json::from_value(Value::Array(operations)).map(Self::Json).map_err(|error| undecodable(&error))
+                let mut unknown = Vec::new();
+                for (at, operation) in operations.iter().enumerate() {
+                    let Value::Object(members) = operation else {
+                        return Err(undecodable(&format_args!(
+                            "json: cannot unmarshal {} into Go value of type handlers.jsonPatchOp",
+                            go_word(operation)
+                        )));
+                    };
+                    for (name, value) in members {
+                        match name.as_str() {
+                            "value" => {}
+                            "op" | "path" | "from" if value.is_string() || value.is_null() => {}
+                            "op" | "path" | "from" => {
+                                return Err(undecodable(&format_args!(
+                                    "json: cannot unmarshal {} into Go struct field jsonPatchOp.{name} of type string",
+                                    go_word(value)
+                                )));
+                            }
+                            _ => unknown.push(format!("json patch unknown field \"[{at}].{name}\"")),
+                        }
+                    }
+                }
+                // What is an operation by its types and still is none: no such `op`, or a pointer that is none.
+                let operations =
+                    serde_json::from_value(Value::Array(operations)).map_err(|_| Error::UnprocessablePatch)?;
+                Ok(Self::Json { operations, unknown })
             }
             _ => Err(Error::UnsupportedPatchType),
         }
     }
 
-    fn apply(&self, document: &mut Value) -> Result<()> {
+    /// The patched document.
+    fn apply(&self, mut document: Value, form: Form) -> Result<Value> {
         match self {
-            Self::Merge(patch) => json_patch::merge(document, patch),
-            Self::Strategic(patch) => strategic::merge(document, patch)?,
-            Self::Json(operations) => {
+            Self::Merge(patch) => json_patch::merge(&mut document, patch),
+            Self::Strategic(patch) => {
+                let Value::Object(members) = document else {
+                    return Err(Error::Internal("a stored object is no JSON object".into()));
+                };
+                return strategic::apply(form, members, patch).map(Value::Object).map_err(|error| unmergeable(&error));
+            }
+            Self::Json { operations, .. } => {
                 let mut copied = 0;
                 for operation in operations {
                     if let PatchOperation::Copy(copy) = operation {
-                        copied += copy.from.resolve(document).map_or(0, |value| value.to_string().len());
+                        copied += copy.from.resolve(&document).map_or(0, |value| value.to_string().len());
                         if copied > body::LIMIT {
                             return Err(Error::TooLarge("a JSON patch may not copy that much".into()));
                         }
                     }
-                    json_patch::patch(document, std::slice::from_ref(operation))
+                    json_patch::patch(&mut document, std::slice::from_ref(operation))
                         .map_err(|_| Error::UnprocessablePatch)?;
                 }
             }
         }
-        Ok(())
+        Ok(document)
+    }
+}
+
+/// What a client is told about a strategic merge patch that does not fit.
+fn unmergeable(error: &PatchError) -> Error {
+    match error {
+        PatchError::ListOfLists => Error::UnprocessablePatch,
+        // Upstream answers 500 where it did not foresee that the patch is at fault.
+        other => Error::BadRequest(other.to_string()),
     }
 }
 

@@ -6,17 +6,20 @@ use stint_core::field::{Fault, Path};
 
 use crate::body;
 use crate::dispatch::{Call, reply};
+use crate::managed::Entries;
 use crate::params::object_revision;
 use crate::path::Place;
 use crate::status::{Error, Result};
 use crate::strategy::Object;
-use crate::update::{Part, Replaced, find, load, replace};
+use crate::update::{Change, Part, Replaced, find, load, replace};
 use crate::verbs::create;
 
 pub(crate) async fn update(call: &Call, name: &str, part: Part) -> Result<Response> {
     let Call { api, place, params, .. } = call;
     let dry_run = params.dry_run("UpdateOptions")?;
     let validation = params.field_validation("UpdateOptions")?;
+    let writer = call.writer(part, "UpdateOptions")?;
+    let entries = writer.as_ref().map_or(Entries::Kept, Entries::TrackedFor);
     let (mut object, warnings) = body::decode(place.kind, &call.body, validation)?;
     expect_same_place(place, name, object.as_mut())?;
     let expected = object_revision(object.meta().resource_version.as_deref())?;
@@ -26,7 +29,7 @@ pub(crate) async fn update(call: &Call, name: &str, part: Part) -> Result<Respon
             Err(Error::NotFound { .. }) if facts.create_on_update && part == Part::Main => {
                 let mut new = object.duplicate();
                 new.meta_mut().resource_version = None;
-                return create::make(call, new, warnings, dry_run).await;
+                return create::make(call, new, entries, warnings, dry_run).await;
             }
             found => found?,
         };
@@ -42,7 +45,7 @@ pub(crate) async fn update(call: &Call, name: &str, part: Part) -> Result<Respon
         let old = load(place, &entry)?;
         expect_same_uid(place, name, object.as_ref(), old.as_ref())?;
         let new = object.duplicate();
-        match replace(api, place, &entry, old.as_ref(), new, part, dry_run).await? {
+        match replace(api, place, &entry, old.as_ref(), new, Change { part, entries, dry_run }).await? {
             Replaced::Done(value) => return Ok(reply(StatusCode::OK, place.kind.shown(value), &warnings)),
             Replaced::Lost if expected.is_some() => return Err(Error::modified(place.kind, name)),
             Replaced::Lost => {}
