@@ -176,6 +176,17 @@ pub(crate) fn execve(path: &CStr, args: &[*const c_char], env: &[*const c_char])
     result.err().unwrap_or(Errno::IO)
 }
 
+/// `execveat(2)` of the file itself; returns only when it failed. Both arrays end with a null pointer.
+pub(crate) fn execve_file(file: BorrowedFd<'_>, args: &[*const c_char], env: &[*const c_char]) -> Errno {
+    debug_assert!(args.last().is_some_and(|p| p.is_null()) && env.last().is_some_and(|p| p.is_null()));
+    let (fd, empty) = (file.as_raw_fd(), c"".as_ptr());
+    // SAFETY: an open descriptor and an empty C string; the arrays end with null and their strings outlive the call.
+    let result = check(unsafe {
+        libc::syscall(libc::SYS_execveat, fd, empty, args.as_ptr(), env.as_ptr(), libc::AT_EMPTY_PATH)
+    });
+    result.err().unwrap_or(Errno::IO)
+}
+
 /// Closes, or marks to be closed by exec, all descriptors from `first` to `last`.
 pub(crate) fn close_range(first: u32, last: u32, on_exec: bool) -> Result<()> {
     // SAFETY: in the zygote, shim and init, which use no descriptor of that range afterwards; no memory is touched.
@@ -202,7 +213,8 @@ pub(crate) fn dup2(fd: BorrowedFd<'_>, target: RawFd) -> Result<()> {
         // SAFETY: F_SETFD on a borrowed, thus open, descriptor.
         return check(unsafe { libc::syscall(libc::SYS_fcntl, target, libc::F_SETFD, 0) }).map(drop);
     }
-    // SAFETY: replaces descriptors 0 to 2 of a process of ours, which no Rust object owns.
+    // SAFETY: replaces a descriptor (0 to 3) of a process of ours that uses it in no other way from here on, and that
+    // ends by exec or exit without dropping an object that may own it.
     check(unsafe { libc::syscall(libc::SYS_dup3, fd.as_raw_fd(), target, 0) }).map(drop)
 }
 

@@ -10,7 +10,8 @@
 //! Invariants: a command gets no more than the container's first process got, by the very steps that were taken then; a
 //! step that fails ends it. The helper itself never enters the container: nothing there can see it. The child can be
 //! seen, so that it is not dumpable (nobody in there can look into it or open its executable, which is the host's) and
-//! has closed every descriptor of the host's before a path of the container is looked at.
+//! has closed every descriptor of the host's before a path of the container is looked at. What executes the command is a
+//! `stub`, no longer the host's executable.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -24,7 +25,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 use rustix::pty::OpenptFlags;
 
-use super::{failed, init, program, read_to_end, send, text};
+use super::{failed, init, program, read_to_end, send, stub, text};
 use crate::plan::{Command, Failure, Report};
 use crate::record::{ExitRecord, Process};
 use crate::sys::{self, Fork};
@@ -77,6 +78,7 @@ fn native(steps: &[crate::plan::Step], terminal: bool, given: Given) -> Result<(
     init::hide().map_err(fail("hide from the container's processes"))?;
     sys::setns(container.as_fd(), libc::CLONE_NEWPID.cast_unsigned())
         .map_err(fail("enter the pid namespace of a container that has ended"))?;
+    let stub = stub::make().map_err(fail("make an executable file in memory (vm.memfd_noexec must be below 2)"))?;
     let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
     let (go_read, go_write) = pipe().map_err(fail("make a pipe"))?;
     let (status_read, status_write) = pipe().map_err(fail("make a pipe"))?;
@@ -91,10 +93,10 @@ fn native(steps: &[crate::plan::Step], terminal: bool, given: Given) -> Result<(
         Fork::Child => {
             drop((go_write, status_read, ours));
             let pipes = init::Pipes { go: go_read, status: status_write, stdio };
-            init::join(container, steps, pipes, theirs)
+            init::join(container, steps, pipes, theirs, &stub)
         }
         Fork::Parent(pid, pidfd) => {
-            drop((container, stdio, go_read, status_write, theirs));
+            drop((container, stdio, go_read, status_write, theirs, stub));
             let running = Running { pid, pidfd, _go: Some(go_write) };
             let heard = hear(&status_read).and_then(|()| {
                 let master = ours.map(|socket| take_descriptor(&socket)).transpose();
@@ -116,6 +118,11 @@ fn hear(status: &OwnedFd) -> Result<(), Failure> {
     read_to_end(status, &mut message).map_err(|e| failed("hear from the command's process".into(), &e))?;
     if message.is_empty() {
         return Ok(());
+    }
+    // What its process says is longer.
+    if let Ok(errno) = <[u8; 4]>::try_from(&*message).map(i32::from_ne_bytes) {
+        let kind = init::kind_of(Errno::from_raw_os_error(errno), true);
+        return Err(Failure { kind, step: "execute the command".into(), errno });
     }
     let unclear = |_| failed("understand the command's process".into(), &Errno::PROTO.into());
     Err(postcard::from_bytes(&message).unwrap_or_else(unclear))

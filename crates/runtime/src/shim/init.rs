@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, Result};
 
+use super::stub::STATUS;
 use super::{inside, interpreter, mounts};
 use crate::plan::{Capabilities, Failure, FailureKind, Mount, Source, Step};
 use crate::sys;
@@ -48,12 +49,24 @@ pub(crate) fn run(steps: &[Step], pipes: &Pipes, nursery: Option<BorrowedFd<'_>>
 /// A command's process, born into the pid namespace of a running container; comes back only by exit.
 ///
 /// With a socket as `terminal` its streams are a new terminal, whose other end is sent there.
-pub(crate) fn join(container: OwnedFd, steps: &[Step], mut pipes: Pipes, terminal: Option<OwnedFd>) -> ! {
+pub(crate) fn join(
+    container: OwnedFd,
+    steps: &[Step],
+    mut pipes: Pipes,
+    terminal: Option<OwnedFd>,
+    stub: &OwnedFd,
+) -> ! {
     // Cgroups and the OOM score are files of the host's.
     let outside = steps.iter().take_while(|step| matches!(step, Step::JoinCgroup(_) | Step::OomScore(_))).count();
     let (before, after) = steps.split_at(outside);
-    let failure = enter(container, before, &mut pipes, terminal)
-        .map_or_else(|failure| failure, |()| Init::new(after, &pipes, None).go_through());
+    let failure = match enter(container, before, &mut pipes, terminal, stub) {
+        Ok(()) => {
+            let mut init = Init::new(after, &pipes, None);
+            init.stub = Some(stub);
+            init.go_through()
+        }
+        Err(failure) => failure,
+    };
     if let Ok(text) = postcard::to_allocvec(&failure) {
         let _ = rustix::io::write(&pipes.status, &text);
     }
@@ -65,6 +78,7 @@ fn enter(
     before: &[Step],
     pipes: &mut Pipes,
     terminal: Option<OwnedFd>,
+    stub: &OwnedFd,
 ) -> std::result::Result<(), Failure> {
     let fail = |step: &'static str| move |errno: Errno| failed(step.into(), errno);
     rustix::process::setsid().map_err(fail("make a session"))?;
@@ -93,7 +107,7 @@ fn enter(
     drop(terminal);
     // A path of the container's could lead through any descriptor that is still open when it is looked at.
     let [stdin, stdout, stderr] = &pipes.stdio;
-    sys::close_all_but(&mut [&pipes.go, &pipes.status, stdin, stdout, stderr].map(AsFd::as_fd))
+    sys::close_all_but(&mut [&pipes.go, &pipes.status, stdin, stdout, stderr, stub].map(AsFd::as_fd))
         .map_err(fail("close the host's descriptors"))
 }
 
@@ -114,12 +128,14 @@ struct Init<'a> {
     nursery: Option<BorrowedFd<'a>>,
     masks: mounts::Masks,
     pipes: &'a Pipes,
+    /// What executes the program in this process's place.
+    stub: Option<&'a OwnedFd>,
 }
 
 impl<'a> Init<'a> {
     fn new(steps: &'a [Step], pipes: &'a Pipes, nursery: Option<BorrowedFd<'a>>) -> Self {
         let masks = mounts::Masks::default();
-        Self { steps, root: None, sources: VecDeque::new(), masks, pipes, nursery }
+        Self { steps, root: None, sources: VecDeque::new(), masks, pipes, nursery, stub: None }
     }
 
     fn obey(&mut self) -> Failure {
@@ -140,7 +156,8 @@ impl<'a> Init<'a> {
     fn go_through(&mut self) -> Failure {
         for step in self.steps {
             if let Step::Exec(args, env) = step {
-                let (kind, errno) = execute(args, env);
+                let stub = self.stub.map(|stub| (stub, &self.pipes.status));
+                let (kind, errno) = execute(args, env, stub);
                 return Failure { kind, step: step.to_string(), errno: errno.raw_os_error() };
             }
             if let Err(errno) = self.step(step) {
@@ -302,20 +319,23 @@ fn loopback_up() -> Result<()> {
     super::net::loopback_up()
 }
 
-fn execute(args: &[CString], env: &[CString]) -> (FailureKind, Errno) {
+/// A stub, and the pipe where it says what went wrong.
+type Stub<'a> = Option<(&'a OwnedFd, &'a OwnedFd)>;
+
+fn execute(args: &[CString], env: &[CString], stub: Stub<'_>) -> (FailureKind, Errno) {
     let pointers = |strings: &[CString]| -> Vec<*const c_char> {
         strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
     };
     let Some(command) = args.first() else { return (FailureKind::NotFound, Errno::NOENT) };
     let (argv, envp) = (pointers(args), pointers(env));
     if command.to_bytes().contains(&b'/') {
-        return try_to_execute(command, &argv, &envp);
+        return try_to_execute(command, &argv, &envp, stub);
     }
     let path = env.iter().find_map(|e| e.to_bytes().strip_prefix(b"PATH=")).unwrap_or(DEFAULT_PATH.as_bytes());
     let mut refused = None;
     for folder in path.split(|&b| b == b':').filter(|f| f.starts_with(b"/")) {
         let Ok(candidate) = CString::new([folder, b"/", command.to_bytes()].concat()) else { continue };
-        match try_to_execute(&candidate, &argv, &envp) {
+        match try_to_execute(&candidate, &argv, &envp, stub) {
             (FailureKind::NotFound, _) => {}
             other => refused = refused.or(Some(other)),
         }
@@ -323,22 +343,53 @@ fn execute(args: &[CString], env: &[CString]) -> (FailureKind, Errno) {
     refused.unwrap_or((FailureKind::NotFound, Errno::NOENT))
 }
 
-fn try_to_execute(path: &CStr, argv: &[*const c_char], envp: &[*const c_char]) -> (FailureKind, Errno) {
+fn try_to_execute(path: &CStr, argv: &[*const c_char], envp: &[*const c_char], stub: Stub<'_>) -> (FailureKind, Errno) {
     // A program on procfs would be this very binary of the host (/proc/self/exe), and so would an interpreter there.
     if on_procfs(path) || interpreter::leads_to(path, on_procfs) {
         return (FailureKind::NotExecutable, Errno::ACCESS);
     }
-    let errno = sys::execve(path, argv, envp);
-    let kind = match errno {
+    let errno = match stub {
+        None => sys::execve(path, argv, envp),
+        Some((stub, status)) => by_stub(path, argv, envp, stub, status),
+    };
+    (kind_of(errno, exists(path)), errno)
+}
+
+/// Becomes the stub, which executes the path; comes back if that would fail for a reason that can be told before.
+fn by_stub(path: &CStr, argv: &[*const c_char], envp: &[*const c_char], stub: &OwnedFd, status: &OwnedFd) -> Errno {
+    // The stub can't come back to have the next folder of PATH looked at.
+    // What a seccomp filter says about looking says nothing about the file: then the stub finds out.
+    let seen = rustix::fs::accessat(CWD, path, rustix::fs::Access::EXEC_OK, rustix::fs::AtFlags::empty());
+    if let Err(errno @ (Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::LOOP)) = seen {
+        return errno;
+    }
+    let stat = rustix::fs::statat(CWD, path, rustix::fs::AtFlags::empty());
+    if stat.is_ok_and(|stat| !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file()) {
+        return Errno::ACCESS; // as execve has it
+    }
+    // Out of the way of the number that the status pipe is to have.
+    let stub = match rustix::io::fcntl_dupfd_cloexec(stub, STATUS + 1) {
+        Ok(stub) => stub,
+        Err(errno) => return errno,
+    };
+    if let Err(errno) = sys::dup2(status.as_fd(), STATUS) {
+        return errno;
+    }
+    let all: Vec<*const c_char> = std::iter::once(path.as_ptr()).chain(argv.iter().copied()).collect();
+    sys::execve_file(stub.as_fd(), &all, envp)
+}
+
+/// What kind of failure it is that a file, which exists or not, was not executed.
+pub(crate) fn kind_of(errno: Errno, exists: bool) -> FailureKind {
+    match errno {
         // "Not found" of a file that is there means its interpreter.
-        Errno::NOENT if exists(path) => FailureKind::NotExecutable,
+        Errno::NOENT if exists => FailureKind::NotExecutable,
         Errno::NOENT | Errno::NOTDIR => FailureKind::NotFound,
         Errno::ACCESS | Errno::PERM | Errno::NOEXEC | Errno::ISDIR | Errno::LOOP | Errno::TXTBSY => {
             FailureKind::NotExecutable
         }
         _ => FailureKind::Step,
-    };
-    (kind, errno)
+    }
 }
 
 fn exists(path: &CStr) -> bool {

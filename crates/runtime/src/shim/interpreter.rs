@@ -5,7 +5,8 @@
 //!
 //! Invariant: nothing is executed whose interpreter, by what the file says when it is looked at, is such a name. What
 //! can't be looked at can't be executed by root.
-//! Left out: a process of the container that rewrites the file in the moment between; formats that the host has
+//! Left out: a process of the container that rewrites the file in the moment between (for commands there is the `stub`; a
+//! container has no process before its first); formats that the host has
 //! registered (binfmt_misc), whose interpreters the host chooses.
 
 use std::ffi::{CStr, CString};

@@ -21,6 +21,7 @@ mod log;
 mod mounts;
 mod net;
 mod program;
+mod stub;
 
 pub(crate) use cgroup::remove as remove_cgroups;
 pub(crate) use exec::{Given, run as run_command};

@@ -389,7 +389,7 @@ async fn a_command_cannot_start_the_hosts_executable(world: &World) -> Verdict {
 async fn a_command_is_not_dumpable_before_it_is_executed(world: &World) -> Verdict {
     // The watcher is root in the container and tries to open the executable of whatever appears.
     let watch = "while :; do for p in /proc/[0-9]*; do
-        e=$(readlink $p/exe 2>/dev/null) || continue; case $e in /bin/busybox) ;; *) echo $e >> /tmp/seen;; esac; done; done";
+        e=$(readlink $p/exe 2>/dev/null) || continue; case $e in /bin/busybox|/memfd:stint-stub*) ;; *) echo $e >> /tmp/seen;; esac; done; done";
     inside(&world.native, world.setup(watch), |runtime, id| async move {
         for _ in 0..50 {
             did(runtime, &id, sh("true")).await?;

@@ -1,0 +1,207 @@
+//! The program that a command's process becomes before it becomes the command.
+//!
+//! Why: until a process executes something, its `/proc/self/exe` is the host's executable, and the kernel follows that name
+//! when a program of the container's, or one that is swapped in at the last moment, names it as its interpreter
+//! (CVE-2019-5736). So the last thing that is executed on the host's behalf is this: some ninety bytes in a sealed file in
+//! memory, which nobody can change, and which execute the path that they are given.
+//!
+//! ```text
+//! argv: path, arguments…        descriptor 3: where an error number goes, closed by a successful exec
+//! ```
+//!
+//! Invariant: it makes four system calls (fcntl, execve, and on failure write and exit), touches nothing else, and gets its
+//! environment and streams through unchanged.
+#![allow(unsafe_code)]
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::io::{Errno, Result};
+
+/// Where the stub says what went wrong.
+pub(crate) const STATUS: i32 = 3;
+
+#[cfg(target_arch = "x86_64")]
+std::arch::global_asm!(
+    ".pushsection .rodata.stint_stub, \"a\"",
+    ".global stint_stub_start",
+    ".global stint_stub_end",
+    "stint_stub_start:",
+    "mov edi, 3",
+    "mov esi, 2",
+    "mov edx, 1",
+    "mov eax, 72", // fcntl(3, F_SETFD, FD_CLOEXEC)
+    "syscall",
+    "test rax, rax",
+    "js 2f",
+    "mov rcx, [rsp]",
+    "mov rdi, [rsp + 8]",
+    "lea rsi, [rsp + 16]",
+    "lea rdx, [rsp + rcx * 8 + 16]",
+    "mov eax, 59", // execve(argv[0], argv + 1, envp)
+    "syscall",
+    "2:",
+    "neg eax",
+    "push rax",
+    "mov edi, 3",
+    "mov rsi, rsp",
+    "mov edx, 4",
+    "mov eax, 1", // write(3, &errno, 4)
+    "syscall",
+    "mov edi, 127",
+    "mov eax, 231", // exit_group(127)
+    "syscall",
+    "ud2",
+    "stint_stub_end:",
+    ".popsection",
+);
+
+#[cfg(target_arch = "aarch64")]
+std::arch::global_asm!(
+    ".pushsection .rodata.stint_stub, \"a\"",
+    ".balign 4",
+    ".global stint_stub_start",
+    ".global stint_stub_end",
+    "stint_stub_start:",
+    "mov x0, #3",
+    "mov x1, #2",
+    "mov x2, #1",
+    "mov x8, #25", // fcntl(3, F_SETFD, FD_CLOEXEC)
+    "svc #0",
+    "tbnz x0, #63, 2f",
+    "ldr x9, [sp]",
+    "ldr x0, [sp, #8]",
+    "add x1, sp, #16",
+    "add x2, x1, x9, lsl #3",
+    "mov x8, #221", // execve(argv[0], argv + 1, envp)
+    "svc #0",
+    "2:",
+    "neg w0, w0",
+    "str w0, [sp, #-16]!",
+    "mov x0, #3",
+    "mov x1, sp",
+    "mov x2, #4",
+    "mov x8, #64", // write(3, &errno, 4)
+    "svc #0",
+    "mov x0, #127",
+    "mov x8, #94", // exit_group(127)
+    "svc #0",
+    "brk #1",
+    "stint_stub_end:",
+    ".popsection",
+);
+
+unsafe extern "C" {
+    static stint_stub_start: u8;
+    static stint_stub_end: u8;
+}
+
+/// `e_machine`.
+#[cfg(target_arch = "x86_64")]
+const MACHINE: u16 = 62;
+#[cfg(target_arch = "aarch64")]
+const MACHINE: u16 = 183;
+
+/// The stub's instructions.
+fn code() -> &'static [u8] {
+    let (start, end) = (&raw const stint_stub_start, &raw const stint_stub_end);
+    // SAFETY: both are labels in one read-only section of this program, the second behind the first, and all that lies
+    // between them are the bytes that were assembled above.
+    unsafe { std::slice::from_raw_parts(start, end.offset_from_unsigned(start)) }
+}
+
+/// An ELF file with one segment: the headers and the code.
+fn elf() -> Vec<u8> {
+    const BASE: u64 = 0x40_0000;
+    const HEADERS: u16 = 64 + 56;
+    let code = code();
+    let size = u64::from(HEADERS) + code.len() as u64;
+    let mut elf = Vec::new();
+    elf.extend_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0"); // 64 bits, little-endian
+    for half in [2_u16, MACHINE] {
+        elf.extend_from_slice(&half.to_le_bytes()); // ET_EXEC
+    }
+    elf.extend_from_slice(&1_u32.to_le_bytes());
+    for word in [BASE + u64::from(HEADERS), 64, 0] {
+        elf.extend_from_slice(&word.to_le_bytes()); // entry, program headers, no sections
+    }
+    elf.extend_from_slice(&0_u32.to_le_bytes());
+    for half in [64_u16, 56, 1, 0, 0, 0] {
+        elf.extend_from_slice(&half.to_le_bytes());
+    }
+    for word in [1_u32, 5] {
+        elf.extend_from_slice(&word.to_le_bytes()); // PT_LOAD, readable and executable
+    }
+    for word in [0, BASE, BASE, size, size, 0x1_0000] {
+        elf.extend_from_slice(&word.to_le_bytes());
+    }
+    elf.extend_from_slice(code);
+    elf
+}
+
+/// The stub in a file in memory that can't be changed.
+pub(crate) fn make() -> Result<OwnedFd> {
+    /// Without it a kernel may be told to refuse (`vm.memfd_noexec`), and older ones do not know it.
+    const EXECUTABLE: MemfdFlags = MemfdFlags::from_bits_retain(0x10);
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = match rustix::fs::memfd_create(c"stint-stub", flags | EXECUTABLE) {
+        Err(Errno::INVAL) => rustix::fs::memfd_create(c"stint-stub", flags)?,
+        other => other?,
+    };
+    let elf = elf();
+    if rustix::io::write(&file, &elf)? != elf.len() {
+        return Err(Errno::IO);
+    }
+    rustix::fs::fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+
+    /// The stub's standing-in for a program: what it printed, and the error number that it told.
+    fn run(args: &[&str]) -> (Option<i32>, String, Vec<u8>) {
+        // Out of the way of the status pipe.
+        let stub = rustix::io::fcntl_dupfd_cloexec(make().unwrap(), 10).unwrap();
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&stub));
+        let (status, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let mut command = Command::new(path);
+        command.arg0(args[0]).args(&args[1..]).env_clear().env("A", "1");
+        // SAFETY: dup3 alone, which may be called between fork and exec.
+        let output = unsafe {
+            command
+                .pre_exec(move || crate::sys::dup2(std::os::fd::AsFd::as_fd(&theirs), STATUS).map_err(Into::into))
+                .output()
+        };
+        let output = output.unwrap();
+        drop(command);
+        let mut told = [0; 16];
+        let len = rustix::io::read(&status, &mut told).unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), told[..len].to_vec())
+    }
+
+    #[test]
+    fn it_executes_what_it_is_given_with_everything_else_unchanged() {
+        let (code, said, told) =
+            run(&["/bin/sh", "name", "-c", "echo $0 $1 $A; test -e /proc/$$/fd/3 && echo open; exit 7", "x", "y"]);
+        assert_eq!((code, said.as_str(), told.as_slice()), (Some(7), "x y 1\n", &[][..]));
+    }
+
+    #[test]
+    fn it_tells_why_it_could_not() {
+        let (code, _, told) = run(&["/no/such/program", "x"]);
+        assert_eq!((code, told.as_slice()), (Some(127), &libc::ENOENT.to_ne_bytes()[..]));
+        let (code, _, told) = run(&["/etc/passwd", "x"]);
+        assert_eq!((code, told.as_slice()), (Some(127), &libc::EACCES.to_ne_bytes()[..]));
+    }
+
+    #[test]
+    fn nobody_can_change_it() {
+        let stub = make().unwrap();
+        assert_eq!(rustix::io::pwrite(&stub, b"x", 0), Err(Errno::PERM));
+        assert_eq!(rustix::fs::ftruncate(&stub, 0), Err(Errno::PERM));
+    }
+}
