@@ -60,6 +60,11 @@ impl Policy {
         Self { store, state: Mutex::new(State { watch: None, index: Arc::default() }) }
     }
 
+    /// Where the roles and bindings are.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// Whether `user` may do what is asked.
     pub fn decide(&self, user: &User, asked: &Attributes) -> Verdict {
         if user.is_in(MASTERS) {

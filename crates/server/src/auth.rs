@@ -9,6 +9,7 @@
 //! that the verb acts on. A request without a [`Peer`] is one from outside. From inside the process nothing is looked at.
 //! Upstream: `apiserver/pkg/server/config.go` (`DefaultBuildHandlerChain`), v1.36.
 
+mod aggregate;
 mod audit;
 mod bootstrap;
 mod endpoints;

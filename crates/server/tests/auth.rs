@@ -816,3 +816,131 @@ async fn who_finds_no_place_is_told_to_come_again() {
     assert_eq!(auth.in_flight(), (0, 0), "a client that hangs up gives its place back");
     assert_eq!(world.post(&certificate("alice"), MAPS, &map).await.code, 201);
 }
+
+const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+
+fn role(name: &str, verbs: &[&str], resource: &str) -> Value {
+    json!({"metadata": {"name": name}, "rules": [{"apiGroups": [""], "resources": [resource], "verbs": verbs}]})
+}
+
+fn binding(name: &str, kind: &str, role: &str, user: &str) -> Value {
+    json!({
+        "metadata": {"name": name}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
+    })
+}
+
+#[tokio::test]
+async fn nobody_gives_away_what_they_do_not_have() {
+    let world = World::new();
+    let alice = certificate("alice");
+    // She may write all roles, everywhere, and hold nothing but pods.
+    world.put("clusterroles", json!({"metadata": {"name": "granter"}, "rules": [
+        {"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["*"], "verbs": ["create", "update", "patch", "get"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]},
+    ]})).await;
+    world.put("clusterrolebindings", binding("granter", "ClusterRole", "granter", "alice")).await;
+    let roles = format!("{RBAC}/namespaces/default/roles");
+    let bindings = format!("{RBAC}/namespaces/default/rolebindings");
+    assert_eq!(world.post(&alice, &roles, &role("pods", &["get", "list"], "pods")).await.code, 201);
+    assert_eq!(world.post(&alice, &bindings, &binding("pods", "Role", "pods", "bob")).await.code, 201);
+    let refused = world.post(&alice, &roles, &role("secrets", &["get", "list"], "secrets")).await;
+    assert_eq!(
+        (refused.code, refused.message().as_str()),
+        (
+            403,
+            "roles.rbac.authorization.k8s.io \"secrets\" is forbidden: user \"alice\" (groups=[\"system:authenticated\"]) is \
+             attempting to grant RBAC permissions not currently held:\n\
+             {APIGroups:[\"\"], Resources:[\"secrets\"], Verbs:[\"get\" \"list\"]}"
+        )
+    );
+    assert_eq!(
+        world.post(&alice, &bindings, &binding("admin", "ClusterRole", "cluster-admin", "alice")).await.code,
+        403
+    );
+    assert_eq!(world.post(&alice, &bindings, &binding("none", "ClusterRole", "none", "alice")).await.code, 404);
+    let everywhere = format!("{RBAC}/clusterrolebindings");
+    assert_eq!(
+        world.post(&alice, &everywhere, &binding("admin", "ClusterRole", "cluster-admin", "alice")).await.code,
+        403
+    );
+    let cluster_roles = format!("{RBAC}/clusterroles");
+    let mut aggregated = role("all", &[], "pods");
+    aggregated["rules"] = json!([]);
+    aggregated["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]});
+    let refused = world.post(&alice, &cluster_roles, &aggregated).await;
+    assert_eq!(refused.code, 403);
+    assert!(refused.message().ends_with("must have cluster-admin privileges to use the aggregationRule"));
+    // By whatever way it is written.
+    let path = format!("{roles}/pods");
+    assert_eq!(world.send(Some(alice.clone()), "PUT", &path, &[], &role("pods", &["*"], "pods")).await.code, 403);
+    for media in ["application/merge-patch+json", "application/strategic-merge-patch+json"] {
+        let patch = json!({"rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]});
+        let answer = world.send(Some(alice.clone()), "PATCH", &path, &[("content-type", media)], &patch).await;
+        assert_eq!(answer.code, 403, "{media}: {}", answer.text);
+    }
+    let patch = json!([{"op": "add", "path": "/rules/0/verbs/-", "value": "delete"}]);
+    let json_patch = [("content-type", "application/json-patch+json")];
+    assert_eq!(world.send(Some(alice.clone()), "PATCH", &path, &json_patch, &patch).await.code, 403);
+    let dry = format!("{roles}?dryRun=All");
+    assert_eq!(world.post(&alice, &dry, &role("secrets", &["get"], "secrets")).await.code, 403);
+    // What changes nothing about rights is no escalation, and root may do it all.
+    let finalizers = json!({"metadata": {"finalizers": ["example.com/x"]}});
+    let merge = [("content-type", "application/merge-patch+json")];
+    assert_eq!(world.send(Some(alice.clone()), "PATCH", &path, &merge, &finalizers).await.code, 200);
+    assert_eq!(world.post(&root(), &roles, &role("secrets", &["get"], "secrets")).await.code, 201);
+    assert_eq!(
+        world.post(&root(), &everywhere, &binding("admin", "ClusterRole", "cluster-admin", "carol")).await.code,
+        201
+    );
+    assert_eq!(world.code(&certificate("carol"), "GET", "/api/v1/secrets").await, 200);
+}
+
+#[tokio::test]
+async fn to_bind_and_to_escalate_are_rights_of_their_own() {
+    let world = World::new();
+    let rbac = "rbac.authorization.k8s.io";
+    world.allow("alice", &["create"], &[rbac], &["rolebindings"], &[]).await;
+    world.allow("alice", &["bind"], &[rbac], &["clusterroles"], &["view"]).await;
+    world.allow("bob", &["create", "escalate"], &[rbac], &["roles"], &[]).await;
+    let bindings = format!("{RBAC}/namespaces/default/rolebindings");
+    let roles = format!("{RBAC}/namespaces/default/roles");
+    let (alice, bob) = (certificate("alice"), certificate("bob"));
+    assert_eq!(world.post(&alice, &bindings, &binding("v", "ClusterRole", "view", "carol")).await.code, 201);
+    assert_eq!(world.post(&alice, &bindings, &binding("e", "ClusterRole", "edit", "carol")).await.code, 403);
+    assert_eq!(world.code(&certificate("carol"), "GET", PODS).await, 200);
+    assert_eq!(world.code(&certificate("carol"), "GET", "/api/v1/namespaces/default/secrets").await, 403);
+    assert_eq!(world.post(&bob, &roles, &role("r", &["*"], "*")).await.code, 201);
+    assert_eq!(world.post(&bob, &format!("{RBAC}/clusterroles"), &role("r", &["*"], "*")).await.code, 403);
+}
+
+#[tokio::test]
+async fn an_aggregated_role_shows_the_rules_that_it_gives() {
+    let world = World::new();
+    let view = format!("{RBAC}/clusterroles/view");
+    let shown = world.get(&root(), &view).await.json();
+    assert!(shown["rules"].to_string().contains("cronjobs"), "{shown}");
+    let admin = world.get(&root(), &format!("{RBAC}/clusterroles/admin")).await.text;
+    assert!(admin.contains("cronjobs") && admin.contains("rolebindings"), "parts of parts: {admin}");
+    let mut widgets = role("widgets", &["get"], "widgets");
+    widgets["metadata"]["labels"] = json!({"rbac.authorization.k8s.io/aggregate-to-view": "true"});
+    assert_eq!(world.post(&root(), &format!("{RBAC}/clusterroles"), &widgets).await.code, 201);
+    for _ in 0..1000 {
+        if world.get(&root(), &view).await.text.contains("widgets") {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("the new rule is not shown");
+}
+
+#[tokio::test]
+async fn the_store_closes_with_the_api() {
+    let world = World::new();
+    world.get(&root(), "/version").await;
+    let mut watch = world.api.store.watch("", world.api.store.revision()).unwrap();
+    drop(world);
+    while let Some(event) = watch.next().await {
+        event.unwrap();
+    }
+}

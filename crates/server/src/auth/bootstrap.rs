@@ -22,6 +22,9 @@ pub(crate) async fn bootstrap(api: &Api) -> Result<()> {
         .into_iter()
         .map(|binding| ensure(api, "clusterrolebindings", binding, reconcile_binding));
     try_join_all(bindings).await?;
+    if let Some(auth) = &api.auth {
+        super::aggregate::keep(api, auth).await;
+    }
     Ok(())
 }
 
