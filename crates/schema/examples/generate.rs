@@ -210,7 +210,9 @@ fn members(
         if key != "kind" && key != "apiVersion" {
             eprintln!("no tag: {name}.{key}");
         }
-        let marks = if required.contains(&key.as_str()) { "required" } else { "" };
+        let mut marks = if required.contains(&key.as_str()) { vec!["required"] } else { Vec::new() };
+        marks.extend(presence.get(&format!("{name}.{key}")));
+        let marks = marks.join(" ");
         let doc = property["description"].as_str().unwrap_or_default();
         let _ = writeln!(text, "\t{key}\t0\t{}\t{marks}\t{}", value(property, todo), escape(doc));
     }
@@ -319,17 +321,30 @@ fn markers(comment: &[String], name: &str) -> Vec<String> {
     comment.iter().filter_map(|line| line.trim().strip_prefix(&start)).map(|v| v.trim().to_owned()).collect()
 }
 
-/// A comment without its markers, one line per paragraph.
+/// A comment as the documents have it: without markers, a line per paragraph, and indented lines as they are.
 fn prose(comment: &[String]) -> String {
-    let lines = comment.iter().map(|l| l.trim()).filter(|l| !l.starts_with('+')).collect::<Vec<_>>();
-    let paragraphs = lines.split(|l| l.is_empty()).map(|p| p.join(" ")).filter(|p| !p.is_empty());
-    paragraphs
-        .collect::<Vec<_>>()
-        .join("\n\n")
-        .replace("<https", "https")
-        .replace("\\[", "[")
-        .replace("\\]", "]")
-        .replace("> ", " ")
+    let mut text = String::new();
+    for line in comment {
+        let line = line.strip_prefix(' ').unwrap_or(line);
+        if line.trim().is_empty() {
+            text.truncate(text.trim_end().len());
+            text += "\n\n";
+        } else if line.starts_with(' ') {
+            text.pop();
+            text.extend(["\n", line, "\n"]);
+        } else if !line.starts_with('+') {
+            text.extend([line, " "]);
+        }
+    }
+    let mut plain = text.trim().replace("\\[", "[").replace("\\]", "]");
+    // Links are in angle brackets.
+    while let Some(start) = plain.find("<http") {
+        plain.remove(start);
+        if let Some(end) = plain[start..].find('>') {
+            plain.remove(start + end);
+        }
+    }
+    plain
 }
 
 fn plain(name: &str) -> String {

@@ -11,6 +11,7 @@ pub mod fields;
 pub mod form;
 pub mod go;
 pub mod merge;
+pub mod openapi;
 pub mod protobuf;
 pub mod strategic;
 pub mod types;

@@ -1,6 +1,6 @@
 //! What the API says about itself, made from the table of kinds when it is asked for.
 //!
-//! Left out: the aggregated form, and OpenAPI.
+//! Left out: the aggregated form, and OpenAPI, which is `openapi.rs`.
 
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;

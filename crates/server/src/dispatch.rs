@@ -26,7 +26,7 @@ use crate::path::{Info, Place, Target, target};
 use crate::status::{Error, Result, json};
 use crate::strategy::Object;
 use crate::update::{Part, write};
-use crate::{Api, Peer, auth, body, discovery, observe, rules, streaming, verbs};
+use crate::{Api, Peer, auth, body, discovery, observe, openapi, rules, streaming, verbs};
 
 /// How long a request may take that is no watch and no stream.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -95,7 +95,10 @@ async fn answer(shared: &Shared, api: &Api, request: Request<Body>, media: &Aske
         }
         Target::Info(Info::Metrics) if parts.method == Method::GET => return observe::metrics(api.observe.as_deref()),
         Target::Info(info) if parts.method == Method::GET => return discovery::answer(&info),
-        Target::Info(_) => return Err(Error::MethodNotAllowed),
+        Target::OpenApi(path) if matches!(parts.method, Method::GET | Method::HEAD) => {
+            return Ok(openapi::answer(api, &path, &parts));
+        }
+        Target::Info(_) | Target::OpenApi(_) => return Err(Error::MethodNotAllowed),
         Target::Auth(endpoint) => return auth::answer(api, &endpoint, &parts, body).await,
         target => target,
     };
@@ -104,7 +107,7 @@ async fn answer(shared: &Shared, api: &Api, request: Request<Body>, media: &Aske
     let (place, name, subresource) = match target {
         Target::Collection(place) => (place, None, None),
         Target::Item(place, name, subresource) => (place, Some(name), subresource),
-        Target::Info(_) | Target::Auth(_) | Target::Nothing => unreachable!("answered above"),
+        Target::Info(_) | Target::OpenApi(_) | Target::Auth(_) | Target::Nothing => unreachable!("answered above"),
     };
     if let (Some(name), Some(subresource)) = (&name, subresource.filter(|subresource| subresource.is_streamed())) {
         // Their answers are no objects, so that `Accept` says nothing about them.

@@ -31,6 +31,7 @@ mod dispatch;
 pub mod managed;
 mod media;
 pub mod observe;
+mod openapi;
 mod params;
 mod path;
 mod rules;

@@ -208,7 +208,7 @@ fn is_pretty(headers: &HeaderMap, params: &Params) -> bool {
     ["curl", "Wget", "Mozilla/5.0"].iter().any(|people| agent.starts_with(people))
 }
 
-fn takes_gzip(headers: &HeaderMap) -> bool {
+pub(crate) fn takes_gzip(headers: &HeaderMap) -> bool {
     let encodings = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     encodings.flat_map(|value| value.split(',')).any(|encoding| encoding.trim() == "gzip")
 }

@@ -22,6 +22,8 @@ pub(crate) enum Target {
     Item(Place, String, Option<Subresource>),
     /// A question about who may do what: answered by `auth/endpoints.rs`.
     Auth(Endpoint),
+    /// A document about the API, by the rest of its path: answered by `openapi.rs`.
+    OpenApi(String),
     /// Nothing, not even a known group.
     Nothing,
 }
@@ -73,6 +75,7 @@ pub(crate) fn target(path: &str) -> Result<Target, Error> {
             Target::Info(Info::Health((*endpoint).to_owned(), Some((*check).to_owned())))
         }
         ["metrics"] => Target::Info(Info::Metrics),
+        ["openapi", rest @ ..] => Target::OpenApi(rest.join("/")),
         ["api"] => Target::Info(Info::Versions),
         ["apis"] => Target::Info(Info::Groups),
         ["api", version] => Target::Info(Info::Resources(String::new(), (*version).to_owned())),
