@@ -208,6 +208,80 @@ fn kubectl_creates_a_job_and_reads_it_back_over_tls() {
 }
 
 #[test]
+fn kubectl_reads_logs_runs_commands_copies_and_forwards_ports() {
+    let Some(newest) = kubectls().pop() else { return };
+    let Some(mut daemon) = Daemon::with_agent() else { return };
+    // What a pod serves at its port: on the host's network that can be anybody.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let _ = (&stream).write_all(b"hello from the port");
+        }
+    });
+    daemon.create(JOBS, &job("work", "echo begun; until test -e /tmp/go; do sleep 0.05; done"));
+    let pods = |daemon: &Daemon| daemon.get("/api/v1/namespaces/default/pods")["items"][0].clone();
+    until("the container runs", || pods(&daemon)["status"]["containerStatuses"][0]["state"]["running"].is_object());
+    let pod = pods(&daemon)["metadata"]["name"].as_str().unwrap().to_owned();
+    let files = tempfile::tempdir().unwrap();
+    let sent = files.path().join("sent");
+    fs::write(&sent, (0..200_000_u32).flat_map(u32::to_le_bytes).collect::<Vec<u8>>()).unwrap();
+    for (at, kubectl) in kubectls().iter().enumerate() {
+        let command = |args: &[&str]| {
+            let mut command = Command::new(kubectl);
+            command.arg("--kubeconfig").arg(daemon.kubeconfig()).args(args).stdin(Stdio::null());
+            command
+        };
+        let run = |args: &[&str]| {
+            let output = command(args).output().unwrap();
+            (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned(), text(&output))
+        };
+        until("the log is there", || run(&["logs", "job/work"]).1 == "begun\n");
+        let (code, out, all) = run(&["exec", &pod, "--", "sh", "-c", "echo out; echo err >&2; exit 5"]);
+        assert_eq!((code, out.as_str()), (Some(5), "out\n"), "{}: {all}", kubectl.display());
+        assert!(all.contains("err\n") && all.contains("exit code 5"), "{all}");
+        let (code, _, all) = run(&["exec", &pod, "--", "no-such-command"]);
+        assert!(code == Some(127) && all.contains("executable file not found in $PATH"), "{code:?}: {all}");
+
+        let mut child = command(&["exec", "-i", &pod, "--", "wc", "-c"]);
+        let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(&vec![b'x'; 300_000]).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(text(&output).trim(), "300000", "{}", kubectl.display());
+
+        let (there, back) = (format!("{pod}:/tmp/copy-{at}"), files.path().join(format!("back-{at}")));
+        let (code, _, all) = run(&["cp", sent.to_str().unwrap(), &there]);
+        assert_eq!(code, Some(0), "{}: {all}", kubectl.display());
+        let (code, _, all) = run(&["cp", &there, back.to_str().unwrap()]);
+        assert_eq!(code, Some(0), "{}: {all}", kubectl.display());
+        assert!(fs::read(&sent).unwrap() == fs::read(&back).unwrap(), "{}: the copy differs", kubectl.display());
+
+        let mut forward = command(&["port-forward", &pod, &format!(":{port}"), "--address", "127.0.0.1"]);
+        let mut forward = forward.stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = String::new();
+        // Held to the end: kubectl dies of a pipe that nobody reads.
+        let mut shown = BufReader::new(forward.stdout.take().unwrap());
+        shown.read_line(&mut said).unwrap();
+        let local = said.split(' ').find_map(|word| word.strip_prefix("127.0.0.1:")).map(str::to_owned);
+        let mut answer = String::new();
+        if let Some(local) = &local {
+            let mut stream = std::net::TcpStream::connect(format!("127.0.0.1:{local}")).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            let _ = stream.read_to_string(&mut answer);
+        }
+        forward.kill().unwrap();
+        forward.wait().unwrap();
+        drop(shown);
+        assert_eq!(answer, "hello from the port", "{}: {said}", kubectl.display());
+    }
+    let end = ["exec", &pod, "--", "touch", "/tmp/go"];
+    let ended = Command::new(newest).arg("--kubeconfig").arg(daemon.kubeconfig()).args(end).status();
+    assert!(ended.unwrap().success());
+    until("the Job is complete", || daemon.get(&format!("{JOBS}/work"))["status"]["succeeded"] == 1);
+    daemon.stop();
+}
+
+#[test]
 fn a_killed_daemon_loses_nothing_that_it_answered() {
     let mut daemon = Daemon::start(&["--no-agent"]);
     for round in 0..3 {

@@ -2,7 +2,7 @@
 //!
 //! The API is there before the agent, which reaches it through a client, and must let go of it before the store can close;
 //! so the agent's half comes later and goes earlier.
-//! Left out: commands, attaching and ports, until the agent has them.
+//! Invariant: nothing is decided here.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -10,7 +10,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use stint_agent::service::{self, Service, ServiceError};
 use stint_server::streaming::node::{
-    Connection, ContainerRef, LogOptions, LogSource, LogStream, Node, NodeError, PodRef, Process, Streams,
+    Connection, ContainerRef, Exit, LogOptions, LogSource, LogStream, Node, NodeError, PodRef, Process, Streams,
+    TerminalSize,
 };
 
 /// The agent of this process, while it is at work.
@@ -50,26 +51,58 @@ impl Node for Here {
         .boxed()
     }
 
-    fn exec(&self, _: ContainerRef, _: Vec<String>, _: Streams) -> BoxFuture<'_, Result<Process, NodeError>> {
-        std::future::ready(Err(unavailable("run commands in containers"))).boxed()
+    fn exec(
+        &self,
+        container: ContainerRef,
+        command: Vec<String>,
+        streams: Streams,
+    ) -> BoxFuture<'_, Result<Process, NodeError>> {
+        async move {
+            let process = self.service()?.exec(&container_ref(container), command, wanted(streams)).await;
+            let code = |code| if code == 0 { Exit::Success } else { Exit::Code(code) };
+            Ok(joined(process.map_err(failed)?, code))
+        }
+        .boxed()
     }
 
-    fn attach(&self, _: ContainerRef, _: Streams) -> BoxFuture<'_, Result<Process, NodeError>> {
-        std::future::ready(Err(unavailable("attach to containers"))).boxed()
+    fn attach(&self, container: ContainerRef, streams: Streams) -> BoxFuture<'_, Result<Process, NodeError>> {
+        async move {
+            let process = self.service()?.attach(&container_ref(container), wanted(streams));
+            // Whoever looks on is not told how it went.
+            Ok(joined(process.map_err(failed)?, |_| Exit::Success))
+        }
+        .boxed()
     }
 
-    fn forward(&self, _: PodRef, _: u16) -> BoxFuture<'_, Result<Box<dyn Connection>, NodeError>> {
-        std::future::ready(Err(unavailable("connect to ports"))).boxed()
+    fn forward(&self, pod: PodRef, port: u16) -> BoxFuture<'_, Result<Box<dyn Connection>, NodeError>> {
+        async move {
+            let connection = self.service()?.forward(&pod_ref(pod), port).await.map_err(failed)?;
+            Ok::<Box<dyn Connection>, NodeError>(Box::new(connection))
+        }
+        .boxed()
     }
 }
 
-fn unavailable(what: &str) -> NodeError {
-    NodeError::Unavailable(format!("this node's agent can't {what} yet"))
+fn wanted(Streams { stdin, stdout, stderr, tty }: Streams) -> service::Streams {
+    service::Streams { stdin, stdout, stderr, tty }
+}
+
+/// A process in the API's words; `outcome` makes its of an exit code.
+fn joined(process: service::Process, outcome: impl FnOnce(i32) -> Exit + Send + 'static) -> Process {
+    let service::Process { stdin, stdout, stderr, resize, exit } = process;
+    let resize = resize.map(|mut resize| -> Box<dyn FnMut(TerminalSize) + Send> {
+        Box::new(move |TerminalSize { width, height }| resize(width, height))
+    });
+    let exit = exit.map(|exit| exit.map(outcome).map_err(failed)).boxed();
+    Process { stdin, stdout, stderr, resize, exit }
+}
+
+fn pod_ref(PodRef { namespace, name, uid }: PodRef) -> service::PodRef {
+    service::PodRef { namespace, name, uid }
 }
 
 fn container_ref(ContainerRef { pod, container }: ContainerRef) -> service::ContainerRef {
-    let pod = service::PodRef { namespace: pod.namespace, name: pod.name, uid: pod.uid };
-    service::ContainerRef { pod, container }
+    service::ContainerRef { pod: pod_ref(pod), container }
 }
 
 fn failed(error: ServiceError) -> NodeError {
