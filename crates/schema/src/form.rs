@@ -207,6 +207,11 @@ impl Member {
         Form(Of::Value(&self.0.value, self.0.list.as_ref(), self.0.atomic))
     }
 
+    /// Whether Go leaves it out where it is zero.
+    pub fn is_left_out(self) -> bool {
+        self.0.presence == Presence::Omitted
+    }
+
     /// What a strategic merge patch does with this list.
     pub fn list_merge(self) -> ListMerge {
         match (self.0.patch.merge, self.0.patch.key) {

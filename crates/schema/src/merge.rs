@@ -439,12 +439,14 @@ fn wrong_scalar(scalar: Scalar, value: &Value) -> Option<String> {
     })
 }
 
-/// Gives `value` the members that Go's structs always have: structs and times that are held by value.
+/// Gives `value` the members that Go's structs always have, structs and times that are held by value, and takes those
+/// that Go leaves out: empty texts, lists and maps, zeros.
 ///
 /// A real server compares Go objects; this makes what is compared here the same.
 pub fn complete(form: Form, value: &mut Value) {
     match (form.view_of(Some(value)), value) {
         (View::Record { record, .. }, Value::Object(members)) => {
+            members.retain(|name, value| !is_zero(value) || !record.member(name).is_some_and(Member::is_left_out));
             for (name, presence) in record.always() {
                 if !members.contains_key(name) {
                     members.insert(name.to_owned(), presence);
@@ -463,6 +465,17 @@ pub fn complete(form: Form, value: &mut Value) {
         }
         (View::List { item, .. }, Value::Array(items)) => items.iter_mut().for_each(|value| complete(item, value)),
         _ => {}
+    }
+}
+
+fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(flag) => !flag,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(members) => members.is_empty(),
     }
 }
 

@@ -195,7 +195,7 @@ fn a_configuration_of_other_types_is_refused() {
 }
 
 #[test]
-fn what_go_holds_by_value_is_always_there() {
+fn what_go_holds_by_value_is_always_there_and_zeros_are_not() {
     let mut job = json!({});
     complete(form(JOB), &mut job);
     let meta = json!({});
@@ -204,4 +204,8 @@ fn what_go_holds_by_value_is_always_there() {
     let mut spec: Value = json!({"containers": [{"name": "a"}]});
     complete(form(POD_SPEC), &mut spec);
     assert_eq!(spec, json!({"containers": [{"name": "a", "resources": {}}]}));
+    let mut spec = json!({"containers": [], "hostNetwork": false, "volumes": [], "nodeSelector": {}, "securityContext": {}, "priority": 0});
+    complete(form(POD_SPEC), &mut spec);
+    let kept = json!({"containers": [], "securityContext": {}, "priority": 0});
+    assert_eq!(spec, kept, "zeros are left out where no pointer tells them from nothing");
 }
