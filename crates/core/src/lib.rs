@@ -6,6 +6,7 @@ pub mod admit;
 pub mod bind;
 pub mod check;
 pub mod clock;
+pub mod columns;
 pub mod decode;
 pub mod defaults;
 pub mod field;
