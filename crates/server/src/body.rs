@@ -2,17 +2,19 @@
 //!
 //! Invariant: no more than [`LIMIT`] bytes of a body are ever held.
 //! Upstream: `apiserver/pkg/endpoints/handlers/create.go`, `rest.go` (`transformDecodeError`), v1.36.
-//! Left out: protobuf.
+//! Left out: strict decoding of protobuf, which has no names to be wrong.
 
 use axum::body::{Body, to_bytes};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Method, header};
 use stint_core::manifest::{self, Limits};
+use stint_schema::protobuf;
 
 use crate::kinds::Kind;
+use crate::media::PROTOBUF;
 use crate::params::FieldValidation;
-use crate::status::{Error, Result};
+use crate::status::{Error, Result, encode};
 use crate::strategy::Object;
 
 /// The most bytes of a body: 3 MiB.
@@ -50,7 +52,20 @@ pub(crate) fn to_json(parts: &Parts, body: Bytes) -> Result<Bytes> {
     match media_type(&parts.headers).as_deref() {
         None | Some("application/json") => Ok(body),
         Some("application/yaml") => from_yaml(&body),
+        Some(PROTOBUF) => from_protobuf(&body),
         Some(_) => Err(Error::UnsupportedMediaType),
+    }
+}
+
+fn from_protobuf(body: &[u8]) -> Result<Bytes> {
+    match protobuf::decode_object(body) {
+        Ok(object) => Ok(encode(&object).into()),
+        Err(why) => Err(Error::BadRequest(match why {
+            protobuf::Error::NoEnvelope => {
+                "the object provided is unrecognized: couldn't get version/kind; provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]".into()
+            }
+            why => why.to_string(),
+        })),
     }
 }
 

@@ -19,14 +19,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use stint_store::Mutation;
 use tokio::sync::OnceCell;
 
+use crate::frames::Frames;
 use crate::kinds::{Holds, Kind, Subresource};
 use crate::media::{Asked, Wanted};
+use crate::pages::Pages;
 use crate::params::Params;
 use crate::path::{Info, Place, Target, target};
 use crate::status::{Error, Result, json};
 use crate::strategy::Object;
 use crate::update::{Part, write};
-use crate::{Api, Peer, auth, body, discovery, observe, openapi, rules, streaming, verbs};
+use crate::{Api, Peer, auth, body, discovery, observe, openapi, rules, streaming, table, verbs};
 
 /// How long a request may take that is no watch and no stream.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -36,6 +38,10 @@ struct Shared {
     api: Api,
     /// Whether the objects that a server always has are there.
     ready: OnceCell<()>,
+    /// The states of lists whose next page may be asked for.
+    pages: Pages,
+    /// The newest events as watchers are sent them.
+    frames: Arc<Frames>,
 }
 
 /// A request to change something, with its body: JSON, whatever the client sent, but for a patch.
@@ -48,7 +54,7 @@ pub(crate) struct Call {
 }
 
 pub(crate) fn router(api: Api) -> axum::Router {
-    let shared = Arc::new(Shared { api, ready: OnceCell::new() });
+    let shared = Arc::new(Shared { api, ready: OnceCell::new(), pages: Pages::default(), frames: Arc::default() });
     axum::Router::new().fallback(handle).with_state(shared)
 }
 
@@ -94,7 +100,7 @@ async fn answer(shared: &Shared, api: &Api, request: Request<Body>, media: &Aske
             return observe::health(api.observe.as_deref(), &endpoint, check.as_deref(), &params);
         }
         Target::Info(Info::Metrics) if parts.method == Method::GET => return observe::metrics(api.observe.as_deref()),
-        Target::Info(info) if parts.method == Method::GET => return discovery::answer(&info),
+        Target::Info(info) if parts.method == Method::GET => return discovery::answer(&info, &parts),
         Target::OpenApi(path) if matches!(parts.method, Method::GET | Method::HEAD) => {
             return Ok(openapi::answer(api, &path, &parts));
         }
@@ -115,10 +121,16 @@ async fn answer(shared: &Shared, api: &Api, request: Request<Body>, media: &Aske
     }
     let wanted = media.wanted?;
     if name.is_none() && parts.method == Method::GET && params.flag("watch") {
-        return verbs::watch::watch(api, &place, &params);
+        return verbs::watch::watch(api, &shared.frames, &place, &params, &wanted);
     }
     let time = params.get("timeout").map_or(Ok(PATIENCE), patience)?.min(PATIENCE);
-    let verb = verb(api, place, name, subresource, params, parts, body, wanted);
+    let (kind, now) = (place.kind, api.clock.now());
+    let lists = name.is_none() && matches!(parts.method, Method::GET | Method::DELETE);
+    let verb = async {
+        let asked = Params::of(parts.uri.query());
+        let response = verb(api, &shared.pages, place, name, subresource, params, parts, body, wanted).await?;
+        if lists { Ok(response) } else { table::show(response, kind, &wanted, &asked, now).await }
+    };
     tokio::time::timeout(time, verb).await.unwrap_or(Err(Error::TimedOut))
 }
 
@@ -138,6 +150,7 @@ fn patience(text: &str) -> Result<Duration> {
 #[allow(clippy::too_many_arguments, reason = "it is the second half of `answer`, apart for its time limit")]
 async fn verb(
     api: &Api,
+    pages: &Pages,
     place: Place,
     name: Option<String>,
     subresource: Option<Subresource>,
@@ -157,7 +170,7 @@ async fn verb(
     }
     let Some(name) = name else {
         return match method {
-            Method::GET => verbs::list::list(api, &place, &params, &wanted).await,
+            Method::GET => verbs::list::list(api, pages, &place, &params, &wanted).await,
             // Where objects live in namespaces, one can't be created in all of them.
             Method::POST if place.is_creatable() => {
                 let call = bodied(place, params).await?;

@@ -19,6 +19,8 @@ use serde::Serialize;
 use serde_json::ser::{CharEscape, CompactFormatter, Formatter};
 use stint_store::Revision;
 
+use crate::kinds::Kind;
+
 const BEFORE: &[u8] = br#""resourceVersion":""#;
 const AFTER: &[u8] = br#"","#;
 const METADATA: &[u8] = br#""metadata":{"#;
@@ -126,6 +128,22 @@ pub const fn head_of(api_version: &str, kind: &str) -> usize {
 /// The part of a stored value, of which `{` was cut off, that a list of its kind holds: all but `apiVersion` and `kind`.
 pub fn list_item(value: &Bytes, head: usize) -> Bytes {
     value.slice(head - METADATA.len()..)
+}
+
+/// The member `metadata` of a stored value, its name included.
+pub fn metadata(value: &[u8], head: usize) -> &[u8] {
+    let start = head - METADATA.len();
+    &value[start..member_end(value, start)]
+}
+
+/// Whether an answer's bytes are an object of `kind`, as it is stored.
+pub(crate) fn is_of(value: &[u8], kind: &Kind) -> bool {
+    let before = value.get(..kind.head()).unwrap_or_default();
+    let named =
+        before.strip_prefix(br#"{"apiVersion":""#).and_then(|rest| rest.strip_prefix(kind.api_version.as_bytes()));
+    named
+        .and_then(|rest| rest.strip_prefix(br#"","kind":""#))
+        .is_some_and(|rest| rest.starts_with(kind.kind.as_bytes()))
 }
 
 /// Escapes `<`, `>`, `&`, U+2028 and U+2029 as Go's encoder does, so that JSON can stand inside HTML.

@@ -18,7 +18,7 @@
 //! - A mutation runs in a task of its own once its body is read: a client that hangs up does not stop it half way.
 //! - Time and ids are arguments ([`Clock`], [`Ids`]); tokio's time only waits (watch deadlines and bookmarks).
 //!
-//! Left out so far: OpenAPI, tables, protobuf, `limit` and `continue`.
+//! Left out so far: watching over a WebSocket, CBOR.
 
 pub mod auth;
 pub mod encoding;
@@ -28,16 +28,19 @@ pub mod strategy;
 mod body;
 mod discovery;
 mod dispatch;
+mod frames;
 pub mod managed;
 mod media;
 pub mod observe;
 mod openapi;
+mod pages;
 mod params;
 mod path;
 mod rules;
 mod selector;
 pub mod status;
 pub mod streaming;
+mod table;
 mod update;
 mod verbs;
 

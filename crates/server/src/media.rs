@@ -2,14 +2,14 @@
 //!
 //! ```text
 //!   Accept, User-Agent, ?pretty ─▶ Wanted { form, shape, pretty, gzip }
-//!   a verb's JSON ─▶ shape (table.rs) ─▶ form: JSON | indented JSON | YAML ─▶ gzip
+//!   a verb's JSON ─▶ shape (table.rs) ─▶ form: JSON | indented JSON | YAML | protobuf ─▶ gzip
 //! ```
 //!
 //! Invariant: a verb answers in JSON, and this is the only place that turns it into anything else; the usual answer,
 //! compact JSON of a whole object, is sent as it is. Verbs that stream put it into its shape themselves.
 //! Upstream: `apiserver/pkg/endpoints/handlers/negotiation/negotiate.go` (`NegotiateMediaTypeOptions`),
 //! `handlers/response.go` (`transformResponseObject`), `responsewriters/writers.go` (`isPrettyPrint`), v1.36.
-//! Left out: CBOR; protobuf answers.
+//! Left out: CBOR.
 
 use std::io::Write;
 
@@ -22,6 +22,7 @@ use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Request};
 use serde_json::Value;
 use stint_core::manifest::to_yaml;
+use stint_schema::protobuf;
 
 use crate::params::Params;
 use crate::status::Error;
@@ -38,7 +39,12 @@ pub(crate) enum Form {
     Json,
     /// `application/yaml`.
     Yaml,
+    /// `application/vnd.kubernetes.protobuf`.
+    Protobuf,
 }
+
+/// The media type of Kubernetes' protobuf.
+pub(crate) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// What an answer shows of an object or a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,19 +183,20 @@ impl Wanted {
         }
         let mut known = false;
         for clause in &clauses {
-            // Protobuf has its place in this list once answers are written in it.
-            for (form, sub) in [(Form::Json, "json"), (Form::Yaml, "yaml")] {
+            for (form, sub) in [(Form::Json, "json"), (Form::Yaml, "yaml"), (Form::Protobuf, "vnd.kubernetes.protobuf")]
+            {
                 if !clause.takes(sub) {
                     continue;
                 }
                 known = true;
                 let streams = clause.parameter("stream").is_none_or(|stream| stream == "watch");
-                if let Some(shape) = clause.shape().filter(|_| streams) {
+                // There are no tables in protobuf.
+                let possible = |shape: &Shape| streams && !(form == Form::Protobuf && matches!(shape, Shape::Table(_)));
+                if let Some(shape) = clause.shape().filter(possible) {
                     let pretty = pretty || clause.parameter("pretty") == Some("1");
                     return Ok(Self { form, shape, pretty, ..plain });
                 }
             }
-            known |= clause.takes("vnd.kubernetes.protobuf");
         }
         Err(if known { Refused::Impossible } else { Refused::Unknown })
     }
@@ -275,13 +282,18 @@ async fn into_form(response: Response, wanted: &Wanted, reads: bool) -> Response
             parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/yaml"));
             as_yaml(&json)
         }
+        Form::Protobuf => match as_protobuf(&json) {
+            Some(message) => {
+                parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROTOBUF));
+                message
+            }
+            // What has no message, as plain discovery, is answered in the form that every client reads.
+            None => with_line_feed(&json),
+        },
     };
     if reads && wanted.gzip && body.len() > COMPRESSED_FROM {
-        let mut gzip = Gzip::new();
-        let mut packed = gzip.pack(&body).to_vec();
-        packed.extend_from_slice(&gzip.finish());
         Gzip::announce(&mut parts.headers);
-        return Response::from_parts(parts, Body::from(packed));
+        return Response::from_parts(parts, Body::from(Gzip::whole(&body)));
     }
     Response::from_parts(parts, Body::from(body))
 }
@@ -356,12 +368,33 @@ fn as_yaml(json: &Bytes) -> Bytes {
     }
 }
 
+/// An object's JSON as protobuf in its envelope. None: there is no message for it.
+pub(crate) fn as_protobuf(json: &[u8]) -> Option<Bytes> {
+    let value: Value = serde_json::from_slice(json).ok()?;
+    match protobuf::encode_object(&value) {
+        Ok(message) => Some(message.into()),
+        Err(protobuf::Error::UnknownKind { .. }) => None,
+        Err(why) => {
+            tracing::error!(%why, "an answer could not be written as protobuf");
+            None
+        }
+    }
+}
+
 /// A gzip stream made piece by piece.
 pub(crate) struct Gzip(GzEncoder<Vec<u8>>);
 
 impl Gzip {
     pub(crate) fn new() -> Self {
         Self(GzEncoder::new(Vec::new(), Compression::fast()))
+    }
+
+    /// All of `bytes`.
+    pub(crate) fn whole(bytes: &[u8]) -> Vec<u8> {
+        let mut gzip = Self::new();
+        let mut packed = Vec::from(gzip.pack(bytes));
+        packed.extend_from_slice(&gzip.finish());
+        packed
     }
 
     /// What comes out after `piece` went in; maybe nothing yet.
@@ -400,7 +433,8 @@ mod tests {
             ("application/json, */*;q=0.8", (Form::Json, Shape::Whole)),
             ("application/yaml", (Form::Yaml, Shape::Whole)),
             ("application/json;q=0.1, application/yaml", (Form::Yaml, Shape::Whole)),
-            ("application/vnd.kubernetes.protobuf,application/json", (Form::Json, Shape::Whole)),
+            ("application/vnd.kubernetes.protobuf,application/json", (Form::Protobuf, Shape::Whole)),
+            ("application/vnd.kubernetes.protobuf, */*", (Form::Protobuf, Shape::Whole)),
             (table, (Form::Json, Shape::Table("v1"))),
             ("application/json;g=meta.k8s.io;as=Table;v=v1beta1;x=y", (Form::Json, Shape::Table("v1beta1"))),
             ("application/json;as=Foo;v=v1;g=meta.k8s.io,application/json", (Form::Json, Shape::Whole)),
@@ -421,6 +455,8 @@ mod tests {
         assert_eq!(wanted("application/json;as=Foo;v=v1;g=meta.k8s.io"), Err(Refused::Impossible));
         assert_eq!(wanted("application/json;as=Table;v=v2;g=meta.k8s.io"), Err(Refused::Impossible));
         assert_eq!(wanted("application/json;stream=other"), Err(Refused::Impossible));
+        let table = "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io";
+        assert_eq!(wanted(table), Err(Refused::Impossible));
         assert_eq!(wanted("text/html"), Err(Refused::Unknown));
         assert_eq!(wanted("application/cbor"), Err(Refused::Unknown));
     }

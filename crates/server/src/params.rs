@@ -117,37 +117,43 @@ impl Params {
     pub(crate) fn at_revision(&self) -> Result<AtRevision> {
         let root = Path::root();
         let field = root.field("resourceVersionMatch");
-        let refuse = |fault| Err(Error::options("ListOptions", vec![fault]));
         let version = self.get("resourceVersion");
         let matching = self.get("resourceVersionMatch");
+        let mut faults = Vec::new();
+        if let Some(matching) = matching {
+            let mut forbid = |why: &str| faults.push(Fault::forbidden(&field, why));
+            if version.is_none() {
+                forbid("resourceVersionMatch is forbidden unless resourceVersion is provided");
+            }
+            if self.get("continue").is_some() {
+                forbid("resourceVersionMatch is forbidden when continue is provided");
+            }
+            match matching {
+                "Exact" if version == Some("0") => {
+                    forbid("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+                }
+                "Exact" | "NotOlderThan" => {}
+                other => faults.push(Fault::not_supported(&field, other, &["Exact", "NotOlderThan", ""])),
+            }
+        }
         if self.get("sendInitialEvents").is_some() {
             let field = root.field("sendInitialEvents");
-            return refuse(Fault::forbidden(&field, "sendInitialEvents is forbidden for list"));
+            faults.push(Fault::forbidden(&field, "sendInitialEvents is forbidden for list"));
         }
-        let Some(version) = version else {
-            return match matching {
-                None => Ok(AtRevision::Newest),
-                Some(_) => refuse(Fault::forbidden(
-                    &field,
-                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
-                )),
-            };
-        };
+        if !faults.is_empty() {
+            return Err(Error::options("ListOptions", faults));
+        }
+        let Some(version) = version else { return Ok(AtRevision::Newest) };
         let number: u64 = version.parse().map_err(|_| {
             Error::BadRequest(format!(
                 "invalid resource version: resourceVersion: Invalid value: {version:?}: strconv.ParseUint: parsing {version:?}: invalid syntax"
             ))
         })?;
-        match (matching, number) {
-            (Some("Exact"), 0) => refuse(Fault::forbidden(
-                &field,
-                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-            )),
-            (Some("Exact"), number) => Ok(AtRevision::Exact(number)),
-            (None | Some("NotOlderThan"), 0) => Ok(AtRevision::Any),
-            (None | Some("NotOlderThan"), number) => Ok(AtRevision::NotOlderThan(number)),
-            (Some(other), _) => refuse(Fault::not_supported(&field, other, &["Exact", "NotOlderThan", ""])),
-        }
+        Ok(match (matching, number) {
+            (Some("Exact"), number) => AtRevision::Exact(number),
+            (_, 0) => AtRevision::Any,
+            (_, number) => AtRevision::NotOlderThan(number),
+        })
     }
 }
 

@@ -40,6 +40,7 @@ pub(crate) struct Place {
 /// What the API says about itself.
 #[derive(Debug)]
 pub(crate) enum Info {
+    Root,
     Version,
     /// `healthz`, `livez` or `readyz`, and one check or all of them.
     Health(String, Option<String>),
@@ -69,6 +70,7 @@ pub(crate) fn target(path: &str) -> Result<Target, Error> {
         return Ok(Target::Auth(endpoint));
     }
     Ok(match segments.as_slice() {
+        [] => Target::Info(Info::Root),
         ["version"] => Target::Info(Info::Version),
         [endpoint @ ("healthz" | "livez" | "readyz")] => Target::Info(Info::Health((*endpoint).to_owned(), None)),
         [endpoint @ ("healthz" | "livez" | "readyz"), check] => {

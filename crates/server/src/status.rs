@@ -5,7 +5,7 @@
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause, StatusDetails};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, Status, StatusCause, StatusDetails};
 use stint_core::field::{self, Fault};
 use stint_store::Revision;
 
@@ -153,6 +153,11 @@ pub enum Error {
     /// The history needed is gone.
     #[error("{0}")]
     Expired(String),
+    /// The state that a list goes on in is gone. Holds a token that goes on in the newest one.
+    #[error(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list."
+    )]
+    ContinueExpired(String),
     /// The client has seen the future.
     #[error("Timeout: Too large resource version: {wanted}, current: {current}")]
     FutureRevision {
@@ -253,7 +258,7 @@ impl Error {
             }
             Self::NoRepresentation | Self::NotAcceptable(_) => (S::NOT_ACCEPTABLE, "NotAcceptable"),
             Self::TooLarge(_) => (S::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge"),
-            Self::Expired(_) => (S::GONE, "Expired"),
+            Self::Expired(_) | Self::ContinueExpired(_) => (S::GONE, "Expired"),
             Self::TimedOut | Self::FutureRevision { .. } => (S::GATEWAY_TIMEOUT, "Timeout"),
             Self::Node(why) => match why {
                 NodeError::BadRequest(_) => (S::BAD_REQUEST, "BadRequest"),
@@ -330,13 +335,14 @@ impl Error {
         if let Self::Store { source, .. } = self {
             message = format!("{message}: {source}");
         }
+        let continue_ = if let Self::ContinueExpired(token) = self { Some(token.clone()) } else { None };
         Status {
+            metadata: ListMeta { continue_, ..ListMeta::default() },
             status: Some("Failure".into()),
             message: Some(message),
             reason: some(reason),
             details: self.details(),
             code: Some(i32::from(code.as_u16())),
-            ..Status::default()
         }
     }
 }

@@ -125,3 +125,64 @@ async fn a_request_has_an_id() {
     let (_, second, _) = ask(&router, "/nothing", &[]).await;
     assert_ne!(first["audit-id"], second["audit-id"]);
 }
+
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
+#[tokio::test]
+async fn protobuf_goes_in_and_out() {
+    let router = router(api());
+    let jobs = "/apis/batch/v1/namespaces/default/jobs";
+    let job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "a"}, "spec": {"template": {"spec": {
+        "containers": [{"name": "c", "image": "busybox"}], "restartPolicy": "Never"}}}});
+    let body = stint_schema::protobuf::encode_object(&job).unwrap();
+    let answer = send(&router, "POST", jobs, PROTOBUF, body).await;
+    assert_eq!((answer.code, &answer.json()["spec"]["completions"]), (201, &json!(1)), "{answer:?}");
+    let plain = get(&router, &format!("{jobs}/a")).await.json();
+    let (code, headers, message) = ask(&router, &format!("{jobs}/a"), &[("accept", PROTOBUF)]).await;
+    assert_eq!((code, &headers["content-type"]), (200, &PROTOBUF.parse().unwrap()));
+    assert_eq!(stint_schema::protobuf::decode_object(&message).unwrap()["spec"]["selector"], plain["spec"]["selector"]);
+    let (_, _, list) = ask(&router, jobs, &[("accept", "application/vnd.kubernetes.protobuf,application/json")]).await;
+    let list = stint_schema::protobuf::decode_object(&list).unwrap();
+    assert_eq!((&list["kind"], &list["items"][0]["spec"]["selector"]), (&json!("JobList"), &plain["spec"]["selector"]));
+    let accept = format!("{PROTOBUF};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1");
+    let (_, _, list) = ask(&router, jobs, &[("accept", &accept)]).await;
+    let list = stint_schema::protobuf::decode_object(&list).unwrap();
+    assert_eq!(
+        (&list["kind"], &list["items"][0]["metadata"]["uid"]),
+        (&json!("PartialObjectMetadataList"), &plain["metadata"]["uid"])
+    );
+    let (code, _, missing) = ask(&router, &format!("{jobs}/b"), &[("accept", PROTOBUF)]).await;
+    assert_eq!((code, &stint_schema::protobuf::decode_object(&missing).unwrap()["reason"]), (404, &json!("NotFound")));
+    let options = json!({"apiVersion": "batch/v1", "kind": "DeleteOptions", "propagationPolicy": "Background", "preconditions": {"uid": "x"}});
+    let body = stint_schema::protobuf::encode_object(
+        &json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background", "preconditions": {"uid": "x"}}),
+    );
+    let answer = send(&router, "DELETE", &format!("{jobs}/a"), PROTOBUF, body.unwrap()).await;
+    assert_eq!(answer.code, 409, "{answer:?}");
+    // Go's typed clients name the group of the object that they delete.
+    let of = stint_schema::Schema::get().object("v1", "DeleteOptions").unwrap();
+    let message = stint_schema::protobuf::encode(of, &options).unwrap();
+    let body = stint_schema::protobuf::envelop("batch/v1", "DeleteOptions", &message);
+    let answer = send(&router, "DELETE", &format!("{jobs}/a"), PROTOBUF, body).await;
+    assert_eq!(answer.code, 409, "{answer:?}");
+    for broken in [&b""[..], b"{}", b"k8s\0\xff\xff", b"k8s\0"] {
+        let answer = send(&router, "POST", jobs, PROTOBUF, broken.to_vec()).await;
+        assert_eq!(answer.code, 400, "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_watch_in_protobuf_is_frames_with_their_lengths() {
+    let router = router(api());
+    post(&router, MAPS, &json!({"metadata": {"name": "a"}, "data": {"k": "v"}})).await;
+    let request = Request::builder().uri(format!("{MAPS}?watch=1")).header("accept", PROTOBUF);
+    let response = router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(response.headers()["content-type"], format!("{PROTOBUF};stream=watch"));
+    let frame = response.into_body().frame().await.unwrap().unwrap().into_data().unwrap();
+    let length = u32::from_be_bytes(frame[..4].try_into().unwrap()) as usize;
+    assert_eq!(length, frame.len() - 4);
+    assert!(frame[4..].starts_with(b"\n\x05ADDED\x12"));
+    let at = frame.windows(4).position(|window| window == b"k8s\0").unwrap();
+    let object = stint_schema::protobuf::decode_object(&frame[at..]).unwrap();
+    assert_eq!((&object["kind"], &object["data"]["k"]), (&json!("ConfigMap"), &json!("v")));
+}

@@ -195,3 +195,68 @@ async fn a_list_waits_for_a_version_that_is_about_to_come() {
     });
     assert_eq!((list.unwrap().items.len(), made.unwrap().name_any().as_str()), (2, "b"));
 }
+
+/// The objects of a watch's first `count` events, asked for with `accept`.
+async fn shaped(router: &axum::Router, query: &str, accept: &str, count: usize) -> Vec<Value> {
+    let uri = format!("/api/v1/namespaces/default/configmaps?watch=true&{query}");
+    let request = Request::builder().uri(uri).header("accept", accept).body(Body::empty()).unwrap();
+    let response = router.clone().oneshot(request).await.unwrap();
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["content-type"]),
+        (200, &"application/json".parse().unwrap())
+    );
+    let mut body = response.into_body().into_data_stream();
+    let (mut text, mut events) = (Vec::new(), Vec::new());
+    while events.len() < count {
+        text.extend(body.next().await.expect("more events").unwrap());
+        while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = text.drain(..=end).collect();
+            events.push(serde_json::from_slice(&line).unwrap());
+        }
+    }
+    events
+}
+
+#[tokio::test]
+async fn a_watch_is_told_in_rows_and_tells_the_columns_once() {
+    let router = router(api());
+    let maps: Api<ConfigMap> = Api::default_namespaced(Client::new(router.clone(), "default"));
+    for name in ["a", "b"] {
+        maps.create(&POST, &config_map(name, "1")).await.unwrap();
+    }
+    let query = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let events = shaped(&router, query, table, 3).await;
+    let told: Vec<_> = events.iter().map(|event| (event["type"].as_str().unwrap(), &event["object"]["kind"])).collect();
+    assert_eq!(told, [("ADDED", &json!("Table")), ("ADDED", &json!("Table")), ("BOOKMARK", &json!("Table"))]);
+    assert_eq!(events[0]["object"]["columnDefinitions"].as_array().unwrap().len(), 3);
+    assert_eq!(events[1]["object"]["columnDefinitions"], Value::Null);
+    assert_eq!(events[1]["object"]["rows"][0]["cells"], json!(["b", 1, "0s"]));
+    let version = &events[1]["object"]["rows"][0]["object"]["metadata"]["resourceVersion"];
+    assert_eq!(&events[1]["object"]["metadata"]["resourceVersion"], version);
+    assert_eq!(
+        (&events[2]["object"]["rows"], &events[2]["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"]),
+        (&json!([]), &json!("true"))
+    );
+}
+
+#[tokio::test]
+async fn a_watch_of_metadata_tells_nothing_else() {
+    let router = router(api());
+    let maps: Api<ConfigMap> = Api::default_namespaced(Client::new(router.clone(), "default"));
+    maps.create(&POST, &config_map("a", "1")).await.unwrap();
+    let accept = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
+    let events = shaped(&router, "", accept, 1).await;
+    let object = &events[0]["object"];
+    assert_eq!(
+        (&object["kind"], &object["metadata"]["name"], object.get("data")),
+        (&json!("PartialObjectMetadata"), &json!("a"), None)
+    );
+}
+
+#[tokio::test]
+async fn there_is_no_watch_in_yaml() {
+    let request = Request::builder().uri("/api/v1/pods?watch=1").header("accept", "application/yaml");
+    let response = router(api()).oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(response.status().as_u16(), 406);
+}

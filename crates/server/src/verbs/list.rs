@@ -1,62 +1,185 @@
 //! `GET` of a collection: the stored bytes of its objects, strung together.
 //!
-//! Invariant: the entries are of one revision, the one that the list names.
-//! Left out: `limit` and `continue`. A list is always whole, which clients that page have to accept.
+//! Invariant: the entries are of one revision, the one that the list names; so are those of its further pages.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode, header};
+use serde_json::Value;
+use stint_schema::{Schema, protobuf};
 use stint_store::{Entry, Listing, Revision};
 
 use crate::Api;
 use crate::encoding::list_item;
 use crate::kinds::Kind;
-use crate::media::{AsIs, COMPRESSED_FROM, Gzip, Wanted};
+use crate::media::{AsIs, COMPRESSED_FROM, Form, Gzip, PROTOBUF, Wanted};
+use crate::pages::{Pages, Part, State, Token};
 use crate::params::{AtRevision, Params};
 use crate::path::Place;
 use crate::selector::Selector;
 use crate::status::{Error, Result, json};
+use crate::table::{Showing, partial};
 
 /// How long a list waits for a revision that it was told of.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How much of a list is copied together before it is sent.
 const CHUNK: usize = 64 * 1024;
+/// From how many bytes of objects on a table is sent while it is made.
+const TABLE_CHUNK: usize = 8 * 1024 * 1024;
 
-pub(crate) async fn list(api: &Api, place: &Place, params: &Params, wanted: &Wanted) -> Result<Response> {
+pub(crate) async fn list(
+    api: &Api,
+    pages: &Pages,
+    place: &Place,
+    params: &Params,
+    wanted: &Wanted,
+) -> Result<Response> {
     let selector = Selector::parse(place.kind, params.get("labelSelector"), params.get("fieldSelector"))?;
-    match params.at_revision()? {
-        AtRevision::Newest | AtRevision::Any => {}
-        AtRevision::NotOlderThan(wanted) => reach(api, wanted).await?,
-        AtRevision::Exact(wanted) => {
-            let current = api.store.revision();
-            if wanted > current.0 {
-                return Err(Error::FutureRevision { wanted, current, retry: false });
-            }
-            if wanted < current.0 {
-                return Err(Error::Expired("The resourceVersion for the provided list is too old.".into()));
-            }
-        }
+    let showing = Showing::of_list(place.kind, wanted, params, api.clock.now())?;
+    let chosen = chosen(api, pages, place, params, &selector).await?;
+    if wanted.form == Form::Protobuf {
+        return in_protobuf(chosen, place.kind, showing, wanted.gzip);
     }
-    let listing = select(api, place, &selector);
+    let pieces = chosen.pieces(place.kind, showing);
     let mut response = json(StatusCode::OK, Body::empty());
-    let pieces = Pieces::of(place.kind, listing);
-    if wanted.is_plain_json() && pieces.size >= CHUNK {
-        let headers = response.headers_mut();
+    let large = if matches!(showing, Showing::Whole) { CHUNK } else { TABLE_CHUNK };
+    if wanted.is_plain_json() && pieces.size >= large {
         let compress = wanted.gzip && pieces.size > COMPRESSED_FROM;
-        let body = if compress { packed(pieces) } else { streamed(pieces) };
+        *response.body_mut() = if compress { packed(pieces) } else { streamed(pieces) };
         if compress {
-            Gzip::announce(headers);
+            Gzip::announce(response.headers_mut());
         }
         response.extensions_mut().insert(AsIs);
-        *response.body_mut() = body;
     } else {
         *response.body_mut() = streamed(pieces);
     }
     Ok(response)
+}
+
+/// A page of a list.
+struct Chosen {
+    part: Part,
+    next: Option<Token>,
+    /// Whether to say how many follow: with a selector nobody has counted them.
+    counted: bool,
+}
+
+/// The part of the objects of a place that a client asks for.
+async fn chosen(api: &Api, pages: &Pages, place: &Place, params: &Params, selector: &Selector) -> Result<Chosen> {
+    let now = api.clock.now();
+    let root = place.kind.prefix(place.namespace.as_deref());
+    let prefix = prefix(place, selector);
+    let at = params.at_revision()?;
+    // Any state is good enough for whoever asks for revision 0, and the whole of it costs us nothing more.
+    let limit = params.number("limit")?.filter(|limit| *limit > 0 && at != AtRevision::Any);
+    let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let newest = || State::Kept(api.store.snapshot());
+    let mut after = None;
+    let state = if let Some(text) = params.get("continue") {
+        if at != AtRevision::Newest && at != AtRevision::Any {
+            let why = "specifying resource version is not allowed when using continue";
+            return Err(Error::BadRequest(why.into()));
+        }
+        let token = Token::parse(text)?;
+        after = Some(format!("{root}{}", token.after));
+        match token.revision {
+            None => newest(),
+            Some(revision) => match pages.at(&api.store, revision, &root, now).await {
+                Some(state) => state,
+                None => return Err(Error::ContinueExpired(Token { revision: None, ..token }.text())),
+            },
+        }
+    } else {
+        match at {
+            AtRevision::Newest | AtRevision::Any => newest(),
+            AtRevision::NotOlderThan(wanted) => {
+                reach(api, wanted).await?;
+                newest()
+            }
+            AtRevision::Exact(wanted) => {
+                let current = api.store.revision();
+                if wanted > current.0 {
+                    return Err(Error::FutureRevision { wanted, current, retry: false });
+                }
+                let state = pages.at(&api.store, Revision(wanted), &root, now).await;
+                let gone = || Error::Expired("The resourceVersion for the provided list is too old.".into());
+                state.ok_or_else(gone)?
+            }
+        }
+    };
+    let matches = |entry: &Entry| selector.matches(&entry.value);
+    let selects = (!selector.is_empty()).then_some(&matches as &dyn Fn(&Entry) -> bool);
+    let part = state.part(&prefix, after.as_deref(), limit, selects);
+    let last = part.entries.last().filter(|_| part.remaining > 0).map(|last| last.key[root.len()..].to_owned());
+    let next = last.map(|after| Token { revision: Some(part.revision), after });
+    if let (Some(_), State::Kept(snapshot)) = (&next, state) {
+        pages.keep(snapshot, now);
+    }
+    Ok(Chosen { part, next, counted: selector.is_empty() })
+}
+
+/// A list in protobuf: each object's message is made and its JSON forgotten, one after the other.
+fn in_protobuf(chosen: Chosen, kind: &Kind, showing: Showing, gzip: bool) -> Result<Response> {
+    let (api_version, kind_name) = match showing {
+        Showing::Whole | Showing::Table(_) => (kind.api_version.to_owned(), kind.kind),
+        Showing::Metadata(version) => (format!("meta.k8s.io/{version}"), "PartialObjectMetadata"),
+    };
+    let list_name = format!("{kind_name}List");
+    let unwritable = |why: &dyn std::fmt::Display| Error::Internal(format!("cannot write a {list_name}: {why}"));
+    let schema = Schema::get();
+    let of = |kind: &str| {
+        schema
+            .object(&api_version, kind)
+            .ok_or_else(|| unwritable(&format_args!("{api_version} {kind} has no message")))
+    };
+    let (item, list) = (of(kind_name)?, of(&list_name)?);
+    let metadata: Value = serde_json::from_str(&chosen.metadata()).map_err(|why| unwritable(&why))?;
+    let mut messages = Vec::with_capacity(chosen.part.entries.len());
+    for entry in chosen.part.entries {
+        let mut value = kind.shown(entry.value);
+        if let Showing::Metadata(version) = showing {
+            value = partial(&value, kind.head(), version);
+        }
+        let object: Value = serde_json::from_slice(&value).map_err(|why| unwritable(&why))?;
+        messages.push(protobuf::encode(item, &object).map_err(|why| unwritable(&why))?);
+    }
+    let message = protobuf::encode_list(list, &metadata, messages.iter().map(Vec::as_slice));
+    drop(messages);
+    let bytes = protobuf::envelop(&api_version, &list_name, &message.map_err(|why| unwritable(&why))?);
+    let mut response = json(StatusCode::OK, Body::empty());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROTOBUF));
+    *response.body_mut() = if gzip && bytes.len() > COMPRESSED_FROM {
+        Gzip::announce(response.headers_mut());
+        Body::from(Gzip::whole(&bytes))
+    } else {
+        Body::from(bytes)
+    };
+    Ok(response)
+}
+
+impl Chosen {
+    /// The list's metadata, as JSON.
+    fn metadata(&self) -> String {
+        let mut metadata = format!(r#"{{"resourceVersion":"{}""#, self.part.revision);
+        if let Some(next) = &self.next {
+            // Of a token's letters none needs an escape.
+            let _ = write!(metadata, r#","continue":"{}""#, next.text());
+            if self.counted {
+                let _ = write!(metadata, r#","remainingItemCount":{}"#, self.part.remaining);
+            }
+        }
+        metadata.push('}');
+        metadata
+    }
+
+    fn pieces(self, kind: &'static Kind, showing: Showing) -> Pieces {
+        Pieces::of(kind, showing, &self.metadata(), self.part.entries)
+    }
 }
 
 /// The selected objects of a place.
@@ -99,11 +222,12 @@ async fn reach(api: &Api, wanted: u64) -> Result<()> {
 
 /// The list's JSON, made in pieces as the client takes them.
 pub(crate) fn body(kind: &'static Kind, listing: Listing) -> Body {
-    streamed(Pieces::of(kind, listing))
+    let metadata = format!(r#"{{"resourceVersion":"{}"}}"#, listing.revision);
+    streamed(Pieces::of(kind, Showing::Whole, &metadata, listing.entries))
 }
 
 fn streamed(mut pieces: Pieces) -> Body {
-    if pieces.size < CHUNK {
+    if pieces.size < CHUNK && matches!(pieces.showing, Showing::Whole) {
         return Body::from(pieces.next().unwrap_or_default());
     }
     Body::from_stream(stream::iter(pieces.map(Ok::<_, std::convert::Infallible>)))
@@ -125,33 +249,29 @@ fn packed(mut pieces: Pieces) -> Body {
     })))
 }
 
-fn start(kind: &Kind, revision: Revision) -> BytesMut {
-    let text = format!(
-        r#"{{"kind":"{}List","apiVersion":"{}","metadata":{{"resourceVersion":"{revision}"}},"items":["#,
-        kind.kind, kind.api_version
-    );
-    BytesMut::from(text.as_bytes())
-}
-
 struct Pieces {
-    /// About how many bytes there will be.
+    /// About how many bytes of objects there are.
     size: usize,
     start: Option<BytesMut>,
     first: bool,
     entries: std::vec::IntoIter<Entry>,
-    head: usize,
+    kind: &'static Kind,
+    showing: Showing,
 }
 
 impl Pieces {
-    fn of(kind: &Kind, mut listing: Listing) -> Self {
-        if kind.facts.show.is_some() {
-            for entry in &mut listing.entries {
-                entry.value = kind.shown(entry.value.clone());
-            }
-        }
-        let size = listing.entries.iter().map(|entry| entry.value.len()).sum();
-        let start = Some(start(kind, listing.revision));
-        Self { size, start, first: true, entries: listing.entries.into_iter(), head: kind.head() }
+    fn of(kind: &'static Kind, showing: Showing, metadata: &str, entries: Vec<Entry>) -> Self {
+        let size = entries.iter().map(|entry| entry.value.len()).sum();
+        let open = |kind: &str, api_version: &str| {
+            let text = format!(r#"{{"kind":"{kind}List","apiVersion":"{api_version}","metadata":{metadata},"items":["#);
+            BytesMut::from(text.as_bytes())
+        };
+        let start = Some(match &showing {
+            Showing::Whole => open(kind.kind, kind.api_version),
+            Showing::Metadata(version) => open("PartialObjectMetadata", &format!("meta.k8s.io/{version}")),
+            Showing::Table(table) => table.start(metadata, true),
+        });
+        Self { size, start, first: true, entries: entries.into_iter(), kind, showing }
     }
 }
 
@@ -169,8 +289,15 @@ impl Iterator for Pieces {
             if !std::mem::take(&mut self.first) {
                 piece.put_u8(b',');
             }
-            piece.put_u8(b'{');
-            piece.put_slice(&list_item(&entry.value, self.head));
+            let value = self.kind.shown(entry.value);
+            match &self.showing {
+                Showing::Whole => {
+                    piece.put_u8(b'{');
+                    piece.put_slice(&list_item(&value, self.kind.head()));
+                }
+                Showing::Metadata(version) => piece.put_slice(&partial(&value, self.kind.head(), version)),
+                Showing::Table(table) => table.row(&value, &mut piece),
+            }
         }
         if self.entries.len() == 0 {
             piece.put_slice(b"]}\n");

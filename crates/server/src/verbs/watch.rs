@@ -1,9 +1,10 @@
 //! `GET …?watch=true`: what happens to a collection, one JSON object per line.
 //!
 //! Invariant: a watcher gets every revision that it selects, once and in order, or an `ERROR` event that says it can't.
-//! An event's object is the stored bytes themselves, shared by all watchers.
+//! What a watcher is sent of an event are bytes that all who take it in the same form share. A watcher that does not keep
+//! up costs no memory: one event at a time is taken from the store, whose mailboxes are bounded.
 //! The body holds no handle of the store: it ends when the last one is dropped.
-//! Left out: tables, protobuf frames, watching over a WebSocket.
+//! Left out: watching over a WebSocket.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -14,21 +15,25 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::stream;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode, header};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use stint_core::field::{Fault, Path};
 use stint_store::{Entry, Event, EventKind, Expired, Revision, Watch};
 use tokio::time::{Instant, Sleep};
 
-use crate::Api;
+use crate::frames::{Frames, Word, framed};
 use crate::kinds::Kind;
-use crate::media::AsIs;
+use crate::media::{AsIs, Form, Wanted};
 use crate::params::Params;
 use crate::path::Place;
 use crate::selector::Selector;
 use crate::status::{Error, Result, encode, json};
+use crate::table::{Showing, partial};
 use crate::verbs::list;
+use crate::{Api, Clock};
 
+/// The media types of streams of events.
+const STREAM_TYPES: &str = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
 /// How often a quiet watcher hears how far it is.
 const BOOKMARK_EVERY: Duration = Duration::from_mins(1);
 /// How long before its end a watch sends a last bookmark.
@@ -36,7 +41,17 @@ const LAST_BOOKMARK: Duration = Duration::from_secs(2);
 /// The shortest time that a watch lasts if the client names none; it is up to twice as long.
 const USUAL: u64 = 1800;
 
-pub(crate) fn watch(api: &Api, place: &Place, params: &Params) -> Result<Response> {
+pub(crate) fn watch(
+    api: &Api,
+    frames: &Arc<Frames>,
+    place: &Place,
+    params: &Params,
+    wanted: &Wanted,
+) -> Result<Response> {
+    if wanted.form == Form::Yaml {
+        return Err(Error::NotAcceptable(format!("only the following media types are accepted: {STREAM_TYPES}")));
+    }
+    let showing = Showing::of_object(place.kind, wanted, params, api.clock.now())?;
     let selector = Selector::parse(place.kind, params.get("labelSelector"), params.get("fieldSelector"))?;
     let initial_events = initial_events(params)?;
     let after = match params.get("resourceVersion") {
@@ -57,7 +72,7 @@ pub(crate) fn watch(api: &Api, place: &Place, params: &Params) -> Result<Respons
         }
     };
     let stream = match api.store.watch(&prefix, after) {
-        Err(expired) => stream_of_one(expired_frame(expired)),
+        Err(expired) => stream_of_one(expired_frame(expired, wanted.form)),
         Ok(watch) => {
             let seconds = params.number("timeoutSeconds")?.and_then(|seconds| u64::try_from(seconds).ok());
             let usual = USUAL + after.0.wrapping_mul(0x9E37_79B9) % USUAL;
@@ -65,6 +80,11 @@ pub(crate) fn watch(api: &Api, place: &Place, params: &Params) -> Result<Respons
             let now = Instant::now();
             let following = Following {
                 kind: place.kind,
+                form: wanted.form,
+                showing,
+                with_columns: true,
+                clock: api.clock.clone(),
+                frames: frames.clone(),
                 selector,
                 state: state.into_iter(),
                 state_revision: (initial_events == Some(true)).then_some(after),
@@ -83,6 +103,10 @@ pub(crate) fn watch(api: &Api, place: &Place, params: &Params) -> Result<Respons
         }
     };
     let mut response = json(StatusCode::OK, stream);
+    if wanted.form == Form::Protobuf {
+        let media = HeaderValue::from_static("application/vnd.kubernetes.protobuf;stream=watch");
+        response.headers_mut().insert(header::CONTENT_TYPE, media);
+    }
     response.extensions_mut().insert(AsIs);
     Ok(response)
 }
@@ -112,6 +136,13 @@ fn initial_events(params: &Params) -> Result<Option<bool>> {
 /// One watch: first the state, if it was asked for, then the changes.
 struct Following {
     kind: &'static Kind,
+    form: Form,
+    showing: Showing,
+    /// Whether the next table is the first one, which tells the columns.
+    with_columns: bool,
+    /// Tells the age of what is in a table.
+    clock: Arc<dyn Clock>,
+    frames: Arc<Frames>,
     selector: Selector,
     /// What was there at the start and is still to be sent.
     state: std::vec::IntoIter<Entry>,
@@ -140,11 +171,12 @@ impl Following {
             }
             if let Some(entry) = self.state.next() {
                 if self.selector.is_empty() || self.selector.matches(&entry.value) {
-                    self.push("ADDED", entry.value);
+                    let object = self.object(&entry.value);
+                    self.out.extend(framed(Word::Added, self.form, object).into_iter().flatten());
                 }
             } else if let Some(revision) = self.state_revision.take() {
                 let annotations = r#","annotations":{"k8s.io/initial-events-end":"true"}"#;
-                self.out.push_back(bookmark(self.kind, revision, annotations));
+                self.bookmark(revision, annotations);
             } else {
                 self.wait().await;
             }
@@ -159,7 +191,7 @@ impl Following {
             event = self.watch.next() => match event {
                 Some(Ok(event)) => self.event(&event),
                 Some(Err(expired)) => {
-                    self.out.push_back(expired_frame(expired));
+                    self.out.push_back(expired_frame(expired, self.form));
                     self.ended = true;
                 }
                 None => self.ended = true,
@@ -170,7 +202,7 @@ impl Following {
                     self.ended = true;
                 } else {
                     let revision = self.watch.revision();
-                    self.out.push_back(bookmark(self.kind, revision, ""));
+                    self.bookmark(revision, "");
                     let last = self.deadline - LAST_BOOKMARK;
                     self.next_bookmark = now + BOOKMARK_EVERY;
                     if now < last {
@@ -188,61 +220,76 @@ impl Following {
     }
 
     fn event(&mut self, event: &Arc<Event>) {
-        let name = match event.kind {
-            _ if self.selector.is_empty() => plain_name(event.kind),
+        let word = match event.kind {
+            _ if self.selector.is_empty() => plain_word(event.kind),
             EventKind::Deleted => {
                 let last = event.previous.as_ref().unwrap_or(&event.value);
                 if !self.selector.matches(last) {
                     return;
                 }
-                "DELETED"
+                Word::Deleted
             }
             EventKind::Created | EventKind::Updated => {
                 let before = event.previous.as_ref().is_some_and(|value| self.selector.matches(value));
                 match (before, self.selector.matches(&event.value)) {
                     (false, false) => return,
-                    (false, true) => "ADDED",
-                    (true, true) => "MODIFIED",
-                    (true, false) => "DELETED",
+                    (false, true) => Word::Added,
+                    (true, true) => Word::Modified,
+                    (true, false) => Word::Deleted,
                 }
             }
         };
-        self.push(name, event.value.clone());
+        if matches!(self.showing, Showing::Whole) {
+            let kind = self.kind;
+            self.out.extend(
+                self.frames
+                    .pieces(event.revision, word, self.form, kind, || kind.shown(event.value.clone()))
+                    .into_iter()
+                    .flatten(),
+            );
+        } else {
+            let object = self.object(&event.value);
+            self.out.extend(framed(word, self.form, object).into_iter().flatten());
+        }
     }
 
-    fn push(&mut self, name: &str, value: Bytes) {
-        let start = match name {
-            "ADDED" => r#"{"type":"ADDED","object":"#,
-            "MODIFIED" => r#"{"type":"MODIFIED","object":"#,
-            _ => r#"{"type":"DELETED","object":"#,
+    /// An object in the shape that this watcher takes.
+    fn object(&mut self, stored: &Bytes) -> Bytes {
+        let value = self.kind.shown(stored.clone());
+        match self.showing {
+            Showing::Whole => value,
+            Showing::Metadata(version) => partial(&value, self.kind.head(), version),
+            Showing::Table(table) => table.at(self.clock.now()).of_one(&value, std::mem::take(&mut self.with_columns)),
+        }
+    }
+
+    /// Says how far this watcher is.
+    fn bookmark(&mut self, revision: Revision, annotations: &str) {
+        let metadata = format!(r#"{{"resourceVersion":"{revision}"{annotations}}}"#);
+        let of = |kind: &str, api_version: &str| {
+            Bytes::from(format!(r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{metadata}}}"#))
         };
-        self.out.extend([Bytes::from_static(start.as_bytes()), self.kind.shown(value), Bytes::from_static(b"}\n")]);
+        let object = match self.showing {
+            Showing::Whole => of(self.kind.kind, self.kind.api_version),
+            Showing::Metadata(version) => of("PartialObjectMetadata", &format!("meta.k8s.io/{version}")),
+            Showing::Table(table) => table.bookmark(&metadata, std::mem::take(&mut self.with_columns)),
+        };
+        self.out.extend(framed(Word::Bookmark, self.form, object).into_iter().flatten());
     }
 }
 
-fn plain_name(kind: EventKind) -> &'static str {
+fn plain_word(kind: EventKind) -> Word {
     match kind {
-        EventKind::Created => "ADDED",
-        EventKind::Updated => "MODIFIED",
-        EventKind::Deleted => "DELETED",
+        EventKind::Created => Word::Added,
+        EventKind::Updated => Word::Modified,
+        EventKind::Deleted => Word::Deleted,
     }
 }
 
-fn bookmark(kind: &Kind, revision: Revision, annotations: &str) -> Bytes {
-    let (api_version, kind) = (kind.api_version, kind.kind);
-    Bytes::from(format!(
-        r#"{{"type":"BOOKMARK","object":{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{{"resourceVersion":"{revision}"{annotations}}}}}}}
-"#
-    ))
-}
-
-fn expired_frame(expired: Expired) -> Bytes {
+fn expired_frame(expired: Expired, form: Form) -> Bytes {
     let why = format!("too old resource version: {} ({})", expired.after, expired.oldest);
     let status: Status = Error::Expired(why).status();
-    let mut frame = br#"{"type":"ERROR","object":"#.to_vec();
-    frame.extend(encode(&status));
-    frame.extend(b"}\n");
-    frame.into()
+    framed(Word::Error, form, encode(&status).into()).into_iter().flatten().next().unwrap_or_default()
 }
 
 fn stream_of_one(frame: Bytes) -> Body {
