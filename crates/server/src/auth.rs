@@ -26,7 +26,7 @@ use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderMap, Request, header};
 use stint_auth::audit::AuditLog;
-use stint_auth::{Attributes, Peer, Policy, User, What};
+use stint_auth::{Attributes, Peer, Policy, Resource, User, What};
 use stint_store::Store;
 
 use self::audit::Record;
@@ -35,7 +35,7 @@ use self::limits::Slot;
 use crate::Api;
 use crate::kinds::Kind;
 use crate::params::Params;
-use crate::path::segments;
+use crate::path::{Place, segments};
 use crate::selector::Selector;
 use crate::status::{Error, Result};
 
@@ -242,6 +242,20 @@ fn lower(parts: &Parts) -> String {
 fn authorize(auth: &Auth, user: &User, asked: &Attributes) -> Result<()> {
     let verdict = auth.policy.decide(user, asked);
     if verdict.allowed { Ok(()) } else { Err(forbidden(user, asked, &verdict.reason)) }
+}
+
+/// Refuses an update or an application that would create an object, from who may update it but not create it.
+pub(crate) fn expect_may_create(api: &Api, place: &Place, name: &str) -> Result<()> {
+    let (Some(auth), Some(user)) = (&api.auth, &api.requester) else { return Ok(()) };
+    let resource = Resource {
+        group: place.kind.group.to_owned(),
+        version: place.kind.version.to_owned(),
+        resource: place.kind.plural.to_owned(),
+        subresource: String::new(),
+        namespace: place.namespace.clone().unwrap_or_default(),
+        name: name.to_owned(),
+    };
+    authorize(auth, user, &Attributes::resource("create", resource))
 }
 
 fn forbidden(user: &User, asked: &Attributes, reason: &str) -> Error {

@@ -944,3 +944,39 @@ async fn the_store_closes_with_the_api() {
         event.unwrap();
     }
 }
+
+#[tokio::test]
+async fn to_update_or_to_apply_is_no_right_to_create() {
+    let world = World::new();
+    world
+        .allow("alice", &["get", "patch", "update"], &["", "coordination.k8s.io"], &["configmaps", "leases"], &[])
+        .await;
+    let alice = certificate("alice");
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"k": "x"}});
+    let lease = json!({"metadata": {"name": "l"}, "spec": {}});
+    let apply = [("content-type", "application/apply-patch+yaml")];
+    let of_map = format!("{MAPS}/m?fieldManager=me");
+    let of_lease = "/apis/coordination.k8s.io/v1/namespaces/default/leases/l";
+    let refused = world.send(Some(alice.clone()), "PATCH", &of_map, &apply, &map).await;
+    assert_eq!(
+        (refused.code, refused.message().as_str()),
+        (
+            403,
+            r#"configmaps "m" is forbidden: User "alice" cannot create resource "configmaps" in API group "" in the namespace "default""#
+        )
+    );
+    assert_eq!(world.send(Some(alice.clone()), "PUT", of_lease, &[], &lease).await.code, 403);
+    // A role that she could not write is no way around, either.
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "r"},
+        "rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}],
+    });
+    world.allow("bob", &["create", "patch"], &["rbac.authorization.k8s.io"], &["roles"], &[]).await;
+    let of_role = format!("{RBAC}/namespaces/default/roles/r?fieldManager=me");
+    assert_eq!(world.send(Some(certificate("bob")), "PATCH", &of_role, &apply, &role).await.code, 403);
+    world.allow("alice", &["create"], &["", "coordination.k8s.io"], &["configmaps", "leases"], &[]).await;
+    let made = world.send(Some(alice.clone()), "PATCH", &of_map, &apply, &map).await;
+    assert_eq!(made.code, 201, "{}", made.text);
+    assert_eq!(world.send(Some(alice.clone()), "PATCH", &of_map, &apply, &map).await.code, 200);
+    assert_eq!(world.send(Some(alice), "PUT", of_lease, &[], &lease).await.code, 201);
+}

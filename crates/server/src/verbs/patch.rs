@@ -13,7 +13,6 @@ use stint_schema::strategic::{self, PatchError};
 use stint_schema::{form::Form, go};
 use stint_store::Entry;
 
-use crate::body;
 use crate::dispatch::{Call, reply};
 use crate::managed::{Entries, apply};
 use crate::params::{FieldValidation, object_revision};
@@ -22,6 +21,7 @@ use crate::strategy::Object;
 use crate::update::{Change, Part, Replaced, find, load, replace};
 use crate::verbs::create;
 use crate::verbs::update::{expect_same_place, expect_same_uid};
+use crate::{auth, body};
 
 /// The most operations of a JSON patch.
 const MOST_OPERATIONS: usize = 10_000;
@@ -94,6 +94,7 @@ async fn apply_configuration(call: &Call, name: &str, part: Part) -> Result<Resp
             if part == Part::Status {
                 return Err(Error::NotFound { kind, name: name.to_owned() });
             }
+            auth::expect_may_create(api, place, name)?;
             let applied = apply(kind, &writer, None, &config, force)?;
             let (mut object, _) = body::decode(kind, applied.object.to_string().as_bytes(), FieldValidation::Ignore)?;
             if let Some(uid) = object.meta().uid.as_deref().filter(|uid| !uid.is_empty()) {

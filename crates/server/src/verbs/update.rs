@@ -4,7 +4,6 @@ use axum::response::Response;
 use http::StatusCode;
 use stint_core::field::{Fault, Path};
 
-use crate::body;
 use crate::dispatch::{Call, reply};
 use crate::managed::Entries;
 use crate::params::object_revision;
@@ -13,6 +12,7 @@ use crate::status::{Error, Result};
 use crate::strategy::Object;
 use crate::update::{Change, Part, Replaced, find, load, replace};
 use crate::verbs::create;
+use crate::{auth, body};
 
 pub(crate) async fn update(call: &Call, name: &str, part: Part) -> Result<Response> {
     let Call { api, place, params, .. } = call;
@@ -27,6 +27,7 @@ pub(crate) async fn update(call: &Call, name: &str, part: Part) -> Result<Respon
     loop {
         let entry = match find(api, place, name) {
             Err(Error::NotFound { .. }) if facts.create_on_update && part == Part::Main => {
+                auth::expect_may_create(api, place, name)?;
                 let mut new = object.duplicate();
                 new.meta_mut().resource_version = None;
                 return create::make(call, new, entries, warnings, dry_run).await;
