@@ -21,6 +21,7 @@ sim:
 bench: packages
 	cargo build --release
 	cargo bench --quiet -p stint --bench run
+	cargo bench --quiet -p stint --bench serve
 	cargo bench --quiet -p stint-runtime --bench launch
 
 packages:

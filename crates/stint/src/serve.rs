@@ -21,6 +21,8 @@ mod notify;
 mod pki;
 mod tls;
 
+use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,6 +33,8 @@ use axum::Extension;
 use jiff::Timestamp;
 use kube::Client;
 use stint_agent::{Agent, AgentConfig, Machine, RootfsMode};
+use stint_auth::keys::Keyring;
+use stint_auth::token::Tokens;
 use stint_controllers::Housekeeping;
 use stint_server::auth::Auth;
 use stint_server::{Api, Peer};
@@ -57,8 +61,8 @@ use tls::Tls;
 
 /// How often certificates are looked at.
 const RENEWAL: Duration = Duration::from_hours(6);
-/// How long the store may take to write what it was told before the process ends.
-const LAST_WRITES: Duration = Duration::from_secs(30);
+/// How long mutations may take whose clients have gone, before the process ends.
+const LAST_WRITES: Duration = Duration::from_secs(5);
 
 /// Serves until SIGTERM or Ctrl-C.
 pub fn main(flags: &Flags) -> anyhow::Result<Exit> {
@@ -122,7 +126,7 @@ impl Daemon<'_> {
         let owner = rustix::process::geteuid().as_raw();
         let here = Here::default();
         let mut api = Api::new(store.clone(), clock, Arc::new(RandomIds));
-        api.auth = Some(Arc::new(Auth::new(store, owner)));
+        api.auth = Some(Arc::new(Auth::new(store, owner).with_tokens(tokens(&data)?)));
         api.observe = Some(metrics.clone());
         api.node = Some(Arc::new(here.clone()));
         let router = stint_server::router(api);
@@ -297,6 +301,21 @@ impl Parts {
 fn access(settings: &Settings) -> stint_image::Access {
     let mirrors = settings.mirror.iter().map(|mirror| (mirror.registry.clone(), mirror.url.clone())).collect();
     stint_image::Access { mirrors, ..stint_image::Access::default() }
+}
+
+/// What makes and checks ServiceAccount tokens. The issuer is a name, the same whatever the address is.
+fn tokens(data: &Path) -> anyhow::Result<Tokens> {
+    let path = data.join("pki/tokens.key");
+    let keys = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let made = stint_auth::keys::generate()?;
+            write_private(&path, made.as_bytes())?;
+            made
+        }
+        keys => keys.with_context(|| format!("can't read {}", path.display()))?,
+    };
+    let keys = Keyring::from_pem(&keys).with_context(|| format!("can't use {}", path.display()))?;
+    Ok(Tokens::new("https://kubernetes.default.svc", keys))
 }
 
 fn open_store(data: &Path) -> anyhow::Result<Store> {

@@ -341,11 +341,24 @@ fn a_container_lives_through_sigkill_and_sigterm_of_the_daemon() {
     );
     assert!(code == 200 && log.contains("begun"), "{code} {log}");
 
+    let inside = |daemon: &Daemon| {
+        for kubectl in kubectls() {
+            let mut command = Command::new(kubectl);
+            let command = command.arg("--kubeconfig").arg(daemon.kubeconfig());
+            let output =
+                command.args(["exec", "job/long", "--", "sh", "-c", "cat /mnt/starts; exit 3"]).output().unwrap();
+            assert_eq!(output.stdout, b"\n", "{}", text(&output));
+            assert!(text(&output).contains("exit code 3"), "{}", text(&output));
+        }
+    };
+    inside(&daemon);
+
     daemon.kill();
     daemon.start_again(&["--allow-host"]);
     daemon.stop();
     daemon.start_again(&["--allow-host"]);
     std::thread::sleep(Duration::from_millis(300));
+    inside(&daemon);
     assert!(running(&daemon), "{}", pods(&daemon));
     assert_eq!(pods(&daemon)[0]["status"]["containerStatuses"][0]["containerID"], id);
     assert_eq!(pods(&daemon).as_array().unwrap().len(), 1);
@@ -414,6 +427,36 @@ fn nobody_gets_in_without_a_certificate_and_keys_are_private() {
     let refused = stranger(&["get", "--raw", JOBS]);
     assert!(refused.contains("User \"system:anonymous\" cannot list resource"), "{refused}");
     assert!(stranger(&["get", "--raw", "/metrics"]).contains("cannot get path"));
+}
+
+#[test]
+fn a_service_accounts_token_outlives_the_daemon_that_made_it() {
+    let mut daemon = Daemon::start(&["--no-agent"]);
+    let account = "/api/v1/namespaces/default/serviceaccounts/default";
+    until("the account is there", || daemon.ask("GET", account, "").0 == 200);
+    let request = r#"{"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest","spec":{"audiences":[]}}"#;
+    let (code, answer) = daemon.ask("POST", &format!("{account}/token"), request);
+    assert_eq!(code, 201, "{answer}");
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    let token = answer["status"]["token"].as_str().unwrap();
+    daemon.kill();
+    daemon.start_again(&["--no-agent"]);
+    let Some(kubectl) = kubectls().pop() else { return };
+    let with = |token: &str| {
+        let kubeconfig = fs::read_to_string(daemon.kubeconfig()).unwrap();
+        let server = kubeconfig.lines().find_map(|line| line.trim().strip_prefix("server: ")).unwrap().to_owned();
+        let mut command = Command::new(&kubectl);
+        command.arg("--kubeconfig=/dev/null").args(["--server", &server, "--token", token, "--certificate-authority"]);
+        text(
+            &command
+                .arg(daemon.data.path().join("pki/ca.crt"))
+                .args(["get", "--raw", "/api/v1/pods"])
+                .output()
+                .unwrap(),
+        )
+    };
+    assert!(with(token).contains("system:serviceaccount:default:default"), "{}", with(token));
+    assert!(with(&format!("{token}x")).contains("Unauthorized"));
 }
 
 #[test]
