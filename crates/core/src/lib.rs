@@ -2,6 +2,7 @@
 //!
 //! Time, ids and random suffixes are arguments; the same inputs always give the same answer.
 
+pub mod admission;
 pub mod admit;
 pub mod bind;
 pub mod check;

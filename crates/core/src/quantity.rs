@@ -134,6 +134,12 @@ fn suffix_scale(suffix: &str) -> Result<(Format, u8, i64), QuantityError> {
 }
 
 impl Quantity {
+    /// The sum, written as the first part is unless that is zero. Upstream: `Quantity.Add`.
+    pub fn plus(self, other: Quantity) -> Quantity {
+        let format = if self.nanos == 0 { other.format } else { self.format };
+        Quantity { nanos: self.nanos.saturating_add(other.nanos).clamp(-MAX_NANOS, MAX_NANOS), format }
+    }
+
     /// Nothing.
     pub const ZERO: Quantity = Quantity { nanos: 0, format: Format::Decimal };
 
