@@ -138,8 +138,8 @@ pub fn dedup_owner_references(meta: &mut ObjectMeta) -> Option<String> {
     ))
 }
 
-/// Members whose feature is off by default, dropped as if they had not been sent.
-fn drop_disabled(spec: Option<&mut PodSpec>) {
+/// Drops from a pod spec the members whose feature is off by default, as if they had not been sent.
+pub fn drop_disabled(spec: Option<&mut PodSpec>) {
     if let Some(spec) = spec {
         spec.scheduling_group = None;
     }

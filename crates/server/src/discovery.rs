@@ -249,6 +249,8 @@ impl Sub {
         let (of_kind, verbs): (_, &[&str]) = match subresource {
             Subresource::Status => (kind.kind, &["get", "patch", "update"]),
             Subresource::Binding => ("Binding", &["create"]),
+            Subresource::Eviction => ("Eviction", &["create"]),
+            Subresource::Finalize => (kind.kind, &["update"]),
             Subresource::Log => ("Pod", &["get"]),
             Subresource::Exec => ("PodExecOptions", &["create", "get"]),
             Subresource::Attach => ("PodAttachOptions", &["create", "get"]),

@@ -15,7 +15,9 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use stint_core::admission::priority;
 use stint_store::Mutation;
 use tokio::sync::OnceCell;
 
@@ -26,9 +28,9 @@ use crate::pages::Pages;
 use crate::params::Params;
 use crate::path::{Info, Place, Target, target};
 use crate::status::{Error, Result, json};
-use crate::strategy::Object;
+use crate::strategy::{Object, Strategy};
 use crate::update::{Part, write};
-use crate::{Api, Peer, auth, body, discovery, observe, openapi, rules, streaming, table, verbs};
+use crate::{Admission, Api, Peer, auth, body, discovery, observe, openapi, rules, streaming, table, verbs};
 
 /// How long a request may take that is no watch and no stream.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -190,6 +192,11 @@ async fn verb(
             let call = bodied(place, params).await?;
             return detached(async move { verbs::bind::bind(&call, &name).await }).await;
         }
+        Some(Subresource::Eviction) if method == Method::POST => {
+            let call = bodied(place, params).await?;
+            return detached(async move { verbs::evict::evict(&call, &name).await }).await;
+        }
+        Some(Subresource::Finalize) if method == Method::PUT => Part::Finalize,
         Some(_) => return Err(Error::MethodNotAllowed),
     };
     match method {
@@ -218,22 +225,43 @@ async fn detached(mutation: impl Future<Output = Result<Response>> + Send + 'sta
     }
 }
 
-/// Makes sure of what always exists: the default namespace, and the roles that everybody needs.
+/// Makes sure of what always exists: namespaces, the classes of system pods, and the roles that everybody needs.
 async fn bootstrap(api: &Api) -> Result<()> {
     if api.auth.is_some() {
         auth::bootstrap(api).await?;
     }
-    let kind = Kind::namespaces();
-    let key = kind.key(None, "default");
+    let cluster = api.admission == Admission::Cluster;
+    let namespaces: &[&str] =
+        if cluster { &["default", "kube-node-lease", "kube-public", "kube-system"] } else { &["default"] };
+    for name in namespaces {
+        let metadata = ObjectMeta { name: Some((*name).into()), ..ObjectMeta::default() };
+        keep(api, Namespace { metadata, ..Namespace::default() }).await?;
+    }
+    for (name, value, description) in priority::SYSTEM.iter().filter(|_| cluster) {
+        let class = PriorityClass {
+            metadata: ObjectMeta { name: Some((*name).into()), ..ObjectMeta::default() },
+            value: Some(*value),
+            description: Some((*description).into()),
+            preemption_policy: Some("PreemptLowerPriority".into()),
+            global_default: None,
+        };
+        keep(api, class).await?;
+    }
+    Ok(())
+}
+
+/// Makes an object without a namespace unless it is there.
+async fn keep<T: Strategy>(api: &Api, mut object: T) -> Result<()> {
+    let kind = Kind::at(T::GROUP, T::VERSION, T::URL_PATH_SEGMENT).expect("what is kept is of a kind in the table");
+    let name = object.metadata().name.clone().unwrap_or_default();
+    let key = kind.key(None, &name);
     if api.store.get(&key).is_some() {
         return Ok(());
     }
-    let metadata = ObjectMeta { name: Some("default".into()), ..ObjectMeta::default() };
-    let mut namespace = Namespace { metadata, ..Namespace::default() };
     let uid = api.ids.uid();
-    rules::create(&mut namespace.metadata, &uid, api.clock.now(), kind.facts.generation);
-    Object::prepare_create(&mut namespace, &uid);
-    let encoded = Object::encode(&namespace);
+    rules::create(object.metadata_mut(), &uid, api.clock.now(), kind.facts.generation);
+    Object::prepare_create(&mut object, &uid);
+    let encoded = Object::encode(&object);
     // A conflict means that somebody else has just made it.
     write(api, Mutation::create(key, move |revision| encoded.at(revision))).await?;
     Ok(())

@@ -50,6 +50,10 @@ pub enum Subresource {
     Status,
     /// `…/binding`: assigns a pod to a node.
     Binding,
+    /// `…/eviction`: deletes a pod and says in its status that it was evicted.
+    Eviction,
+    /// `…/finalize`: lets go of a namespace that is being deleted.
+    Finalize,
     /// `…/log`: what a pod's container has written.
     Log,
     /// `…/exec`: runs a command in a pod's container.
@@ -71,6 +75,8 @@ impl Subresource {
         match self {
             Self::Status => "status",
             Self::Binding => "binding",
+            Self::Eviction => "eviction",
+            Self::Finalize => "finalize",
             Self::Log => "log",
             Self::Exec => "exec",
             Self::Attach => "attach",
@@ -117,7 +123,7 @@ pub struct Kind {
 }
 
 use Scope::{Cluster, Namespaced};
-use Subresource::{Attach, Binding, Exec, Log, PortForward, Status};
+use Subresource::{Attach, Binding, Eviction, Exec, Finalize, Log, PortForward, Status};
 
 /// Every kind that is served, by group and plural.
 pub static KINDS: &[Kind] = &[
@@ -125,11 +131,11 @@ pub static KINDS: &[Kind] = &[
     row::<Endpoints>("endpoints", Namespaced, &["ep"], &[], &[]),
     row::<Event>("event", Namespaced, &["ev"], &[], &[]),
     row::<LimitRange>("limitrange", Namespaced, &["limits"], &[], &[]),
-    row::<Namespace>("namespace", Cluster, &["ns"], &[], &[Status]),
+    row::<Namespace>("namespace", Cluster, &["ns"], &[], &[Finalize, Status]),
     row::<Node>("node", Cluster, &["no"], &[], &[Status]),
     row::<PersistentVolumeClaim>("persistentvolumeclaim", Namespaced, &["pvc"], &[], &[Status]),
     row::<PersistentVolume>("persistentvolume", Cluster, &["pv"], &[], &[Status]),
-    row::<Pod>("pod", Namespaced, &["po"], &["all"], &[Attach, Binding, Exec, Log, PortForward, Status]),
+    row::<Pod>("pod", Namespaced, &["po"], &["all"], &[Attach, Binding, Eviction, Exec, Log, PortForward, Status]),
     row::<PodTemplate>("podtemplate", Namespaced, &[], &[], &[]),
     readable::<ReplicationController>("replicationcontroller", Namespaced, &["rc"], &["all"]),
     row::<ResourceQuota>("resourcequota", Namespaced, &["quota"], &[], &[Status]),

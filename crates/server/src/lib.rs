@@ -25,6 +25,7 @@ pub mod encoding;
 pub mod kinds;
 pub mod strategy;
 
+mod admission;
 mod body;
 mod discovery;
 mod dispatch;
@@ -46,6 +47,7 @@ mod verbs;
 
 use std::sync::Arc;
 
+pub use admission::Admission;
 pub use managed::Ownership;
 pub use stint_auth::{Peer, User};
 pub use stint_core::clock::Clock;
@@ -69,6 +71,10 @@ pub struct Api {
     pub clock: Arc<dyn Clock>,
     /// Gives uids and name suffixes.
     pub ids: Arc<dyn Ids>,
+    /// What is done to new objects. An API for a run of one manifest does nothing.
+    pub admission: Admission,
+    /// Held from counting what a quota limits to writing what needs it.
+    pub quotas: Arc<tokio::sync::Mutex<()>>,
     /// What runs the pods, for their logs, commands and ports. None: those are refused.
     pub node: Option<Arc<dyn Node>>,
     /// Who may do what. None: whoever reaches the API may do everything.
@@ -84,8 +90,18 @@ pub struct Api {
 impl Api {
     /// The API over `store`, open to whoever reaches it: for a process that serves itself.
     pub fn new(store: Store, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Self {
-        let ownership = Ownership::default();
-        Self { store, clock, ids, node: None, auth: None, observe: None, requester: None, ownership }
+        Self {
+            store,
+            clock,
+            ids,
+            admission: Admission::Bare,
+            quotas: Arc::default(),
+            node: None,
+            auth: None,
+            observe: None,
+            requester: None,
+            ownership: Ownership::default(),
+        }
     }
 }
 

@@ -47,10 +47,11 @@ pub(crate) fn update(new: &mut ObjectMeta, old: &ObjectMeta) {
 }
 
 /// Whether this update takes away what held a terminating object.
-pub(crate) fn releases(new: &ObjectMeta, old: &ObjectMeta) -> bool {
+pub(crate) fn releases(new: &dyn Object, old: &ObjectMeta) -> bool {
     old.deletion_timestamp.is_some()
         && old.deletion_grace_period_seconds.unwrap_or(0) == 0
-        && new.finalizers.as_ref().is_none_or(Vec::is_empty)
+        && new.meta().finalizers.as_ref().is_none_or(Vec::is_empty)
+        && !new.is_held()
 }
 
 /// What a deletion does next.
@@ -73,7 +74,16 @@ pub(crate) fn delete(
     propagation: Propagation,
     now: Timestamp,
 ) -> Removal {
+    let removal = mark(object, period, propagation, now);
+    if matches!(removal, Removal::Mark | Removal::MarkThenNow) {
+        object.mark_deleted();
+    }
+    removal
+}
+
+fn mark(object: &mut dyn Object, period: Option<i64>, propagation: Propagation, now: Timestamp) -> Removal {
     let deletion = object.deletion();
+    let kept = object.is_held();
     let meta = object.meta_mut();
     let graceful = match (deletion, &meta.deletion_timestamp, meta.deletion_grace_period_seconds) {
         // Marked, but with no period: nothing to wait for.
@@ -101,7 +111,7 @@ pub(crate) fn delete(
         }
     };
     set_finalizers(meta, propagation);
-    let held = meta.finalizers.as_ref().is_some_and(|finalizers| !finalizers.is_empty());
+    let held = kept || meta.finalizers.as_ref().is_some_and(|finalizers| !finalizers.is_empty());
     match (graceful, held) {
         (Some(0), false) => Removal::MarkThenNow,
         (Some(_), _) => Removal::Mark,

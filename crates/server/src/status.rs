@@ -218,6 +218,16 @@ impl Error {
         Self::Conflict { kind, resource: qualified(kind.kind, kind.group), name: name.to_owned(), why }
     }
 
+    /// An object that may not be written or deleted, whoever asks.
+    pub(crate) fn refused(kind: &'static Kind, name: &str, why: impl Into<String>) -> Self {
+        Self::Forbidden {
+            resource: kind.plural.to_owned(),
+            group: kind.group.to_owned(),
+            name: name.to_owned(),
+            why: why.into(),
+        }
+    }
+
     /// Faults of an object.
     pub(crate) fn invalid(kind: &'static Kind, name: &str, faults: Vec<Fault>) -> Self {
         Self::Invalid { kind: kind.kind, group: kind.group, name: name.to_owned(), faults }

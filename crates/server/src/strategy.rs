@@ -82,6 +82,9 @@ pub trait Strategy:
         serde_json::from_slice(stored)
     }
 
+    /// Names of objects that may not be deleted.
+    const UNDELETABLE: &'static [&'static str] = &[];
+
     /// Fills in what was left out. Runs on everything that a client sends.
     fn default_fields(&mut self) {}
 
@@ -125,9 +128,27 @@ pub trait Strategy:
         Value::Null
     }
 
+    /// Takes back from `old` what the finalize subresource may not change. False: the kind has no such subresource.
+    fn prepare_finalize(&mut self, _old: &Self) -> bool {
+        false
+    }
+
     /// How deleting it goes.
     fn deletion(&self) -> Deletion {
         Deletion::Immediate
+    }
+
+    /// Whether something besides its finalizers keeps it when it is deleted.
+    fn is_held(&self) -> bool {
+        false
+    }
+
+    /// Says in the object itself that it is being deleted, where its metadata is not enough.
+    fn mark_deleted(&mut self) {}
+
+    /// Says in the object's status that it is evicted. False: objects of this kind aren't evicted.
+    fn evict(&mut self, _now: jiff::Timestamp) -> bool {
+        false
     }
 
     /// Does what `POST …/binding` to `node` does. None: objects of this kind aren't bound.
@@ -145,6 +166,7 @@ pub trait Object: Send + Sync {
     fn to_value(&self) -> Value;
     fn duplicate(&self) -> Box<dyn Object>;
     fn as_any(&self) -> &dyn Any;
+    fn as_any_mut(&mut self) -> &mut dyn Any;
 
     fn default_fields(&mut self);
     fn prepare_create(&mut self, uid: &str);
@@ -155,7 +177,11 @@ pub trait Object: Send + Sync {
     fn prepare_status_update(&mut self, old: &dyn Object);
     fn status_update_faults(&self, old: &dyn Object) -> Vec<Fault>;
     fn desires_the_same_as(&self, old: &dyn Object) -> bool;
+    fn prepare_finalize(&mut self, old: &dyn Object) -> bool;
     fn deletion(&self) -> Deletion;
+    fn is_held(&self) -> bool;
+    fn mark_deleted(&mut self);
+    fn evict(&mut self, now: jiff::Timestamp) -> bool;
     fn bind(&mut self, node: &str, now: jiff::Timestamp) -> Option<Result<(), String>>;
 }
 
@@ -180,6 +206,9 @@ impl<T: Strategy> Object for T {
         Box::new(self.clone())
     }
     fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn as_any_mut(&mut self) -> &mut dyn Any {
         self
     }
     fn default_fields(&mut self) {
@@ -210,8 +239,20 @@ impl<T: Strategy> Object for T {
         let old: &T = same_kind(old);
         !T::GENERATION || without_empty_lists(self.desired()) == without_empty_lists(old.desired())
     }
+    fn prepare_finalize(&mut self, old: &dyn Object) -> bool {
+        Strategy::prepare_finalize(self, same_kind(old))
+    }
     fn deletion(&self) -> Deletion {
         Strategy::deletion(self)
+    }
+    fn is_held(&self) -> bool {
+        Strategy::is_held(self)
+    }
+    fn mark_deleted(&mut self) {
+        Strategy::mark_deleted(self);
+    }
+    fn evict(&mut self, now: jiff::Timestamp) -> bool {
+        Strategy::evict(self, now)
     }
     fn bind(&mut self, node: &str, now: jiff::Timestamp) -> Option<Result<(), String>> {
         Strategy::bind(self, node, now)
@@ -237,6 +278,7 @@ pub struct Facts {
     pub create_on_update: bool,
     pub unconditional_update: bool,
     pub status_resets: &'static [&'static str],
+    pub undeletable: &'static [&'static str],
     pub fields: &'static [SelectableField],
     pub unknown_field: UnknownField,
     /// Reads what a client sent.
@@ -257,6 +299,7 @@ impl Facts {
             create_on_update: T::CREATE_ON_UPDATE,
             unconditional_update: T::UNCONDITIONAL_UPDATE,
             status_resets: T::STATUS_RESETS,
+            undeletable: T::UNDELETABLE,
             fields: T::FIELDS,
             unknown_field: T::UNKNOWN_FIELD,
             decode: |json| {
@@ -278,6 +321,7 @@ impl Facts {
             create_on_update: false,
             unconditional_update: true,
             status_resets: &[],
+            undeletable: &[],
             fields: &[],
             unknown_field: UnknownField::OnlyNames,
             decode: |_| Err(DecodeError::Value("objects of this kind can only be read".into())),

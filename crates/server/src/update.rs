@@ -21,6 +21,8 @@ pub(crate) enum Part {
     Main,
     /// The status, and metadata.
     Status,
+    /// What only the finalize subresource changes.
+    Finalize,
     /// What the server itself has changed.
     Whole,
 }
@@ -82,6 +84,8 @@ pub(crate) async fn replace(
     match part {
         Part::Main => new.prepare_update(old),
         Part::Status => new.prepare_status_update(old),
+        Part::Finalize if !new.prepare_finalize(old) => return Err(Error::MethodNotAllowed),
+        Part::Finalize => {}
         Part::Whole => {}
     }
     if part == Part::Main && !new.desires_the_same_as(old) {
@@ -89,7 +93,7 @@ pub(crate) async fn replace(
         new.meta_mut().generation = Some(generation);
     }
     let faults = match part {
-        Part::Main => new.update_faults(old),
+        Part::Main | Part::Finalize => new.update_faults(old),
         Part::Status => new.status_update_faults(old),
         Part::Whole => Vec::new(),
     };
@@ -101,7 +105,7 @@ pub(crate) async fn replace(
         auth::confirm_grant(api, place, Some(old), new.as_ref())?;
     }
     let encoded = new.encode();
-    if rules::releases(new.meta(), old.meta()) {
+    if rules::releases(new.as_ref(), old.meta()) {
         if dry_run {
             return Ok(Replaced::Done(encoded.at(entry.revision)));
         }

@@ -3,6 +3,7 @@
 pub(crate) mod bind;
 pub(crate) mod create;
 pub(crate) mod delete;
+pub(crate) mod evict;
 pub(crate) mod get;
 pub(crate) mod list;
 pub(crate) mod patch;

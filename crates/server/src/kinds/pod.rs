@@ -51,6 +51,7 @@ impl Strategy for Pod {
     }
 
     fn prepare_update(&mut self, old: &Self) {
+        admit::drop_disabled(self.spec.as_mut());
         self.status.clone_from(&old.status);
     }
 
@@ -88,6 +89,22 @@ impl Strategy for Pod {
         Deletion::Graceful(spec.and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30))
     }
 
+    fn evict(&mut self, now: jiff::Timestamp) -> bool {
+        let conditions = self.status.get_or_insert_default().conditions.get_or_insert_default();
+        set_condition(
+            conditions,
+            PodCondition {
+                type_: "DisruptionTarget".into(),
+                status: "True".into(),
+                reason: Some("EvictionByEvictionAPI".into()),
+                message: Some("Eviction API: evicting".into()),
+                last_transition_time: Some(Time(now)),
+                ..PodCondition::default()
+            },
+        );
+        true
+    }
+
     fn bind(&mut self, node: &str, now: jiff::Timestamp) -> Option<Result<(), String>> {
         let name = self.metadata.name.as_deref().unwrap_or_default();
         if self.metadata.deletion_timestamp.is_some() {
@@ -110,6 +127,19 @@ impl Strategy for Pod {
             ..PodCondition::default()
         });
         Some(Ok(()))
+    }
+}
+
+/// Puts `condition` in the place of the one of its type. The time stays when the status does.
+fn set_condition(conditions: &mut Vec<PodCondition>, mut condition: PodCondition) {
+    match conditions.iter_mut().find(|known| known.type_ == condition.type_) {
+        None => conditions.push(condition),
+        Some(known) => {
+            if known.status == condition.status {
+                condition.last_transition_time.clone_from(&known.last_transition_time);
+            }
+            *known = condition;
+        }
     }
 }
 

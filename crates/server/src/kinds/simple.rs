@@ -1,16 +1,17 @@
 //! Kinds that are stored as they come: ConfigMaps, Secrets, Namespaces, Nodes, Leases and others.
 //!
-//! Left out: namespace termination.
+//! A deleted namespace stays, Terminating, until nothing is in `spec.finalizers` any more.
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, LimitRange, Namespace, NamespaceSpec, NamespaceStatus, Node, PersistentVolume,
-    PersistentVolumeClaim, PodTemplate, ResourceQuota, Secret, Service, ServiceAccount,
+    ConfigMap, Endpoints, LimitRange, Namespace, NamespaceStatus, Node, PersistentVolume, PersistentVolumeClaim,
+    PodTemplate, ResourceQuota, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::api::storage::v1::StorageClass;
 use stint_core::field::{Fault, Path};
+use stint_core::namespace::FINALIZER;
 use stint_core::validate::{self, NameRule};
 
 use crate::strategy::{SelectableField, Strategy, UnknownField};
@@ -78,6 +79,7 @@ impl Strategy for Secret {
 impl Strategy for Namespace {
     const NAMES: NameRule = NameRule::DnsLabel;
     const DELETION_RETURNS_OBJECT: bool = true;
+    const UNDELETABLE: &'static [&'static str] = &["default", "kube-public", "kube-system"];
     const FIELDS: &'static [SelectableField] = &[("status.phase", &["status", "phase"], "")];
     const UNKNOWN_FIELD: UnknownField = UnknownField::Plain;
 
@@ -90,7 +92,11 @@ impl Strategy for Namespace {
 
     fn prepare_create(&mut self, _uid: &str) {
         Strategy::default_fields(self);
-        self.spec = Some(NamespaceSpec::default());
+        // The controller that empties the namespace lets go of it in the end.
+        let finalizers = self.spec.get_or_insert_default().finalizers.get_or_insert_default();
+        if !finalizers.iter().any(|name| name == FINALIZER) {
+            finalizers.push(FINALIZER.to_owned());
+        }
         self.status = Some(NamespaceStatus { phase: Some("Active".into()), ..NamespaceStatus::default() });
     }
 
@@ -101,6 +107,20 @@ impl Strategy for Namespace {
 
     fn prepare_status_update(&mut self, old: &Self) {
         self.spec.clone_from(&old.spec);
+    }
+
+    fn prepare_finalize(&mut self, old: &Self) -> bool {
+        self.status.clone_from(&old.status);
+        true
+    }
+
+    fn is_held(&self) -> bool {
+        self.spec.iter().flat_map(|spec| &spec.finalizers).any(|finalizers| !finalizers.is_empty())
+    }
+
+    fn mark_deleted(&mut self) {
+        self.metadata.deletion_grace_period_seconds = None;
+        self.status.get_or_insert_default().phase = Some("Terminating".into());
     }
 }
 

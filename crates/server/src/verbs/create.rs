@@ -5,6 +5,7 @@
 use axum::response::Response;
 use http::StatusCode;
 use serde::Deserialize;
+use stint_core::admit::dedup_owner_references;
 use stint_core::names::generate_name;
 use stint_store::{Mutation, Outcome};
 
@@ -15,7 +16,7 @@ use crate::path::Place;
 use crate::status::{Error, Result};
 use crate::strategy::Object;
 use crate::update::{Part, write};
-use crate::{Api, auth, body, rules};
+use crate::{Api, admission, auth, body, rules};
 
 /// How many generated names are tried.
 const TRIES: usize = 8;
@@ -58,6 +59,7 @@ pub(crate) async fn make(
     let kind = place.kind;
     enter(kind, entries, None, object.as_mut());
     let meta = object.meta_mut();
+    warnings.extend(dedup_owner_references(meta));
     let now = api.clock.now();
     let uid = api.ids.uid();
     let name_given = meta.name.as_deref().is_some_and(|name| !name.is_empty());
@@ -68,17 +70,19 @@ pub(crate) async fn make(
         if !name_given && let Some(base) = &base {
             object.meta_mut().name = Some(generate_name(base, &api.ids.suffix()));
         }
-        object.prepare_create(&uid);
-        rules::create(object.meta_mut(), &uid, now, kind.facts.generation);
         let name = object.meta().name.clone().unwrap_or_default();
         if let Some(namespace) = &place.namespace {
             expect_namespace(api, kind, &name, namespace)?;
         }
+        admission::mutate(api, place, object.as_mut())?;
+        object.prepare_create(&uid);
+        rules::create(object.meta_mut(), &uid, now, kind.facts.generation);
         let faults = object.create_faults();
         if !faults.is_empty() {
             return Err(Error::invalid(kind, &name, faults));
         }
         auth::confirm_grant(api, place, None, object.as_ref())?;
+        let _admitted = admission::validate(api, place, object.as_ref(), dry_run).await?;
         warnings.extend(object.create_warnings());
         let encoded = object.encode();
         let key = place.key(&name);
@@ -98,7 +102,7 @@ pub(crate) async fn make(
     }
 }
 
-fn wrong_namespace() -> Error {
+pub(crate) fn wrong_namespace() -> Error {
     Error::BadRequest("the namespace of the provided object does not match the namespace sent on the request".into())
 }
 

@@ -21,7 +21,7 @@ use crate::update::{find, load, old_encoded, write};
 use crate::verbs::list;
 
 /// What the client wants of a deletion.
-struct Options {
+pub(crate) struct Options {
     given: DeleteOptions,
     propagation: Option<Propagation>,
     dry_run: bool,
@@ -69,7 +69,11 @@ pub(crate) async fn delete_collection(call: &Call) -> Result<Response> {
 }
 
 /// Takes one object away, or marks it. Returns what the client is to see.
-async fn remove(api: &Api, place: &Place, name: &str, options: &Options) -> Result<Bytes> {
+pub(crate) async fn remove(api: &Api, place: &Place, name: &str, options: &Options) -> Result<Bytes> {
+    if place.kind.facts.undeletable.contains(&name) {
+        let why = format!("this {} may not be deleted", place.kind.singular);
+        return Err(Error::refused(place.kind, name, why));
+    }
     loop {
         let entry = find(api, place, name)?;
         let old = load(place, &entry)?;
@@ -135,7 +139,7 @@ impl Options {
     /// From the body, or else from the query.
     fn of(call: &Call) -> Result<Self> {
         let Call { params, body, .. } = call;
-        let mut given: DeleteOptions = if body.is_empty() {
+        let given: DeleteOptions = if body.is_empty() {
             DeleteOptions {
                 grace_period_seconds: params.number("gracePeriodSeconds")?,
                 propagation_policy: params.get("propagationPolicy").map(str::to_owned),
@@ -146,7 +150,12 @@ impl Options {
             serde_json::from_slice(body)
                 .map_err(|error| Error::BadRequest(format!("couldn't get version/kind; json parse error: {error}")))?
         };
-        let dry_run = given.dry_run.take().is_some_and(|how| how == ["All"]) || params.dry_run("DeleteOptions")?;
+        Self::meant(given, params.dry_run("DeleteOptions")?)
+    }
+
+    /// What `given` options mean.
+    pub(crate) fn meant(mut given: DeleteOptions, dry_run: bool) -> Result<Self> {
+        let dry_run = given.dry_run.take().is_some_and(|how| how == ["All"]) || dry_run;
         let root = Path::root();
         let field = root.field("propagationPolicy");
         let refuse = |fault| Err(Error::options("DeleteOptions", vec![fault]));
@@ -172,7 +181,20 @@ impl Options {
         warning.map(str::to_owned).into_iter().collect()
     }
 
-    fn check_preconditions(&self, place: &Place, name: &str, object: &dyn Object) -> Result<()> {
+    /// Whether nothing is to be done.
+    pub(crate) fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
+    /// The same, about whatever state the object is in.
+    pub(crate) fn without_revision(mut self) -> Self {
+        if let Some(preconditions) = &mut self.given.preconditions {
+            preconditions.resource_version = None;
+        }
+        self
+    }
+
+    pub(crate) fn check_preconditions(&self, place: &Place, name: &str, object: &dyn Object) -> Result<()> {
         let Some(preconditions) = &self.given.preconditions else { return Ok(()) };
         let differs = |wanted: &Option<String>, stored: &Option<String>| {
             let wanted = wanted.clone()?;

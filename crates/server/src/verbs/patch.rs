@@ -7,6 +7,7 @@ use axum::response::Response;
 use http::StatusCode;
 use json_patch::PatchOperation;
 use serde_json::{Map, Value};
+use stint_core::admit::dedup_owner_references;
 use stint_core::field::{Fault, Path};
 use stint_core::manifest::{Limits, first_document};
 use stint_schema::strategic::{self, PatchError};
@@ -20,7 +21,7 @@ use crate::status::{Error, Result};
 use crate::strategy::Object;
 use crate::update::{Change, Part, Replaced, find, load, replace};
 use crate::verbs::create;
-use crate::verbs::update::{expect_same_place, expect_same_uid};
+use crate::verbs::update::{expect_same_patched_place, expect_same_place, expect_same_uid};
 use crate::{auth, body};
 
 /// The most operations of a JSON patch.
@@ -57,8 +58,9 @@ pub(crate) async fn patch(call: &Call, name: &str, part: Part) -> Result<Respons
     loop {
         let entry = find(api, place, name)?;
         let old = load(place, &entry)?;
-        let (mut new, warnings) = patched(call, &patch, &entry, validation)?;
-        expect_same_place(place, name, new.as_mut())?;
+        let (mut new, mut warnings) = patched(call, &patch, &entry, validation)?;
+        expect_same_patched_place(place, name, new.as_mut())?;
+        warnings.extend(dedup_owner_references(new.meta_mut()));
         expect_same_uid(place, name, new.as_ref(), old.as_ref())?;
         let expected = object_revision(new.meta().resource_version.as_deref())?;
         if expected.is_some_and(|expected| expected != entry.revision) {

@@ -2,6 +2,7 @@
 
 use axum::response::Response;
 use http::StatusCode;
+use stint_core::admit::dedup_owner_references;
 use stint_core::field::{Fault, Path};
 
 use crate::dispatch::{Call, reply};
@@ -20,8 +21,9 @@ pub(crate) async fn update(call: &Call, name: &str, part: Part) -> Result<Respon
     let validation = params.field_validation("UpdateOptions")?;
     let writer = call.writer(part, "UpdateOptions")?;
     let entries = writer.as_ref().map_or(Entries::Kept, Entries::TrackedFor);
-    let (mut object, warnings) = body::decode(place.kind, &call.body, validation)?;
+    let (mut object, mut warnings) = body::decode(place.kind, &call.body, validation)?;
     expect_same_place(place, name, object.as_mut())?;
+    warnings.extend(dedup_owner_references(object.meta_mut()));
     let expected = object_revision(object.meta().resource_version.as_deref())?;
     let facts = &place.kind.facts;
     loop {
@@ -78,6 +80,15 @@ pub(crate) fn expect_same_place(place: &Place, name: &str, object: &mut dyn Obje
             Ok(())
         }
     }
+}
+
+/// What a patch makes is about the same object, too; what is said of a namespace is said later than for a whole object.
+pub(crate) fn expect_same_patched_place(place: &Place, name: &str, object: &mut dyn Object) -> Result<()> {
+    let given = object.meta().namespace.as_deref().filter(|given| !given.is_empty());
+    if given.is_some_and(|given| place.namespace.as_deref() != Some(given)) {
+        return Err(create::wrong_namespace());
+    }
+    expect_same_place(place, name, object)
 }
 
 /// A uid in the new state is a precondition.

@@ -1,0 +1,199 @@
+//! What a cluster does with new objects because of other objects: accounts, priorities, limits, quotas; and how
+//! namespaces and evicted pods end.
+
+mod support;
+
+use axum::Router;
+use serde_json::{Value, json};
+use stint_server::{Admission, Api, router};
+use support::{Answer, api, get, post, send};
+
+const JSON: &str = "application/json";
+const MERGE: &str = "application/merge-patch+json";
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const CORE: &str = "/api/v1/namespaces/default";
+
+async fn made(router: &Router, path: &str, body: &Value) -> Value {
+    let answer = post(router, path, body).await;
+    assert_eq!(answer.code, 201, "{path}: {}", answer.text);
+    answer.json()
+}
+
+/// A cluster whose default namespace has its ServiceAccount.
+async fn cluster() -> Router {
+    let router = router(Api { admission: Admission::Cluster, ..api() });
+    made(&router, &format!("{CORE}/serviceaccounts"), &json!({"metadata": {"name": "default"}})).await;
+    router
+}
+
+fn pod(name: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "busybox:1"}]}})
+}
+
+fn with(mut object: Value, path: &str, value: Value) -> Value {
+    *object.pointer_mut(path).unwrap_or_else(|| panic!("{path}")) = value;
+    object
+}
+
+fn refused(answer: &Answer, why: &str) {
+    assert_eq!(answer.code, 403, "{}", answer.text);
+    assert_eq!(answer.json()["reason"], "Forbidden");
+    assert_eq!(answer.message(), why);
+}
+
+#[tokio::test]
+async fn a_pod_of_a_cluster_gets_account_tolerations_and_priority() {
+    let router = cluster().await;
+    let spec = made(&router, PODS, &pod("a")).await["spec"].clone();
+    assert_eq!((&spec["serviceAccountName"], &spec["serviceAccount"]), (&json!("default"), &json!("default")));
+    assert_eq!((&spec["priority"], &spec["preemptionPolicy"]), (&json!(0), &json!("PreemptLowerPriority")));
+    assert_eq!(spec["tolerations"].as_array().unwrap().len(), 2);
+    let volume = spec["volumes"][0]["name"].as_str().unwrap();
+    assert!(volume.starts_with("kube-api-access-"), "{volume}");
+    assert_eq!(spec["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]["expirationSeconds"], 3607);
+    assert_eq!(spec["containers"][0]["volumeMounts"][0]["name"], volume);
+
+    let mut other = pod("b");
+    other["spec"]["serviceAccountName"] = json!("nosuch");
+    refused(
+        &post(&router, PODS, &other).await,
+        "pods \"b\" is forbidden: error looking up service account default/nosuch: serviceaccount \"nosuch\" not found",
+    );
+    let mut other = pod("b");
+    other["spec"]["priorityClassName"] = json!("x");
+    refused(&post(&router, PODS, &other).await, "pods \"b\" is forbidden: no PriorityClass with name x was found");
+    other["spec"]["priorityClassName"] = json!("system-node-critical");
+    assert_eq!(made(&router, PODS, &other).await["spec"]["priority"], 2_000_001_000);
+    let elsewhere = post(&router, "/api/v1/namespaces/none/pods", &pod("c")).await;
+    assert_eq!((elsewhere.code, elsewhere.message()), (404, "namespaces \"none\" not found".to_owned()));
+}
+
+#[tokio::test]
+async fn a_run_without_a_cluster_leaves_pods_as_they_are() {
+    let router = router(api());
+    let spec = made(&router, PODS, &pod("a")).await["spec"].clone();
+    for field in ["serviceAccountName", "priority", "tolerations", "volumes"] {
+        assert!(spec.get(field).is_none(), "{field}: {spec}");
+    }
+    assert_eq!(get(&router, "/api/v1/namespaces").await.json()["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_cluster_has_its_namespaces_and_classes_from_the_start() {
+    let router = cluster().await;
+    for name in ["default", "kube-node-lease", "kube-public", "kube-system"] {
+        assert_eq!(get(&router, &format!("/api/v1/namespaces/{name}")).await.code, 200, "{name}");
+    }
+    for name in ["default", "kube-public", "kube-system"] {
+        refused(
+            &send(&router, "DELETE", &format!("/api/v1/namespaces/{name}"), JSON, "").await,
+            &format!("namespaces \"{name}\" is forbidden: this namespace may not be deleted"),
+        );
+    }
+}
+
+#[tokio::test]
+async fn limits_fill_in_and_refuse() {
+    let router = cluster().await;
+    let limits = json!([{"type": "Container", "default": {"cpu": "1"}, "max": {"cpu": "1"}}]);
+    made(&router, &format!("{CORE}/limitranges"), &json!({"metadata": {"name": "l"}, "spec": {"limits": limits}}))
+        .await;
+    let created = made(&router, PODS, &pod("a")).await;
+    let container = &created["spec"]["containers"][0];
+    assert_eq!(container["resources"]["limits"]["cpu"], "1");
+    let big = with(
+        pod("b"),
+        "/spec/containers/0",
+        json!({
+            "name": "c", "image": "busybox:1", "resources": {"limits": {"cpu": "2"}},
+        }),
+    );
+    refused(
+        &post(&router, PODS, &big).await,
+        "pods \"b\" is forbidden: maximum cpu usage per Container is 1, but limit is 2",
+    );
+}
+
+#[tokio::test]
+async fn of_many_creations_at_once_only_as_many_pass_as_the_quota_allows() {
+    let router = cluster().await;
+    let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": {"pods": "3", "count/jobs.batch": "0"}}});
+    made(&router, &format!("{CORE}/resourcequotas"), &quota).await;
+    let names: Vec<Value> = (0..20).map(|number| pod(&format!("p{number}"))).collect();
+    let answers = futures::future::join_all(names.iter().map(|pod| post(&router, PODS, pod))).await;
+    assert_eq!(answers.iter().filter(|answer| answer.code == 201).count(), 3);
+    let refusal = answers.iter().find(|answer| answer.code == 403).unwrap();
+    assert!(
+        refusal
+            .message()
+            .ends_with(" is forbidden: exceeded quota: q, requested: pods=1, used: pods=3, limited: pods=3"),
+        "{}",
+        refusal.text
+    );
+    let status = get(&router, &format!("{CORE}/resourcequotas/q")).await.json()["status"].clone();
+    assert_eq!(
+        status,
+        json!({"hard": {"count/jobs.batch": "0", "pods": "3"}, "used": {"count/jobs.batch": "0", "pods": "3"}})
+    );
+    let job = json!({"metadata": {"name": "j"}, "spec": {"template": {"spec": {
+        "restartPolicy": "Never", "containers": [{"name": "c", "image": "busybox:1"}],
+    }}}});
+    let answer = post(&router, "/apis/batch/v1/namespaces/default/jobs", &job).await;
+    refused(
+        &answer,
+        "jobs.batch \"j\" is forbidden: exceeded quota: q, requested: count/jobs.batch=1, used: count/jobs.batch=0, limited: count/jobs.batch=0",
+    );
+    assert_eq!(send(&router, "DELETE", &format!("{PODS}/{}", first(&router).await), JSON, "").await.code, 200);
+    assert_eq!(post(&router, PODS, &pod("late")).await.code, 201, "what is gone uses nothing");
+}
+
+async fn first(router: &Router) -> String {
+    get(router, PODS).await.json()["items"][0]["metadata"]["name"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_deleted_namespace_stays_until_it_is_finalized() {
+    let router = cluster().await;
+    made(&router, "/api/v1/namespaces", &json!({"metadata": {"name": "n"}})).await;
+    for _ in 0..2 {
+        let answer = send(&router, "DELETE", "/api/v1/namespaces/n", JSON, "").await;
+        assert_eq!(answer.code, 200, "{}", answer.text);
+        assert_eq!(answer.json()["status"]["phase"], "Terminating");
+        assert!(answer.json()["metadata"]["deletionTimestamp"].is_string());
+    }
+    let maps = "/api/v1/namespaces/n/configmaps";
+    let refusal = post(&router, maps, &json!({"metadata": {"name": "c"}})).await;
+    assert_eq!(refusal.json()["details"]["causes"][0]["reason"], "NamespaceTerminating");
+    let mut namespace = get(&router, "/api/v1/namespaces/n").await.json();
+    namespace["spec"]["finalizers"] = json!([]);
+    let ordinary = send(&router, "PUT", "/api/v1/namespaces/n", JSON, namespace.to_string()).await;
+    assert_eq!(ordinary.json()["spec"]["finalizers"], json!(["kubernetes"]), "only finalize lets go");
+    let answer = send(&router, "PUT", "/api/v1/namespaces/n/finalize", JSON, namespace.to_string()).await;
+    assert_eq!(answer.code, 200, "{}", answer.text);
+    assert_eq!(get(&router, "/api/v1/namespaces/n").await.code, 404);
+}
+
+#[tokio::test]
+async fn an_evicted_pod_says_so_and_goes() {
+    let router = cluster().await;
+    let mut bound = pod("a");
+    bound["spec"]["nodeName"] = json!("n");
+    made(&router, PODS, &bound).await;
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "a"}});
+    let other = json!({"metadata": {"name": "b"}});
+    assert_eq!(post(&router, &format!("{PODS}/a/eviction"), &other).await.code, 400);
+    let answer = post(&router, &format!("{PODS}/a/eviction"), &eviction).await;
+    assert_eq!((answer.code, &answer.json()["status"]), (201, &json!("Success")), "{}", answer.text);
+    let evicted = get(&router, &format!("{PODS}/a")).await.json();
+    assert_eq!(evicted["metadata"]["deletionGracePeriodSeconds"], 30);
+    let condition = &evicted["status"]["conditions"][0];
+    assert_eq!(
+        (&condition["type"], &condition["reason"]),
+        (&json!("DisruptionTarget"), &json!("EvictionByEvictionAPI"))
+    );
+    assert_eq!(post(&router, &format!("{PODS}/none/eviction"), &json!({})).await.code, 404);
+    let maps = format!("{CORE}/configmaps");
+    made(&router, &maps, &json!({"metadata": {"name": "m"}})).await;
+    assert_eq!(send(&router, "PATCH", &format!("{maps}/m"), MERGE, "{}").await.code, 200);
+    assert_eq!(post(&router, &format!("{maps}/m/eviction"), &eviction).await.code, 404);
+}
