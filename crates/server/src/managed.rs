@@ -601,7 +601,7 @@ impl Kind {
     fn reset_fields(&self, part: Part) -> &'static FieldSet {
         static NONE: FieldSet = FieldSet::EMPTY;
         match (self.merging(), part) {
-            (Some(merging), Part::Main) => &merging.reset_by_main,
+            (Some(merging), Part::Main | Part::Finalize) => &merging.reset_by_main,
             (Some(merging), Part::Status) => &merging.reset_by_status,
             (None, _) | (_, Part::Whole) => &NONE,
         }

@@ -97,7 +97,7 @@ fn object(mut object: Value, warnings: &[Value], status: &Value) -> Value {
 }
 
 /// Drops nulls and empty lists: an absent list reads as `null` or as nothing, depending on the language.
-fn prune(value: &mut Value) {
+pub fn prune(value: &mut Value) {
     match value {
         Value::Object(members) => {
             members.retain(|_, v| !v.is_null() && v.as_array().is_none_or(|a| !a.is_empty()));
@@ -137,7 +137,7 @@ impl Verdict {
 }
 
 /// Equal, but for what messages print of Kubernetes' internal structs, and for recorded times.
-fn same(theirs: &Value, ours: &Value) -> bool {
+pub fn same(theirs: &Value, ours: &Value) -> bool {
     match (theirs, ours) {
         (Value::String(theirs), Value::String(ours)) => theirs == ours || same_text(theirs, ours),
         (Value::Array(theirs), Value::Array(ours)) => {

@@ -28,6 +28,8 @@ impl Strategy for CronJob {
     }
 
     fn prepare_update(&mut self, old: &Self) {
+        let job = self.spec.job_template.spec.as_mut();
+        admit::drop_disabled(job.and_then(|job| job.template.spec.as_mut()));
         self.status.clone_from(&old.status);
     }
 

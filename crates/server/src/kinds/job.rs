@@ -5,6 +5,7 @@ use serde_json::Value;
 use stint_core::field::Fault;
 use stint_core::{admit, defaults, validate};
 
+use crate::encoding::Encoded;
 use crate::strategy::{SelectableField, Strategy, UnknownField};
 
 impl Strategy for Job {
@@ -22,8 +23,17 @@ impl Strategy for Job {
     fn prepare_create(&mut self, uid: &str) {
         self.status = Some(JobStatus::default());
         admit::prepare_job(self, uid);
-        // A Job without labels of its own has those of its template, the generated ones included.
-        defaults::job(self);
+    }
+
+    /// A Job without labels of its own has those of its template, the generated ones included: but only when it is read,
+    /// so that validation does not tell of them twice.
+    fn encode(&self) -> Encoded {
+        if self.metadata.labels.as_ref().is_some_and(|labels| !labels.is_empty()) {
+            return Encoded::of(self);
+        }
+        let mut read = self.clone();
+        defaults::job(&mut read);
+        Encoded::of(&read)
     }
 
     fn create_faults(&self) -> Vec<Fault> {
@@ -35,6 +45,7 @@ impl Strategy for Job {
     }
 
     fn prepare_update(&mut self, old: &Self) {
+        admit::drop_disabled(self.spec.as_mut().and_then(|spec| spec.template.spec.as_mut()));
         self.status.clone_from(&old.status);
     }
 
