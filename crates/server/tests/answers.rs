@@ -141,14 +141,6 @@ async fn refusals_are_worded_as_upstream_words_them() {
             "Timeout: Too large resource version: 999, current: 2",
         ),
         (
-            "GET",
-            "/api/v1/configmaps?resourceVersion=1&resourceVersionMatch=Exact",
-            Value::Null,
-            410,
-            "Expired",
-            "The resourceVersion for the provided list is too old.",
-        ),
-        (
             "POST",
             "/apis/batch/v1/namespaces/default/jobs?dryRun=foo",
             value(&job("a")),
