@@ -135,6 +135,7 @@ fn suffix_scale(suffix: &str) -> Result<(Format, u8, i64), QuantityError> {
 
 impl Quantity {
     /// The sum, written as the first part is unless that is zero. Upstream: `Quantity.Add`.
+    #[must_use]
     pub fn plus(self, other: Quantity) -> Quantity {
         let format = if self.nanos == 0 { other.format } else { self.format };
         Quantity { nanos: self.nanos.saturating_add(other.nanos).clamp(-MAX_NANOS, MAX_NANOS), format }

@@ -136,15 +136,10 @@ pub(crate) async fn validate<'a>(
 }
 
 fn counted(object: &dyn std::any::Any) -> Counted<'_> {
-    if let Some(pod) = object.downcast_ref() {
-        Counted::Pod(pod)
-    } else if let Some(claim) = object.downcast_ref() {
-        Counted::Claim(claim)
-    } else if let Some(service) = object.downcast_ref() {
-        Counted::Service(service)
-    } else {
-        Counted::Other
-    }
+    let pod = object.downcast_ref().map(Counted::Pod);
+    let claim = || object.downcast_ref().map(Counted::Claim);
+    let service = || object.downcast_ref().map(Counted::Service);
+    pod.or_else(claim).or_else(service).unwrap_or(Counted::Other)
 }
 
 /// What the objects of a namespace use of what a quota limits.

@@ -85,8 +85,7 @@ pub(crate) async fn replace(
         Part::Main => new.prepare_update(old),
         Part::Status => new.prepare_status_update(old),
         Part::Finalize if !new.prepare_finalize(old) => return Err(Error::MethodNotAllowed),
-        Part::Finalize => {}
-        Part::Whole => {}
+        Part::Finalize | Part::Whole => {}
     }
     if part == Part::Main && !new.desires_the_same_as(old) {
         let generation = old.meta().generation.unwrap_or(0) + 1;
