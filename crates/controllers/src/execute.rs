@@ -164,6 +164,9 @@ impl Executor {
             Action::ReleaseUncounted { pod, resource_version } => {
                 (self.release(key, pod, Some(resource_version)).await?, Some(pod.name.clone()))
             }
+            Action::Adopt(pod) => (self.adopt(key, job, pod).await?, None),
+            Action::LetGo(pod) => (self.let_go(key, job, pod).await?, None),
+            Action::DeleteJob(uid) => (self.expire(key, uid).await?, None),
             Action::WriteJobStatus(status) => {
                 let mut job = job.clone();
                 job.status = Some((**status).clone());
@@ -175,7 +178,7 @@ impl Executor {
                 }
             }
         };
-        if let Some(event) = &step.event {
+        for event in &step.events {
             self.recorder.record(job, event, pod.as_deref());
         }
         Ok(sighting)
@@ -212,6 +215,54 @@ impl Executor {
             Err(error) if is_gone(&error) => Ok(released),
             // Another pod has the name now, or others wrote to this one faster than the API could patch it: not
             // released, as far as anybody knows. The cache will tell which.
+            Err(error) => Err(trouble(error)),
+        }
+    }
+
+    /// Makes a pod the Job's, unless the API says that the Job is going or gone: the cache may not have seen it.
+    async fn adopt(&self, key: &JobKey, job: &Job, pod: &PodRef) -> Result<Option<Sighting>, Trouble> {
+        let fresh = self.jobs(key).get_opt(&key.name).await.map_err(trouble)?;
+        let is_same = |fresh: &Job| fresh.metadata.uid == job.metadata.uid;
+        let Some(fresh) = fresh.filter(is_same).filter(|fresh| fresh.metadata.deletion_timestamp.is_none()) else {
+            return Err(Trouble::Conflict);
+        };
+        let patch = json!({ "metadata": {
+            "uid": pod.uid.0,
+            "ownerReferences": [{
+                "apiVersion": "batch/v1", "kind": "Job", "name": key.name, "uid": fresh.metadata.uid,
+                "controller": true, "blockOwnerDeletion": true,
+            }],
+            "finalizers": [TRACKING_FINALIZER],
+        }});
+        self.patch(key, pod, patch).await
+    }
+
+    /// Takes owner reference and finalizer from a pod that the Job's selector no longer selects.
+    async fn let_go(&self, key: &JobKey, job: &Job, pod: &PodRef) -> Result<Option<Sighting>, Trouble> {
+        let patch = json!({ "metadata": {
+            "uid": pod.uid.0,
+            "ownerReferences": [{ "$patch": "delete", "uid": job.metadata.uid }],
+            "$deleteFromPrimitiveList/finalizers": [TRACKING_FINALIZER],
+        }});
+        self.patch(key, pod, patch).await
+    }
+
+    /// Patches a pod; one that is gone needs it no more.
+    async fn patch(&self, key: &JobKey, pod: &PodRef, patch: serde_json::Value) -> Result<Option<Sighting>, Trouble> {
+        match self.pods(key).patch(&pod.name, &PatchParams::default(), &Patch::Strategic(patch)).await {
+            Ok(pod) => Ok(Some(Sighting::PodsAt(parse_revision(pod.metadata.resource_version.as_ref())))),
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(error) => Err(trouble(error)),
+        }
+    }
+
+    /// Deletes the Job after its time, pods first.
+    async fn expire(&self, key: &JobKey, uid: &Uid) -> Result<Option<Sighting>, Trouble> {
+        let preconditions = Preconditions { uid: Some(uid.0.clone()), resource_version: None };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::foreground() };
+        match self.jobs(key).delete(&key.name, &params).await {
+            Ok(_) => Ok(None),
+            Err(error) if is_gone(&error) || is_conflict(&error) => Ok(None),
             Err(error) => Err(trouble(error)),
         }
     }

@@ -8,9 +8,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use k8s_openapi::api::batch::v1::{Job, JobStatus};
+use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
 
+use crate::job::index::{self, Index, IndexSet};
+use crate::job::policy::{Judgement, judge};
 use crate::job::view::{Class, class, controller_of, is_tracked, uid_of};
 use crate::job::{condition, finished};
 use crate::plan::Uid;
@@ -69,6 +71,27 @@ pub enum Broken {
         /// The numbers.
         what: String,
     },
+    /// Two pods of one index are active.
+    IndexDoubled {
+        /// The Job.
+        job: String,
+        /// The pod that is one too many.
+        pod: String,
+    },
+    /// An index is called completed though no pod of it has succeeded, or is no longer called completed or failed.
+    IndexWrong {
+        /// The Job.
+        job: String,
+        /// What it was, and what it is.
+        what: String,
+    },
+    /// A pod of a suspended Job was created.
+    CreatedWhileSuspended {
+        /// The Job.
+        job: String,
+        /// The pod.
+        pod: String,
+    },
     /// The Job says that it is finished while a pod of it still runs.
     FinishedTooEarly {
         /// The Job.
@@ -94,6 +117,13 @@ impl fmt::Display for Broken {
                 write!(f, "job {job}: pod {pod} lost its finalizer before it was recorded")
             }
             Broken::NotCounted { job, what } => write!(f, "job {job}: a finished pod is in no counter: {what}"),
+            Broken::IndexDoubled { job, pod } => {
+                write!(f, "job {job}: pod {pod} is the second active one of its index")
+            }
+            Broken::IndexWrong { job, what } => write!(f, "job {job}: an index is wrong: {what}"),
+            Broken::CreatedWhileSuspended { job, pod } => {
+                write!(f, "job {job}: pod {pod} was created although the Job is suspended")
+            }
             Broken::FinishedTooEarly { job, pod } => write!(f, "job {job} is finished while pod {pod} still runs"),
         }
     }
@@ -106,6 +136,7 @@ struct PodEntry {
     job: Uid,
     class: Class,
     tracked: bool,
+    index: Option<Index>,
 }
 
 /// What the ledger remembers of a Job.
@@ -116,6 +147,9 @@ struct JobEntry {
     /// Whether parallelism was ever changed: then pods of the larger one may still be active.
     shrunk: bool,
     status: JobStatus,
+    spec: JobSpec,
+    /// The indexes of which a pod was seen to succeed.
+    succeeded_indexes: BTreeSet<Index>,
     /// UIDs ever seen in `uncountedTerminatedPods`: each of them is counted once, and only these are.
     recorded: BTreeMap<Uid, Recorded>,
     leaving: bool,
@@ -151,7 +185,13 @@ impl Ledger {
         known.leaving |= job.metadata.deletion_timestamp.is_some();
         (known.name, known.parallelism) = (name.clone(), parallelism);
         let before = std::mem::replace(&mut known.status, status.clone());
-        counters_rise(&name, &before, &status)?;
+        let completions_before = known.spec.completions;
+        known.spec = job.spec.clone().unwrap_or_default();
+        if known.is_indexed() {
+            indexes_stay(known, &before, completions_before)?;
+        } else {
+            counters_rise(&name, &before, &status)?;
+        }
         end_stays(&name, &before, &status)?;
         let uncounted = status.uncounted_terminated_pods.as_ref();
         let lists = [
@@ -181,16 +221,33 @@ impl Ledger {
         let Some(owner) = controller_of(pod) else { return Ok(()) };
         let (uid, job) = (uid_of(pod), Uid(owner.uid.clone()));
         let name = pod.metadata.name.clone().unwrap_or_default();
-        let new = PodEntry { name: name.clone(), job: job.clone(), class: class(pod), tracked: is_tracked(pod) };
+        let index = index::of_pod(pod);
+        let new = PodEntry { name: name.clone(), job: job.clone(), class: class(pod), tracked: is_tracked(pod), index };
         let (now_class, now_tracked) = (new.class, new.tracked);
         let before = self.pods.insert(uid.clone(), new);
-        let Some(owner) = self.jobs.get(&job) else { return Ok(()) };
+        let Some(owner) = self.jobs.get_mut(&job) else { return Ok(()) };
         if before.is_none() && end_is_decided(&owner.status) {
             return Err(Broken::CreatedAfterTheEnd { job: owner.name.clone(), pod: name });
         }
+        if before.is_none()
+            && condition(&owner.status, "Suspended").is_some_and(|c| c.status == "True")
+            && owner.is_suspended()
+        {
+            return Err(Broken::CreatedWhileSuspended { job: owner.name.clone(), pod: name });
+        }
+        if let (Class::Succeeded, Some(index)) = (now_class, index) {
+            owner.succeeded_indexes.insert(index);
+        }
+        let owner = &self.jobs[&job];
+        let twin = |(other, pod): (&Uid, &PodEntry)| {
+            *other != uid && pod.job == job && pod.class == Class::Active && pod.index == index
+        };
+        if owner.is_indexed() && before.is_none() && index.is_some() && self.pods.iter().any(twin) {
+            return Err(Broken::IndexDoubled { job: owner.name.clone(), pod: name });
+        }
         let has_ended = matches!(now_class, Class::Succeeded | Class::Failed);
         let lost_it = before.is_some_and(|b| b.tracked) && !now_tracked;
-        let excused = owner.leaving || finished(&owner.status).is_some();
+        let excused = owner.leaving || finished(&owner.status).is_some() || owner.never_counts(pod, now_class, index);
         if lost_it && has_ended && !excused && !owner.recorded.contains_key(&uid) {
             return Err(Broken::ReleasedUncounted { job: owner.name.clone(), pod: name });
         }
@@ -231,6 +288,65 @@ impl Ledger {
         }
         Ok(())
     }
+}
+
+impl JobEntry {
+    fn is_indexed(&self) -> bool {
+        self.spec.completion_mode.as_deref() == Some("Indexed")
+    }
+
+    fn is_suspended(&self) -> bool {
+        self.spec.suspend == Some(true)
+    }
+
+    /// Whether a pod that has ended may go without being recorded by its UID.
+    fn never_counts(&self, pod: &Pod, class: Class, index: Option<Index>) -> bool {
+        let policy = self.spec.pod_failure_policy.as_ref();
+        if class == Class::Failed && policy.is_some_and(|policy| judge(policy, pod) == Judgement::Ignore) {
+            return true;
+        }
+        if !self.is_indexed() {
+            return false;
+        }
+        let end = Index::try_from(self.spec.completions.unwrap_or(0)).unwrap_or(0);
+        let Some(index) = index.filter(|index| *index < end) else { return true };
+        class == Class::Succeeded && set(self.status.completed_indexes.as_ref(), end).contains(index)
+    }
+}
+
+fn set(text: Option<&String>, end: Index) -> IndexSet {
+    IndexSet::parse(text.map_or("", String::as_str), end)
+}
+
+/// Completed indexes have succeeded, and what is completed or failed stays so, unless `completions` changes.
+fn indexes_stay(job: &JobEntry, before: &JobStatus, completions_before: Option<i32>) -> Result<(), Broken> {
+    let wrong = |what: String| Err(Broken::IndexWrong { job: job.name.clone(), what });
+    let completed = set(job.status.completed_indexes.as_ref(), Index::MAX);
+    let seen: IndexSet = job.succeeded_indexes.iter().copied().collect();
+    if completed.overlap(&seen) != completed.len() {
+        return wrong(format!("completed are {completed}, but only of {seen} a pod has succeeded"));
+    }
+    if job.status.succeeded.unwrap_or(0) != completed.len() {
+        return wrong(format!("completed are {completed}, and succeeded is {:?}", job.status.succeeded));
+    }
+    if completions_before != job.spec.completions {
+        return Ok(());
+    }
+    for (what, old, new) in [
+        ("completed", &before.completed_indexes, &job.status.completed_indexes),
+        ("failed", &before.failed_indexes, &job.status.failed_indexes),
+    ] {
+        let (old, new) = (set(old.as_ref(), Index::MAX), set(new.as_ref(), Index::MAX));
+        let end = Index::try_from(job.spec.completions.unwrap_or(0)).unwrap_or(0);
+        let old = set(Some(&old.to_string()), end);
+        if old.overlap(&new) != old.len() {
+            return wrong(format!("{what} were {old} and are {new}"));
+        }
+    }
+    if before.failed.unwrap_or(0) > job.status.failed.unwrap_or(0) {
+        return Err(Broken::CounterFell { job: job.name.clone(), what: "failed".to_owned() });
+    }
+    Ok(())
 }
 
 /// The conditions that say that a Job's end is decided, interim and terminal.
@@ -276,6 +392,9 @@ fn counts_match_records(job: &JobEntry) -> Result<(), Broken> {
         (Recorded::Succeeded, job.status.succeeded, uncounted.and_then(|u| u.succeeded.as_ref())),
         (Recorded::Failed, job.status.failed, uncounted.and_then(|u| u.failed.as_ref())),
     ] {
+        if kind == Recorded::Succeeded && job.is_indexed() {
+            continue; // their indexes count
+        }
         let ever = job.recorded.values().filter(|r| **r == kind).count();
         let counted = usize::try_from(counter.unwrap_or(0)).unwrap_or(0);
         let waiting = list.map_or(0, Vec::len);

@@ -3,6 +3,7 @@
 //! ```text
 //!            ┌────────────────────────────────────────────────────────────────────┐
 //!            ▼                                                                    │
+//!   pods without a controller, or not selected ──► CLAIM   adopt, let go          │
 //!   pods finished, or the end decided ──► RECORD   uids → status.uncounted        │
 //!   recorded, still with finalizer    ──► RELEASE  finalizers off                 │
 //!   recorded, without finalizer       ──► FOLD     uncounted → counters ──► Complete | Failed
@@ -19,12 +20,19 @@
 //! The behaviour is that of `pkg/controller/job/job_controller.go` (v1.36), `syncJob`, `manageJob` and
 //! `trackJobStatusAndRemoveFinalizers`; where the order of writes differs from it, the comment says so.
 //!
-//! Left out for now, and refused nowhere: Indexed completion, policies, suspension, deadlines and adoption. Their place
-//! is [`end`] (how a Job's end is decided), [`manage`] (which pods are wanted) and [`record`] (what is written down).
+//! Two differences from upstream are on purpose. While replacements wait for their delay, upstream writes `active: 0`
+//! whatever is active; ours writes what is. And upstream's memory of failures for that delay is lost with its process;
+//! ours is derived from the pods.
 
 mod backoff;
+mod claim;
 mod end;
+pub mod index;
 mod manage;
+pub mod per_index;
+pub mod policy;
+mod success;
+mod suspend;
 mod track;
 pub mod view;
 
@@ -62,25 +70,31 @@ pub fn reconcile_with(job: &Job, pods: &[Pod], now: Timestamp, backoff: Backoff)
     if let Some(other) = spec.managed_by.as_deref().filter(|by| *by != "kubernetes.io/job-controller") {
         return Plan::rest(format!("the Job is managed by {other}"));
     }
+    if let Some(mode) = spec.completion_mode.as_deref().filter(|mode| !matches!(*mode, "NonIndexed" | "Indexed")) {
+        return Plan::rest(format!("the completion mode {mode} is unknown"));
+    }
     let view = View::of(job, pods);
     if let Some(end) = finished(&view.status) {
         return track::release_leftovers(&view, end);
     }
-    if let Some(plan) = track::release(&view) {
+    if let Some(plan) = claim::claim(job, spec, pods, &view) {
         return plan;
     }
     let decided = End::of_status(&view.status);
+    if let Some(plan) = track::release(&view, decided.is_some()) {
+        return plan;
+    }
     if let Some(plan) = track::fold(&view, decided.as_ref(), now) {
         return plan;
     }
-    let end = decided.clone().or_else(|| End::decide(&view, spec));
+    let end = decided.clone().or_else(|| End::decide(&view, spec, now));
     if let Some(plan) = track::record(&view, end.as_ref(), decided.is_none(), now) {
         return plan;
     }
     match end {
         Some(end) => track::stop(&view, &end).unwrap_or_else(|| track::conclude(&view, &end, now)),
         None if view.job_is_leaving() => track::abandon(&view, now),
-        None => manage::manage(&view, spec, now, backoff),
+        None => manage::manage(&view, spec, now, backoff).waking(end::deadline(&view.status, spec)),
     }
 }
 
@@ -117,14 +131,28 @@ fn parallelism(spec: &JobSpec) -> i32 {
     spec.parallelism.unwrap_or(1)
 }
 
-/// The status as the pods show it now: the gauges active, ready and terminating, and the fields that are always
-/// present once a Job was reconciled. Counters and conditions stay as they are.
+/// The status as the pods show it now: the gauges active, ready and terminating, the sets of indexes and what follows from
+/// them, and the fields that are always present once a Job was reconciled. Other counters and conditions stay.
 fn shown(view: &View<'_>, now: Timestamp) -> JobStatus {
     let mut status = view.status.clone();
     set_gauges(&mut status, view.count(Class::Active), view.ready(), view.count(Class::Leaving));
     status.uncounted_terminated_pods.get_or_insert_with(UncountedTerminatedPods::default);
-    status.start_time.get_or_insert(to_time(now));
+    if !suspend::is_wanted(view) {
+        status.start_time.get_or_insert(to_time(now));
+    }
+    if let Some(indexed) = &view.indexed {
+        set_completed(&mut status, &indexed.recorded);
+        if let Some(per_index) = &indexed.per_index {
+            status.failed_indexes = Some(per_index.failed.to_string());
+        }
+    }
     status
+}
+
+/// Writes the completed indexes, and how many they are.
+fn set_completed(status: &mut JobStatus, completed: &index::IndexSet) {
+    status.completed_indexes = (!completed.is_empty()).then(|| completed.to_string());
+    status.succeeded = Some(completed.len()).filter(|count| *count > 0);
 }
 
 /// Writes the three gauges as upstream does: `active` is absent when 0, the others are always there.

@@ -19,4 +19,5 @@ pub mod owners;
 pub mod plan;
 pub mod pod;
 pub mod quantity;
+pub mod ttl;
 pub mod validate;

@@ -14,7 +14,7 @@ const DNS_LABEL_TEXT: &str = "a lowercase RFC 1123 label must consist of lower c
 const DNS_SUBDOMAIN_TEXT: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character";
 
 /// The longest base to which [`generate_name`] adds a suffix.
-const MAX_GENERATED_BASE: usize = 58;
+pub const MAX_GENERATED_BASE: usize = 58;
 
 /// `base` cut to 58 bytes followed by `suffix`, so that a 5-byte suffix gives at most 63.
 ///

@@ -59,6 +59,13 @@ pub enum Action {
         /// Its `metadata.resourceVersion` when it was looked at.
         resource_version: String,
     },
+    /// Make this pod, which has no controller, the Job's: owner reference and tracking finalizer. Only while the API says
+    /// that the Job is not being deleted.
+    Adopt(PodRef),
+    /// Take owner reference and tracking finalizer from this pod.
+    LetGo(PodRef),
+    /// Delete the Job itself, with its pods before it (Foreground).
+    DeleteJob(Uid),
     /// Replace the Job's status, guarded by the `resourceVersion` of the Job that was reconciled.
     WriteJobStatus(Box<JobStatus>),
 }
@@ -70,8 +77,8 @@ pub struct Step {
     pub action: Action,
     /// Why, in a sentence for logs and `explain`.
     pub why: String,
-    /// A Kubernetes Event on the reconciled object, recorded once the action succeeded.
-    pub event: Option<Event>,
+    /// Kubernetes Events on the reconciled object, recorded in this order once the action succeeded.
+    pub events: Vec<Event>,
 }
 
 /// A Kubernetes Event about the reconciled object.
@@ -118,6 +125,8 @@ pub struct Wake {
 pub enum Phase {
     /// Nothing to do.
     Rest,
+    /// Pods are adopted, or let go.
+    Claim,
     /// Pods that finished are written down by UID, with the interim condition where the Job's end is decided.
     Record,
     /// The finalizers of recorded pods are removed.
@@ -130,6 +139,8 @@ pub enum Phase {
     Manage,
     /// The status is brought up to date with what the pods show.
     Refresh,
+    /// A finished Job is deleted since its time is over.
+    Expire,
 }
 
 /// What to do, in order.
@@ -156,6 +167,16 @@ impl Plan {
         Plan { phase, steps, wake: None, because: Vec::new() }
     }
 
+    /// The same plan, which wakes at `wake` if it would not before.
+    #[must_use]
+    pub fn waking(mut self, wake: Option<Wake>) -> Plan {
+        self.wake = match (self.wake.take(), wake) {
+            (Some(a), Some(b)) => Some(if b.at < a.at { b } else { a }),
+            (a, b) => a.or(b),
+        };
+        self
+    }
+
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
@@ -165,13 +186,13 @@ impl Plan {
 impl Step {
     /// A step without an Event.
     pub fn new(action: Action, why: impl Into<String>) -> Step {
-        Step { action, why: why.into(), event: None }
+        Step { action, why: why.into(), events: Vec::new() }
     }
 
-    /// The same step, with an Event for when it succeeded.
+    /// The same step, with one more Event for when it succeeded.
     #[must_use]
     pub fn announce(mut self, severity: Severity, reason: &str, note: Note) -> Step {
-        self.event = Some(Event { severity, reason: reason.to_owned(), note });
+        self.events.push(Event { severity, reason: reason.to_owned(), note });
         self
     }
 }

@@ -35,6 +35,7 @@ mod warnings;
 
 pub use event::EventShape;
 pub use meta::{NameRule, object_meta, object_meta_update};
+pub use selector::selects;
 
 /// What is wrong with a new Job, defaulted and prepared.
 pub fn job_create(job: &Job) -> Vec<Fault> {

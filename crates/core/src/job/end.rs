@@ -3,11 +3,14 @@
 //! Invariant: the decision is written as an interim condition (`SuccessCriteriaMet` or `FailureTarget`) before anything
 //! is done about it, and read back from there ever after; it is never taken twice (KEP-3998).
 
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{JobCondition, JobSpec, JobStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::condition;
+use super::policy::Judgement;
 use super::view::{Class, View, phase, restarts};
+use super::{condition, success};
+use crate::plan::Wake;
 
 /// How a Job ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,11 +47,26 @@ impl End {
         decided("SuccessCriteriaMet", Outcome::Success).or_else(|| decided("FailureTarget", Outcome::Failure))
     }
 
-    /// The end that pods and spec call for now, in upstream's order of precedence.
-    pub(super) fn decide(view: &View<'_>, spec: &JobSpec) -> Option<End> {
+    /// The end that pods, spec and time call for now, in upstream's order of precedence.
+    pub(super) fn decide(view: &View<'_>, spec: &JobSpec, now: Timestamp) -> Option<End> {
+        let failure = |reason, message: &str| Some(End::new(Outcome::Failure, reason, message));
+        if let Some(message) = fatal_failure(view) {
+            return failure("PodFailurePolicy", message);
+        }
         if exceeds_backoff_limit(view, spec) {
-            let message = "Job has reached the specified backoff limit";
-            return Some(End::new(Outcome::Failure, "BackoffLimitExceeded", message));
+            return failure("BackoffLimitExceeded", "Job has reached the specified backoff limit");
+        }
+        if deadline(&view.status, spec).is_some_and(|deadline| deadline.at <= now) {
+            return failure("DeadlineExceeded", "Job was active longer than specified deadline");
+        }
+        if let Some((reason, message)) = failed_indexes(view, spec) {
+            return failure(reason, message);
+        }
+        if let (Some(policy), Some(indexed)) = (&spec.success_policy, &view.indexed)
+            && let Some(rule) = success::fulfilled(policy, indexed.completions, &indexed.succeeded)
+        {
+            let message = format!("Matched rules at index {rule}");
+            return Some(End::new(Outcome::Success, "SuccessPolicy", &message));
         }
         if view.count(Class::Active) == 0 && !view.job_is_leaving() && has_enough_successes(view, spec) {
             let message = "Reached expected number of succeeded pods";
@@ -85,6 +103,37 @@ impl End {
             message: Some(self.message.clone()),
         }
     }
+}
+
+/// When `activeDeadlineSeconds` are over. None: there is no deadline, or the time does not run.
+pub(super) fn deadline(status: &JobStatus, spec: &JobSpec) -> Option<Wake> {
+    if spec.suspend == Some(true) {
+        return None;
+    }
+    let seconds = spec.active_deadline_seconds?;
+    let at = status.start_time.as_ref()?.0.saturating_add(SignedDuration::from_secs(seconds)).ok()?;
+    Some(Wake { at, why: format!("the Job may be active until {at}") })
+}
+
+/// What a rule of `podFailurePolicy` with the action FailJob says of a failed pod, counted already or not.
+fn fatal_failure<'a>(view: &'a View<'_>) -> Option<&'a str> {
+    view.pods.iter().find_map(|seen| match &seen.judgement {
+        Judgement::FailJob(message) => Some(message.as_str()),
+        _ => None,
+    })
+}
+
+/// Reason and message when the failed indexes end the Job.
+fn failed_indexes(view: &View<'_>, spec: &JobSpec) -> Option<(&'static str, &'static str)> {
+    let indexed = view.indexed.as_ref()?;
+    let failed = indexed.per_index.as_ref()?.failed.len();
+    if spec.max_failed_indexes.is_some_and(|most| failed > most) {
+        let message = "Job has exceeded the specified maximal number of failed indexes";
+        return Some(("MaxFailedIndexesExceeded", message));
+    }
+    let completions = spec.completions.unwrap_or(0);
+    let all = failed.saturating_add(indexed.succeeded.len()) >= completions;
+    (failed > 0 && all).then_some(("FailedIndexes", "Job has failed indexes"))
 }
 
 /// All failures that will be counted, those not written down yet included.

@@ -1,44 +1,77 @@
 //! How many pods a Job wants now, and which ones come or go (`manageJob`, v1.36).
 //!
-//! Invariant: at most `parallelism` pods are active after the plan; creation and deletion never share a plan; nothing is
-//! created before the delay of the latest failure is over.
+//! Invariant: at most `parallelism` pods are active after the plan, and at most one per index; creation and deletion never
+//! share a plan; nothing is created before the delay of the latest failure, of the Job or of the index, is over.
 
 use std::cmp::Reverse;
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
+use super::index::{INDEX, Index, IndexSet};
+use super::per_index::{Counts, FAILURES, IGNORED};
+use super::suspend::{self, refresh_managed, write_managed};
 use super::track::forget;
-use super::view::{Class, Seen, View, is_ready, phase, restarts};
-use super::{Backoff, MAX_PODS_PER_PLAN, TRACKING_FINALIZER, parallelism, refresh, set_gauges, shown, write};
+use super::view::{Class, Indexed, Seen, View, is_ready, phase, restarts};
+use super::{Backoff, MAX_PODS_PER_PLAN, TRACKING_FINALIZER, parallelism, set_gauges, shown};
+use crate::names::MAX_GENERATED_BASE;
 use crate::plan::{Action, Note, Phase, Plan, PodRef, Severity, Step, Wake};
 
 /// MANAGE: the pods that are missing or too many. The end of the Job is not decided, and nothing waits to be counted.
 pub(super) fn manage(view: &View<'_>, spec: &JobSpec, now: Timestamp, backoff: Backoff) -> Plan {
+    if suspend::is_wanted(view) {
+        return suspend::suspend(view, now);
+    }
     let active = view.count(Class::Active);
     let want = wanted(view, spec, active);
-    if active > want {
-        return shrink(view, active, want, now);
+    let surplus = surplus(view, active, want);
+    if !surplus.is_empty() {
+        return send_away(view, &surplus, &format!("{active} pods are active and {want} are wanted"), now);
     }
     let leaving = if view.only_replace_failed { view.count(Class::Leaving) } else { 0 };
     let missing = (want - active - leaving).max(0);
     if missing == 0 {
-        return refresh(view, now, &format!("{active} of {want} wanted pods are active"));
+        return refresh_managed(view, now, &format!("{active} of {want} wanted pods are active"));
     }
-    if let Some((at, failures)) = backoff.until(view, now) {
-        let why = format!("{missing} pods wait until {at}, the delay after {failures} failures in a row");
-        let mut plan = refresh(view, now, &why);
-        plan.wake = Some(Wake { at, why });
-        return plan;
+    let count = usize::try_from(missing).unwrap_or(0).min(MAX_PODS_PER_PLAN);
+    let template = new_pod(view.job, spec);
+    let (pods, wake) = match &view.indexed {
+        Some(indexed) if indexed.per_index.is_some() => {
+            let (due, wake) = due_indexes(view, indexed, count, now, backoff);
+            (
+                due.into_iter().map(|(index, counts)| indexed_pod(&template, view.job, index, Some(counts))).collect(),
+                wake,
+            )
+        }
+        indexed => {
+            if let Some((at, failures)) = backoff.until(view, now) {
+                let why = format!("{missing} pods wait until {at}, the delay after {failures} failures in a row");
+                return refresh_managed(view, now, &why).waking(Some(Wake { at, why }));
+            }
+            let pods = match indexed {
+                Some(indexed) => free_indexes(view, indexed, &[])
+                    .into_iter()
+                    .take(count)
+                    .map(|index| indexed_pod(&template, view.job, index, None))
+                    .collect(),
+                None => vec![template; count],
+            };
+            (pods, None)
+        }
+    };
+    if pods.is_empty() {
+        let why =
+            wake.as_ref().map_or_else(|| "every index has a pod or is done".to_owned(), |wake: &Wake| wake.why.clone());
+        return refresh_managed(view, now, &why).waking(wake);
     }
-    grow(view, spec, active, missing, now)
+    grow(view, pods, active, missing, now).waking(wake)
 }
 
 /// How many pods are to be active.
 fn wanted(view: &View<'_>, spec: &JobSpec, active: i32) -> i32 {
-    let succeeded = view.status.succeeded.unwrap_or(0);
+    let succeeded = view.completed();
     match spec.completions {
         Some(completions) => parallelism(spec).min(completions - succeeded).max(0),
         // A work queue: after the first success no pod is added, and those that run may finish.
@@ -47,46 +80,105 @@ fn wanted(view: &View<'_>, spec: &JobSpec, active: i32) -> i32 {
     }
 }
 
-fn shrink(view: &View<'_>, active: i32, want: i32, now: Timestamp) -> Plan {
+/// The active pods that have to go: of an Indexed Job those that have no index of it, and all but one of each index; then
+/// as many as are too many.
+fn surplus<'v, 'a>(view: &'v View<'a>, active: i32, want: i32) -> Vec<&'v Seen<'a>> {
     let mut candidates: Vec<&Seen<'_>> = view.class(Class::Active).collect();
     candidates.sort_by_key(|seen| removal_rank(seen.pod));
-    let surplus = usize::try_from(active - want).unwrap_or(0).min(MAX_PODS_PER_PLAN);
-    let why = format!("{active} pods are active and {want} are wanted");
+    let mut surplus = Vec::new();
+    if view.indexed.is_some() {
+        // The last of an index in this order is the one to keep.
+        let mut seen_later = IndexSet::default();
+        let mut kept = Vec::new();
+        for seen in candidates.into_iter().rev() {
+            if seen.index.is_some_and(|index| seen_later.insert(index)) {
+                kept.push(seen);
+            } else {
+                surplus.push(seen);
+            }
+        }
+        kept.reverse();
+        candidates = kept;
+    }
+    let too_many = usize::try_from(active - want).unwrap_or(0).saturating_sub(surplus.len());
+    surplus.extend(candidates.into_iter().take(too_many));
+    surplus.truncate(MAX_PODS_PER_PLAN);
+    surplus
+}
+
+/// Deletes active pods, which are not counted as failed for it.
+pub(super) fn send_away(view: &View<'_>, pods: &[&Seen<'_>], why: &str, now: Timestamp) -> Plan {
     let mut steps = Vec::new();
-    for seen in candidates.into_iter().take(surplus) {
+    for seen in pods.iter().take(MAX_PODS_PER_PLAN) {
         // Without the finalizer it is not counted: it did not fail, it was sent away.
-        steps.push(forget(seen, &why));
-        steps.push(Step::new(Action::DeletePod(PodRef::of(seen.pod)), why.clone()).announce(
+        steps.push(forget(seen, why));
+        steps.push(Step::new(Action::DeletePod(PodRef::of(seen.pod)), why).announce(
             Severity::Normal,
             "SuccessfulDelete",
             Note::Pod("Deleted pod:"),
         ));
     }
-    let removed = i32::try_from(surplus).unwrap_or(i32::MAX);
+    let removed = super::to_i32(pods.len().min(MAX_PODS_PER_PLAN));
+    let active = view.count(Class::Active) - removed;
     let mut status = shown(view, now);
-    let terminating = view.count(Class::Leaving) + removed;
-    let ready = view.ready().min(active - removed);
-    set_gauges(&mut status, active - removed, ready, terminating);
-    steps.push(write(status, why));
+    set_gauges(&mut status, active, view.ready().min(active), view.count(Class::Leaving) + removed);
+    steps.push(write_managed(view, status, now, why));
     Plan::of(Phase::Manage, steps)
 }
 
-fn grow(view: &View<'_>, spec: &JobSpec, active: i32, missing: i32, now: Timestamp) -> Plan {
-    let count = missing.min(super::to_i32(MAX_PODS_PER_PLAN));
-    let why = format!("{active} pods are active and {} are wanted", active + missing);
-    let pod = new_pod(view.job, spec);
-    let mut steps: Vec<Step> = (0..count)
-        .map(|_| {
-            Step::new(Action::CreatePod(Box::new(pod.clone())), why.clone()).announce(
-                Severity::Normal,
-                "SuccessfulCreate",
-                Note::Pod("Created pod:"),
-            )
-        })
+/// The indexes without a pod that may have one, ascending; `taken` ones are left out.
+fn free_indexes(view: &View<'_>, indexed: &Indexed, taken: &[&IndexSet]) -> Vec<Index> {
+    let occupied: IndexSet = view
+        .pods
+        .iter()
+        .filter(|seen| seen.class == Class::Active || (view.only_replace_failed && seen.class == Class::Leaving))
+        .filter_map(|seen| seen.index)
         .collect();
+    let mut sets = vec![&indexed.succeeded, &occupied];
+    sets.extend(taken);
+    IndexSet::missing(&sets, indexed.completions).take(MAX_PODS_PER_PLAN).collect()
+}
+
+/// Of Jobs with `backoffLimitPerIndex`: at most `count` indexes whose delay is over, with the counts for their next pod;
+/// and when the next one's is.
+fn due_indexes(
+    view: &View<'_>,
+    indexed: &Indexed,
+    count: usize,
+    now: Timestamp,
+    backoff: Backoff,
+) -> (Vec<(Index, Counts)>, Option<Wake>) {
+    let Some(per_index) = &indexed.per_index else { return (Vec::new(), None) };
+    let waiting: Vec<(Index, Timestamp)> = per_index
+        .awaiting
+        .iter()
+        .filter_map(|(index, awaiting)| Some((*index, awaiting.until(backoff, now)?)))
+        .collect();
+    let not_yet: IndexSet = waiting.iter().map(|(index, _)| *index).collect();
+    let counts = |index| per_index.awaiting.get(&index).map_or(Counts::default(), |awaiting| awaiting.counts);
+    let due = free_indexes(view, indexed, &[&per_index.failed, &not_yet]);
+    let due = due.into_iter().take(count).map(|index| (index, counts(index))).collect();
+    let wake = waiting.into_iter().min_by_key(|(_, at)| *at).map(|(index, at)| {
+        let why = format!("index {index} waits until {at}, the delay after its latest failure");
+        Wake { at, why }
+    });
+    (due, wake)
+}
+
+fn grow(view: &View<'_>, pods: Vec<Pod>, active: i32, missing: i32, now: Timestamp) -> Plan {
+    let count = super::to_i32(pods.len());
+    let why = format!("{active} pods are active and {} are wanted", active + missing);
+    let create = |pod| {
+        Step::new(Action::CreatePod(Box::new(pod)), why.clone()).announce(
+            Severity::Normal,
+            "SuccessfulCreate",
+            Note::Pod("Created pod:"),
+        )
+    };
+    let mut steps: Vec<Step> = pods.into_iter().map(create).collect();
     let mut status = shown(view, now);
     set_gauges(&mut status, active + count, view.ready(), view.count(Class::Leaving));
-    steps.push(write(status, why));
+    steps.push(write_managed(view, status, now, &why));
     Plan::of(Phase::Manage, steps)
 }
 
@@ -131,4 +223,40 @@ fn new_pod(job: &Job, spec: &JobSpec) -> Pod {
         spec: spec.template.spec.clone(),
         status: None,
     }
+}
+
+/// The pod of one index (`addCompletionIndexAnnotation`, `addCompletionIndexEnvVariables`).
+fn indexed_pod(template: &Pod, job: &Job, index: Index, counts: Option<Counts>) -> Pod {
+    let mut pod = template.clone();
+    let name = job.metadata.name.as_deref().unwrap_or_default();
+    let suffix = format!("-{index}-");
+    let room = MAX_GENERATED_BASE.saturating_sub(suffix.len());
+    pod.metadata.generate_name = Some(format!("{}{suffix}", &name[..name.len().min(room)]));
+    let annotations = pod.metadata.annotations.get_or_insert_default();
+    annotations.insert(INDEX.to_owned(), index.to_string());
+    if let Some(counts) = counts {
+        annotations.insert(FAILURES.to_owned(), counts.failures.to_string());
+        if counts.ignored > 0 {
+            annotations.insert(IGNORED.to_owned(), counts.ignored.to_string());
+        }
+    }
+    pod.metadata.labels.get_or_insert_default().insert(INDEX.to_owned(), index.to_string());
+    let spec = pod.spec.get_or_insert_default();
+    spec.hostname = Some(format!("{name}-{index}"));
+    let containers = spec.init_containers.iter_mut().flatten().chain(&mut spec.containers);
+    for container in containers {
+        let env = container.env.get_or_insert_default();
+        if !env.iter().any(|variable| variable.name == ENV) {
+            env.push(EnvVar { name: ENV.to_owned(), value_from: Some(index_source()), ..EnvVar::default() });
+        }
+    }
+    pod
+}
+
+/// The variable that tells a container its index.
+const ENV: &str = "JOB_COMPLETION_INDEX";
+
+fn index_source() -> EnvVarSource {
+    let field_path = format!("metadata.labels['{INDEX}']");
+    EnvVarSource { field_ref: Some(ObjectFieldSelector { api_version: None, field_path }), ..EnvVarSource::default() }
 }

@@ -26,15 +26,19 @@ struct World {
 
 impl World {
     fn new(parallelism: i32, completions: Option<i32>, backoff_limit: i32) -> World {
-        let mut job = Job::default();
-        job.metadata.name = Some("j".to_owned());
-        job.metadata.uid = Some("job-uid".to_owned());
-        job.spec = Some(JobSpec {
+        World::of(JobSpec {
             parallelism: Some(parallelism),
             completions,
             backoff_limit: Some(backoff_limit),
             ..JobSpec::default()
-        });
+        })
+    }
+
+    fn of(spec: JobSpec) -> World {
+        let mut job = Job::default();
+        job.metadata.name = Some("j".to_owned());
+        job.metadata.uid = Some("job-uid".to_owned());
+        job.spec = Some(spec);
         let template = &mut job.spec.as_mut().unwrap().template;
         template.spec.get_or_insert_default().restart_policy = Some("Never".to_owned());
         let now = Timestamp::from_second(1_800_000_000).unwrap();
@@ -76,13 +80,14 @@ impl World {
                     self.ledger.pod(&pod)?;
                     self.reap();
                 }
+                Action::Adopt(_) | Action::LetGo(_) | Action::DeleteJob(_) => unreachable!("these stories have none"),
                 Action::WriteJobStatus(status) => {
                     self.job.status = Some((**status).clone());
                     self.ledger.job(&self.job)?;
                     self.history.push(summary(status));
                 }
             }
-            if let Some(event) = &step.event {
+            for event in &step.events {
                 self.events.push(match &event.note {
                     crate::plan::Note::Text(text) => format!("{} {text}", event.reason),
                     crate::plan::Note::Pod(prefix) => format!("{} {prefix} {named}", event.reason),
@@ -151,6 +156,32 @@ impl World {
     fn status(&self) -> JobStatus {
         self.job.status.clone().unwrap()
     }
+
+    /// Changes the spec, as a user does.
+    fn change(&mut self, change: impl FnOnce(&mut JobSpec)) {
+        change(self.job.spec.as_mut().unwrap());
+        self.ledger.job(&self.job).unwrap();
+    }
+
+    /// The active pod of an index.
+    fn at(&self, index: u32) -> String {
+        let is_it = |(_, pod): &(&String, &Pod)| view::class(pod) == Class::Active && index::of_pod(pod) == Some(index);
+        self.pods.iter().find(is_it).map(|(name, _)| name.clone()).expect("the index has an active pod")
+    }
+
+    fn why(&self) -> String {
+        let status = self.status();
+        let end = condition(&status, "Failed").or_else(|| condition(&status, "Complete"));
+        end.map(|end| format!("{}: {}", end.reason.clone().unwrap(), end.message.clone().unwrap())).unwrap_or_default()
+    }
+}
+
+fn indexed(parallelism: i32, completions: i32, spec: serde_json::Value) -> World {
+    let mut all = serde_json::json!({
+        "completionMode": "Indexed", "parallelism": parallelism, "completions": completions, "backoffLimit": 6, "template": {},
+    });
+    all.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    World::of(serde_json::from_value(all).unwrap())
 }
 
 fn uid(pod: &Pod) -> Uid {
@@ -373,6 +404,245 @@ fn more_finished_pods_than_the_status_may_hold_are_counted_in_turns() {
     assert_eq!(finished(&w.status()), Some(Outcome::Success));
 }
 
+#[test]
+fn each_index_gets_a_pod_that_knows_it_and_is_completed_once() {
+    let mut w = indexed(2, 4, serde_json::json!({}));
+    w.settle();
+    let pod = w.pods["j-002"].clone();
+    assert_eq!(pod.metadata.generate_name.as_deref(), Some("j-1-"));
+    assert_eq!(pod.metadata.labels.unwrap()[index::INDEX], "1");
+    assert_eq!(pod.spec.unwrap().hostname.as_deref(), Some("j-1"));
+    w.end("j-002", 0).unwrap();
+    w.settle();
+    assert_eq!((w.status().completed_indexes.as_deref(), w.status().succeeded), (Some("1"), Some(1)));
+    for index in [0, 2, 3] {
+        let pod = w.at(index);
+        w.end(&pod, 0).unwrap();
+        w.settle();
+    }
+    assert_eq!(w.status().completed_indexes.as_deref(), Some("0-3"));
+    assert_eq!(finished(&w.status()), Some(Outcome::Success));
+    assert_eq!(w.made, 4);
+    w.ledger.settled().unwrap();
+}
+
+#[test]
+fn fewer_completions_forget_what_lies_beyond_and_more_go_on() {
+    let mut w = indexed(3, 3, serde_json::json!({}));
+    w.settle();
+    let last = w.at(2);
+    w.end(&last, 0).unwrap();
+    w.settle();
+    w.change(|spec| (spec.completions, spec.parallelism) = (Some(2), Some(2)));
+    w.settle();
+    assert_eq!((w.status().completed_indexes, w.status().succeeded), (None, None));
+    assert_eq!(w.active().len(), 2);
+    w.change(|spec| (spec.completions, spec.parallelism) = (Some(4), Some(4)));
+    w.settle();
+    assert_eq!(w.active().len(), 4, "index 2 is made again");
+}
+
+/// The course of the recorded trace `perindex`.
+#[test]
+fn an_index_is_tried_again_with_its_count_until_it_has_failed() {
+    let mut w = indexed(3, 3, serde_json::json!({ "backoffLimitPerIndex": 1, "backoffLimit": i32::MAX }));
+    w.settle();
+    let counts =
+        |w: &World, index| w.pods[&w.at(index)].metadata.annotations.clone().unwrap()[per_index::FAILURES].clone();
+    assert_eq!(counts(&w, 0), "0");
+    for (index, code) in [(0, 0), (1, 1), (2, 1)] {
+        let pod = w.at(index);
+        w.end(&pod, code).unwrap();
+    }
+    let rest = w.settle();
+    assert_eq!((w.status().failed, w.status().failed_indexes.as_deref()), (None, Some("")));
+    let wake = rest.wake.expect("the indexes wait");
+    assert_eq!(wake.at, w.now + 10.seconds());
+    w.now = wake.at;
+    w.settle();
+    assert_eq!((counts(&w, 1), counts(&w, 2)), ("1".to_owned(), "1".to_owned()));
+    for (index, code) in [(1, 1), (2, 0)] {
+        let pod = w.at(index);
+        w.end(&pod, code).unwrap();
+    }
+    w.settle();
+    assert_eq!(w.why(), "FailedIndexes: Job has failed indexes");
+    let status = w.status();
+    assert_eq!((status.failed, status.succeeded), (Some(3), Some(2)));
+    assert_eq!((status.completed_indexes.as_deref(), status.failed_indexes.as_deref()), (Some("0,2"), Some("1")));
+    w.ledger.settled().unwrap();
+}
+
+#[test]
+fn too_many_failed_indexes_end_the_job_at_once() {
+    let spec = serde_json::json!({ "backoffLimitPerIndex": 0, "maxFailedIndexes": 1, "backoffLimit": i32::MAX });
+    let mut w = indexed(4, 4, spec);
+    w.settle();
+    for index in [0, 1] {
+        let pod = w.at(index);
+        w.end(&pod, 1).unwrap();
+        w.settle();
+    }
+    assert!(condition(&w.status(), "FailureTarget").is_some() && finished(&w.status()).is_none());
+    for pod in ["j-003", "j-004"] {
+        w.end(pod, 143).unwrap();
+    }
+    w.settle();
+    assert!(w.why().starts_with("MaxFailedIndexesExceeded"));
+    assert_eq!(w.status().failed, Some(4), "those that were ended count as failed, too");
+}
+
+#[test]
+fn enough_indexes_by_policy_complete_the_job_and_end_the_others() {
+    let policy =
+        serde_json::json!({ "successPolicy": { "rules": [{ "succeededIndexes": "0-1", "succeededCount": 1 }] } });
+    let mut w = indexed(3, 3, policy);
+    w.settle();
+    let pod = w.at(0);
+    w.end(&pod, 0).unwrap();
+    w.settle();
+    assert!(finished(&w.status()).is_none(), "the others are still ending");
+    for pod in ["j-002", "j-003"] {
+        w.end(pod, 143).unwrap();
+    }
+    w.settle();
+    assert_eq!(w.why(), "SuccessPolicy: Matched rules at index 0");
+    assert_eq!((w.status().succeeded, w.status().failed), (Some(1), None));
+}
+
+fn with_policy(rules: serde_json::Value) -> World {
+    World::of(
+        serde_json::from_value(serde_json::json!({
+            "parallelism": 1, "completions": 1, "backoffLimit": 1, "template": {}, "podFailurePolicy": { "rules": rules },
+        }))
+        .unwrap(),
+    )
+}
+
+#[test]
+fn an_ignored_failure_counts_for_nothing_but_the_delay() {
+    let mut w = with_policy(serde_json::json!([
+        { "action": "Ignore", "onExitCodes": { "operator": "In", "values": [7] } },
+    ]));
+    for round in 1..4 {
+        w.settle();
+        w.end(&format!("j-{round:03}"), 7).unwrap();
+        let rest = w.settle();
+        assert_eq!(w.status().failed, None);
+        w.now = rest.wake.expect("a replacement waits").at;
+    }
+    w.settle();
+    w.end("j-004", 0).unwrap();
+    w.settle();
+    assert_eq!(finished(&w.status()), Some(Outcome::Success));
+}
+
+#[test]
+fn a_fatal_exit_code_fails_the_job_at_once() {
+    let mut w = with_policy(serde_json::json!([
+        { "action": "FailJob", "onExitCodes": { "operator": "In", "values": [42] } },
+    ]));
+    w.settle();
+    w.end("j-001", 42).unwrap();
+    w.settle();
+    assert_eq!(
+        w.why(),
+        "PodFailurePolicy: Container  for pod /j-001 failed with exit code 42 matching FailJob rule at index 0"
+    );
+    assert_eq!((w.status().failed, w.made), (Some(1), 1));
+}
+
+#[test]
+fn a_job_is_ended_at_its_deadline_and_woken_for_it() {
+    let mut w = World::new(1, Some(1), 6);
+    w.change(|spec| spec.active_deadline_seconds = Some(30));
+    let rest = w.settle();
+    assert_eq!(rest.wake.as_ref().map(|wake| wake.at), Some(w.now + 30.seconds()));
+    w.now = rest.wake.unwrap().at;
+    w.settle();
+    w.end("j-001", 143).unwrap();
+    w.settle();
+    assert_eq!(w.why(), "DeadlineExceeded: Job was active longer than specified deadline");
+}
+
+/// The course of the recorded trace `suspend`.
+#[test]
+fn a_suspended_job_has_no_pods_and_no_start_until_it_is_resumed() {
+    let mut w = World::new(2, Some(2), 6);
+    w.settle();
+    w.change(|spec| spec.suspend = Some(true));
+    w.settle();
+    assert_eq!((w.active().len(), w.status().start_time), (0, None));
+    for pod in ["j-001", "j-002"] {
+        w.end(pod, 143).unwrap();
+    }
+    w.now += 60.seconds();
+    w.settle();
+    assert_eq!(w.status().failed, None, "they were sent away");
+    w.change(|spec| spec.suspend = Some(false));
+    w.settle();
+    assert_eq!(w.status().start_time, Some(to_time(w.now)));
+    assert_eq!(w.active(), ["j-003", "j-004"]);
+    let suspended = condition(&w.status(), "Suspended").unwrap().clone();
+    assert_eq!((suspended.status.as_str(), suspended.reason.as_deref()), ("False", Some("JobResumed")));
+    let turns: Vec<&String> = w.events.iter().filter(|event| event.contains("ed Job ")).collect();
+    assert_eq!(turns, ["Suspended Job suspended", "Resumed Job resumed"]);
+}
+
+#[test]
+fn a_job_created_suspended_starts_nothing() {
+    let mut w = World::new(1, Some(1), 6);
+    w.change(|spec| spec.suspend = Some(true));
+    w.settle();
+    assert_eq!((w.made, w.status().start_time), (0, None));
+    assert!(condition(&w.status(), "Suspended").is_some_and(|condition| condition.status == "True"));
+}
+
+#[test]
+fn pods_are_adopted_and_let_go_by_the_selector() {
+    let mut w = World::new(1, Some(1), 6);
+    w.settle();
+    let labels = |value: &str| Some(BTreeMap::from([("app".to_owned(), value.to_owned())]));
+    w.change(|spec| spec.selector.get_or_insert_default().match_labels = labels("x"));
+    let plan = w.plan();
+    let own = PodRef::of(&w.pods["j-001"]);
+    assert_eq!((plan.phase, &plan.steps[0].action), (Phase::Claim, &Action::LetGo(own)));
+    w.pods.get_mut("j-001").unwrap().metadata.labels = labels("x");
+    let mut loose = w.pods["j-001"].clone();
+    loose.metadata.owner_references = None;
+    loose.metadata.uid = Some("loose".to_owned());
+    w.pods.insert("loose".to_owned(), loose.clone());
+    assert_eq!(w.plan().steps[0].action, Action::Adopt(PodRef::of(&loose)));
+    w.job.metadata.deletion_timestamp = Some(to_time(w.now));
+    assert_ne!(w.plan().phase, Phase::Claim);
+}
+
+#[test]
+fn a_full_pass_over_ten_thousand_pods_is_quick() {
+    let mut w = indexed(10_000, 10_000, serde_json::json!({ "backoffLimitPerIndex": 2, "backoffLimit": i32::MAX }));
+    let template = w.plan().steps.into_iter().find_map(|step| match step.action {
+        Action::CreatePod(pod) => Some(*pod),
+        _ => None,
+    });
+    let template = template.unwrap();
+    for index in 0..10_000 {
+        let mut pod = template.clone();
+        pod.metadata.name = Some(format!("p{index}"));
+        pod.metadata.uid = Some(format!("u{index}"));
+        let annotations = pod.metadata.annotations.as_mut().unwrap();
+        annotations.insert(index::INDEX.to_owned(), index.to_string());
+        pod.status = Some(PodStatus { phase: Some("Running".to_owned()), ..PodStatus::default() });
+        w.pods.insert(format!("p{index}"), pod);
+    }
+    let pods: Vec<Pod> = w.pods.values().cloned().collect();
+    let started = std::time::Instant::now();
+    let plan = reconcile(&w.job, &pods, w.now);
+    let took = started.elapsed();
+    println!("a reconcile of 10,000 pods: {took:?}");
+    assert_eq!(plan.phase, Phase::Refresh);
+    assert!(took.as_millis() < 500, "unoptimized, on a busy machine: {took:?}");
+}
+
 /// What may happen to a Job from outside, at any time.
 #[derive(Clone, Debug)]
 enum Happening {
@@ -382,30 +652,63 @@ enum Happening {
     Delete(usize),
     Wait(i64),
     Parallelism(i32),
+    Suspend(bool),
+    Completions(i32),
 }
 
 fn happenings() -> impl Strategy<Value = Vec<Happening>> {
     let one = prop_oneof![
         6 => (0_usize..4).prop_map(Happening::Reconcile),
-        4 => (0_usize..8, prop_oneof![Just(0), Just(1)]).prop_map(|(pod, code)| Happening::End(pod, code)),
+        4 => (0_usize..8, prop_oneof![Just(0), Just(1), Just(7)]).prop_map(|(pod, code)| Happening::End(pod, code)),
         1 => (0_usize..8).prop_map(Happening::Delete),
         2 => (1_i64..100).prop_map(Happening::Wait),
         1 => (0_i32..5).prop_map(Happening::Parallelism),
+        1 => any::<bool>().prop_map(Happening::Suspend),
+        1 => (0_i32..6).prop_map(Happening::Completions),
     ];
     proptest::collection::vec(one, 0..60)
 }
 
+/// The specs that a Job may have, as far as they decide about counting.
+fn specs() -> impl Strategy<Value = JobSpec> {
+    let mode = prop_oneof![
+        4 => proptest::option::of(0_i32..6).prop_map(|completions| (false, completions)),
+        4 => (0_i32..6).prop_map(|completions| (true, Some(completions))),
+    ];
+    let limits = (0_i32..4, proptest::option::of(0_i32..3), proptest::option::of(0_i32..3));
+    let replacement = proptest::option::of(Just("Failed"));
+    (1_i32..5, mode, limits, any::<bool>(), replacement).prop_map(|(parallelism, mode, limits, policy, replacement)| {
+        let (is_indexed, completions) = mode;
+        let (limit, per_index, max_failed) = limits;
+        let per_index = per_index.filter(|_| is_indexed);
+        let rules = serde_json::json!([
+            { "action": "Ignore", "onExitCodes": { "operator": "In", "values": [7] } },
+        ]);
+        serde_json::from_value(serde_json::json!({
+            "template": {},
+            "parallelism": parallelism,
+            "completions": completions,
+            "completionMode": if is_indexed { "Indexed" } else { "NonIndexed" },
+            "backoffLimit": if per_index.is_some() { i32::MAX } else { limit },
+            "backoffLimitPerIndex": per_index,
+            "maxFailedIndexes": max_failed.filter(|_| per_index.is_some()),
+            "podFailurePolicy": policy.then(|| serde_json::json!({ "rules": rules })),
+            "podReplacementPolicy": replacement,
+        }))
+        .unwrap()
+    })
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(4000))]
 
     #[test]
     fn any_order_of_crashes_and_failures_keeps_the_books(
-        parallelism in 1_i32..5,
-        completions in proptest::option::of(0_i32..6),
-        limit in 0_i32..4,
+        spec in specs(),
         happenings in happenings(),
     ) {
-        let mut w = World::new(parallelism, completions, limit);
+        let is_indexed = spec.completion_mode.as_deref() == Some("Indexed");
+        let mut w = World::of(spec);
         let ok = |result: Result<(), Broken>| result.map_err(|broken| TestCaseError::fail(broken.to_string()));
         for happening in happenings {
             match happening {
@@ -427,10 +730,26 @@ proptest! {
                     w.job.spec.as_mut().unwrap().parallelism = Some(p);
                     ok(w.ledger.job(&w.job))?;
                 }
+                Happening::Suspend(suspend) => {
+                    w.job.spec.as_mut().unwrap().suspend = Some(suspend);
+                    ok(w.ledger.job(&w.job))?;
+                }
+                // Once the end is decided, more completions come too late.
+                Happening::Completions(completions)
+                    if is_indexed && w.job.status.as_ref().is_none_or(|status| End::of_status(status).is_none()) =>
+                {
+                    // Elastic Jobs change both in one write, as the API asks.
+                    let spec = w.job.spec.as_mut().unwrap();
+                    (spec.completions, spec.parallelism) = (Some(completions), Some(completions));
+                    ok(w.ledger.job(&w.job))?;
+                }
+                Happening::Completions(_) => {}
             }
         }
         // From here on nothing goes wrong, and every Job comes to its end.
+        let completions = w.job.spec.as_ref().unwrap().completions;
         w.job.spec.as_mut().unwrap().parallelism = Some(3);
+        w.job.spec.as_mut().unwrap().suspend = None;
         ok(w.ledger.job(&w.job))?;
         for _ in 0..200 {
             let rest = w.settle();

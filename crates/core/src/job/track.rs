@@ -6,8 +6,9 @@
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::UncountedTerminatedPods;
 
+use super::policy::Judgement;
 use super::view::{Class, Seen, View, uid_of};
-use super::{End, MAX_UNCOUNTED_PODS, Outcome, refresh, set_gauges, shown, to_i32, to_time, write};
+use super::{End, MAX_UNCOUNTED_PODS, Outcome, refresh, set_completed, set_gauges, shown, to_i32, to_time, write};
 use crate::plan::{Action, Note, Phase, Plan, PodRef, Severity, Step};
 
 /// What a Job's counters will be when everything that is known now has been counted.
@@ -30,28 +31,41 @@ impl View<'_> {
             });
             to_i32(new.count())
         };
+        let new_succeeded = || unrecorded(&|s| s.class == Class::Succeeded);
         Totals {
-            succeeded: self.status.succeeded.unwrap_or(0)
-                + to_i32(succeeded.len())
-                + unrecorded(&|s| s.class == Class::Succeeded),
-            failed: self.status.failed.unwrap_or(0) + to_i32(failed.len()) + unrecorded(&|s| self.counts_as_failed(s)),
+            succeeded: match &self.indexed {
+                Some(indexed) => indexed.succeeded.len(),
+                None => self.status.succeeded.unwrap_or(0) + to_i32(succeeded.len()) + new_succeeded(),
+            },
+            failed: self.status.failed.unwrap_or(0)
+                + to_i32(failed.len())
+                + unrecorded(&|s| self.counts_as_failed(s) && self.is_countable(s) && s.judgement != Judgement::Ignore),
         }
     }
 }
 
-/// RELEASE: finalizers off the pods that are recorded.
-pub(super) fn release(view: &View<'_>) -> Option<Plan> {
+/// RELEASE: finalizers off the pods that are recorded, and off those that ended and are never counted.
+pub(super) fn release(view: &View<'_>, end_is_decided: bool) -> Option<Plan> {
     let (succeeded, failed) = view.uncounted();
-    let steps: Vec<Step> = view
-        .pods
-        .iter()
-        .filter(|seen| seen.tracked)
-        .filter(|seen| {
-            let uid = uid_of(seen.pod).0;
-            succeeded.contains(uid.as_str()) || failed.contains(uid.as_str())
-        })
-        .map(|seen| release_step(seen, "it is recorded in status.uncountedTerminatedPods"))
-        .collect();
+    let why = |seen: &Seen<'_>| {
+        let uid = uid_of(seen.pod).0;
+        if succeeded.contains(uid.as_str()) || failed.contains(uid.as_str()) {
+            return Some("it is recorded in status.uncountedTerminatedPods");
+        }
+        match (seen.class, &view.indexed) {
+            (Class::Succeeded | Class::Failed, Some(_)) if seen.index.is_none() => Some("it has no index of this Job"),
+            (Class::Succeeded, Some(indexed)) if seen.index.is_some_and(|index| indexed.recorded.contains(index)) => {
+                Some("its index is recorded in status.completedIndexes")
+            }
+            (Class::Failed, _) if seen.judgement == Judgement::Ignore => {
+                let waits = view.is_awaiting_replacement(seen) && !end_is_decided && !view.job_is_leaving();
+                (!waits).then_some("podFailurePolicy says to ignore it")
+            }
+            _ => None,
+        }
+    };
+    let tracked = view.pods.iter().filter(|seen| seen.tracked);
+    let steps: Vec<Step> = tracked.filter_map(|seen| Some(release_step(seen, why(seen)?))).collect();
     (!steps.is_empty()).then(|| Plan::of(Phase::Release, steps))
 }
 
@@ -92,13 +106,15 @@ pub(super) fn fold(view: &View<'_>, end: Option<&End>, now: Timestamp) -> Option
         0 => None,
         sum => Some(sum),
     };
-    status.succeeded = add(status.succeeded, succeeded.len());
+    if view.indexed.is_none() {
+        status.succeeded = add(status.succeeded, succeeded.len());
+    }
     status.failed = add(status.failed, failed.len());
     status.uncounted_terminated_pods = Some(UncountedTerminatedPods::default());
     let why = format!("{} succeeded and {} failed pods are counted", succeeded.len(), failed.len());
     // A write that both counts and concludes is one write: there is no crash between them.
     let step = match end {
-        Some(end) if nothing_is_left(view) => concluding(status, end, now, &why),
+        Some(end) if nothing_is_left(view) => concluding(view, status, end, now, &why),
         _ => write(status, why),
     };
     Some(Plan::of(Phase::Fold, vec![step]))
@@ -107,24 +123,35 @@ pub(super) fn fold(view: &View<'_>, end: Option<&End>, now: Timestamp) -> Option
 /// RECORD: finished pods are written down by UID, together with the interim condition if the end was decided just now.
 pub(super) fn record(view: &View<'_>, end: Option<&End>, decided_now: bool, now: Timestamp) -> Option<Plan> {
     let mut uncounted = UncountedTerminatedPods::default();
+    let mut completed = view.indexed.as_ref().map(|indexed| indexed.recorded.clone());
     let mut recorded = 0;
     let mut uncounted_on_purpose = Vec::new();
     for seen in view.pods.iter().filter(|seen| seen.tracked) {
         if recorded == MAX_UNCOUNTED_PODS {
             break; // The next plan takes the next ones, once these are counted.
         }
-        let list = match seen.class {
-            Class::Succeeded => &mut uncounted.succeeded,
-            Class::Failed => &mut uncounted.failed,
+        let counts_as_failed = match seen.class {
+            Class::Succeeded => false,
+            Class::Failed => true,
             // After a success, a pod that is sent away is neither succeeded nor failed.
-            Class::Leaving if end.is_some_and(|e| e.outcome == Outcome::Success) => {
+            Class::Leaving if !view.is_countable(seen) || end.is_some_and(|e| e.outcome == Outcome::Success) => {
                 uncounted_on_purpose.push(seen);
                 continue;
             }
-            Class::Leaving if view.counts_as_failed(seen) || end.is_some() => &mut uncounted.failed,
+            Class::Leaving if view.counts_as_failed(seen) || end.is_some() => true,
             Class::Leaving | Class::Active => continue,
         };
-        list.get_or_insert_default().push(uid_of(seen.pod).0);
+        if counts_as_failed {
+            if seen.judgement == Judgement::Ignore || (end.is_none() && view.is_awaiting_replacement(seen)) {
+                continue;
+            }
+            uncounted.failed.get_or_insert_default().push(uid_of(seen.pod).0);
+        } else if let Some(completed) = &mut completed {
+            // The index is enough to count it once.
+            completed.extend(seen.index);
+        } else {
+            uncounted.succeeded.get_or_insert_default().push(uid_of(seen.pod).0);
+        }
         recorded += 1;
     }
     let announced = end.filter(|_| decided_now);
@@ -135,6 +162,9 @@ pub(super) fn record(view: &View<'_>, end: Option<&End>, decided_now: bool, now:
     }
     let mut status = shown(view, now);
     status.uncounted_terminated_pods = Some(uncounted);
+    if let Some(completed) = &completed {
+        set_completed(&mut status, completed);
+    }
     let mut why = format!("{recorded} finished pods are recorded before their finalizers go");
     if let Some(end) = announced {
         status.conditions.get_or_insert_default().push(end.interim(&to_time(now)));
@@ -160,7 +190,7 @@ pub(super) fn conclude(view: &View<'_>, end: &End, now: Timestamp) -> Plan {
     if !nothing_is_left(view) {
         return refresh(view, now, "the Job's end is decided and its last pods are ending");
     }
-    Plan::of(Phase::Fold, vec![concluding(shown(view, now), end, now, "every pod is counted and none is left")])
+    Plan::of(Phase::Fold, vec![concluding(view, shown(view, now), end, now, "every pod is counted and none is left")])
 }
 
 /// Whether every own pod has ended and lost its finalizer.
@@ -168,17 +198,29 @@ fn nothing_is_left(view: &View<'_>) -> bool {
     view.pods.iter().all(|s| !s.tracked && matches!(s.class, Class::Succeeded | Class::Failed))
 }
 
-fn concluding(mut status: super::JobStatus, end: &End, now: Timestamp, why: &str) -> Step {
+fn concluding(view: &View<'_>, mut status: super::JobStatus, end: &End, now: Timestamp, why: &str) -> Step {
     let time = to_time(now);
     set_gauges(&mut status, 0, 0, 0);
+    let completions = view.job.spec.as_ref().and_then(|spec| spec.completions);
+    if completions != Some(0) {
+        // A suspended Job may have failed; the API asks every finished one when it started.
+        status.start_time.get_or_insert(time.clone());
+    }
     if end.outcome == Outcome::Success {
         // A clock that stepped back must not let a Job complete before it started; the API refuses that.
         status.completion_time = status.start_time.clone().max(Some(time.clone()));
     }
     status.conditions.get_or_insert_default().push(end.terminal(&time));
-    let step = write(status, format!("{why}; the Job ends: {}", end.reason));
+    let too_many = completions.is_some_and(|wanted| status.succeeded.unwrap_or(0) > wanted);
+    let mut step = write(status, format!("{why}; the Job ends: {}", end.reason));
     match end.outcome {
-        Outcome::Success => step.announce(Severity::Normal, "Completed", Note::Text("Job completed".to_owned())),
+        Outcome::Success => {
+            if too_many {
+                let message = "Too many succeeded pods running after completion count reached";
+                step = step.announce(Severity::Warning, "TooManySucceededPods", Note::Text(message.to_owned()));
+            }
+            step.announce(Severity::Normal, "Completed", Note::Text("Job completed".to_owned()))
+        }
         Outcome::Failure => step.announce(Severity::Warning, &end.reason, Note::Text(end.message.clone())),
     }
 }

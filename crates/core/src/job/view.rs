@@ -10,7 +10,9 @@ use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
-use super::TRACKING_FINALIZER;
+use super::index::{self, Index, IndexSet};
+use super::policy::{Judgement, judge};
+use super::{TRACKING_FINALIZER, per_index};
 use crate::plan::Uid;
 
 /// Where one pod stands in its life.
@@ -27,7 +29,7 @@ pub enum Class {
 }
 
 /// One own pod with what the controller asks of it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Seen<'a> {
     /// The pod.
     pub pod: &'a Pod,
@@ -35,6 +37,23 @@ pub struct Seen<'a> {
     pub class: Class,
     /// Whether the tracking finalizer is on it.
     pub tracked: bool,
+    /// Its completion index, if the Job is Indexed and this is one of its indexes.
+    pub index: Option<Index>,
+    /// What `podFailurePolicy` makes of it, if it has failed.
+    pub judgement: Judgement,
+}
+
+/// What only Indexed Jobs have.
+#[derive(Debug)]
+pub struct Indexed {
+    /// Indexes are below this.
+    pub completions: Index,
+    /// The completed indexes that the status holds.
+    pub recorded: IndexSet,
+    /// With those of succeeded pods that are not recorded yet.
+    pub succeeded: IndexSet,
+    /// What only those with `backoffLimitPerIndex` have.
+    pub per_index: Option<per_index::PerIndex>,
 }
 
 /// A Job with its own pods.
@@ -48,6 +67,8 @@ pub struct View<'a> {
     pub pods: Vec<Seen<'a>>,
     /// Whether only failed pods are replaced, not leaving ones (`podReplacementPolicy: Failed`).
     pub only_replace_failed: bool,
+    /// For Indexed Jobs.
+    pub indexed: Option<Indexed>,
 }
 
 impl<'a> View<'a> {
@@ -55,19 +76,44 @@ impl<'a> View<'a> {
     pub fn of(job: &'a Job, pods: &'a [Pod]) -> View<'a> {
         let uid = job.metadata.uid.as_deref().unwrap_or_default();
         let spec = job.spec.as_ref();
+        let status = job.status.clone().unwrap_or_default();
+        let completions = spec
+            .filter(|spec| spec.completion_mode.as_deref() == Some("Indexed"))
+            .map(|spec| Index::try_from(spec.completions.unwrap_or(0)).unwrap_or(0));
+        let policy = spec.and_then(|spec| spec.pod_failure_policy.as_ref());
         let pods = pods
             .iter()
             .filter(|pod| controller_of(pod).is_some_and(|owner| owner.uid == uid))
-            .map(|pod| Seen { pod, class: class(pod), tracked: is_tracked(pod) })
+            .map(|pod| {
+                let class = class(pod);
+                let index = completions.and_then(|end| index::of_pod(pod).filter(|index| *index < end));
+                let judgement = match policy {
+                    Some(policy) if class == Class::Failed => judge(policy, pod),
+                    _ => Judgement::Count,
+                };
+                Seen { pod, class, tracked: is_tracked(pod), index, judgement }
+            })
             .collect();
-        View {
-            job,
-            status: job.status.clone().unwrap_or_default(),
-            pods,
-            only_replace_failed: spec.is_some_and(|s| {
-                s.pod_failure_policy.is_some() || s.pod_replacement_policy.as_deref() == Some("Failed")
-            }),
+        let only_replace_failed =
+            policy.is_some() || spec.is_some_and(|spec| spec.pod_replacement_policy.as_deref() == Some("Failed"));
+        let mut view = View { job, status, pods, only_replace_failed, indexed: None };
+        view.indexed = completions.map(|completions| view.indexes(completions));
+        view
+    }
+
+    fn indexes(&self, completions: Index) -> Indexed {
+        let set = |text: &Option<String>| IndexSet::parse(text.as_deref().unwrap_or_default(), completions);
+        let recorded = set(&self.status.completed_indexes);
+        let mut succeeded = recorded.clone();
+        for seen in self.pods.iter().filter(|seen| seen.tracked && seen.class == Class::Succeeded) {
+            if let Some(index) = seen.index {
+                succeeded.insert(index);
+            }
         }
+        let limit = self.job.spec.as_ref().and_then(|spec| spec.backoff_limit_per_index);
+        let per_index =
+            limit.map(|limit| per_index::PerIndex::of(self, limit, set(&self.status.failed_indexes), &succeeded));
+        Indexed { completions, recorded, succeeded, per_index }
     }
 
     /// The pods of one class.
@@ -91,6 +137,27 @@ impl<'a> View<'a> {
             Class::Failed => true,
             Class::Leaving => !self.only_replace_failed,
             Class::Active | Class::Succeeded => false,
+        }
+    }
+
+    /// Whether this pod is ever counted: pods of an Indexed Job without a valid index are not.
+    pub fn is_countable(&self, seen: &Seen<'_>) -> bool {
+        self.indexed.is_none() || seen.index.is_some()
+    }
+
+    /// Whether this pod keeps its finalizer until its index has another pod, which goes on counting from it.
+    pub fn is_awaiting_replacement(&self, seen: &Seen<'_>) -> bool {
+        let per_index = self.indexed.as_ref().and_then(|indexed| indexed.per_index.as_ref());
+        per_index.is_some_and(|per_index| {
+            per_index.awaiting.values().any(|waiting| std::ptr::eq(waiting.pod(self), seen.pod))
+        })
+    }
+
+    /// How many completions there are so far, those not recorded yet included only for Indexed Jobs.
+    pub fn completed(&self) -> i32 {
+        match &self.indexed {
+            Some(indexed) => indexed.succeeded.len(),
+            None => self.status.succeeded.unwrap_or(0),
         }
     }
 

@@ -53,22 +53,23 @@ pub(super) fn matches(selector: Option<&LabelSelector>, labels: Option<&BTreeMap
     };
     let mut faults = Vec::new();
     validate(selector, &Path::root(), &mut faults);
-    if !faults.is_empty() {
-        return None;
-    }
+    faults.is_empty().then(|| selects(selector, labels))
+}
+
+/// Whether the valid `selector` selects something with these `labels`.
+pub fn selects(selector: &LabelSelector, labels: Option<&BTreeMap<String, String>>) -> bool {
     let label = |key: &String| labels.and_then(|labels| labels.get(key));
-    let equal = entries(selector.match_labels.as_ref()).all(|(k, v)| label(k) == Some(v));
-    let fulfilled = items(selector.match_expressions.as_ref()).iter().all(|r| {
-        let value = label(&r.key);
-        let listed = value.is_some_and(|v| items(r.values.as_ref()).contains(v));
-        match r.operator.as_str() {
-            "In" => listed,
-            "NotIn" => !listed,
-            "Exists" => value.is_some(),
-            _ => value.is_none(),
-        }
-    });
-    Some(equal && fulfilled)
+    entries(selector.match_labels.as_ref()).all(|(k, v)| label(k) == Some(v))
+        && items(selector.match_expressions.as_ref()).iter().all(|r| {
+            let value = label(&r.key);
+            let listed = value.is_some_and(|v| items(r.values.as_ref()).contains(v));
+            match r.operator.as_str() {
+                "In" => listed,
+                "NotIn" => !listed,
+                "Exists" => value.is_some(),
+                _ => value.is_none(),
+            }
+        })
 }
 
 /// The selector as messages print it: JSON with its members in Go's order.
