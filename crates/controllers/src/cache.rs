@@ -11,6 +11,10 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher::Event;
 use stint_core::job::view::{controller_of, uid_of};
 use stint_core::plan::Uid;
+use stint_core::validate::selects;
+
+/// The label that generated selectors select by.
+const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
 
 /// Names a Job: its namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,6 +46,12 @@ pub struct Cache {
     jobs: HashMap<JobKey, Arc<Job>>,
     pods: HashMap<Uid, JobKey>,
     owned: HashMap<JobKey, Owned>,
+    /// Pods that nobody controls, by namespace: a Job's selector may select them.
+    loose: HashMap<String, HashMap<Uid, Pod>>,
+    /// The names of Jobs by uid: a generated selector selects by it.
+    names: HashMap<Uid, JobKey>,
+    /// Jobs whose selector a user wrote, which may select anything in their namespace.
+    selecting: BTreeSet<JobKey>,
     jobs_progress: Progress,
     pods_progress: Progress,
     listed_jobs: Vec<Job>,
@@ -91,6 +101,8 @@ impl Cache {
             Event::InitDone => {
                 self.jobs_progress.list_done = self.jobs_progress.lists_begun;
                 let mut dirty: BTreeSet<JobKey> = self.jobs.drain().map(|(key, _)| key).collect();
+                self.names.clear();
+                self.selecting.clear();
                 for job in std::mem::take(&mut self.listed_jobs) {
                     dirty.insert(self.put_job(job));
                 }
@@ -101,6 +113,8 @@ impl Cache {
                 self.jobs_progress.saw(job.metadata.resource_version.as_ref());
                 let key = key_of(&job);
                 self.jobs.remove(&key);
+                self.selecting.remove(&key);
+                self.names.remove(&Uid(job.metadata.uid.unwrap_or_default()));
                 BTreeSet::from([key])
             }
         }
@@ -121,6 +135,7 @@ impl Cache {
             Event::InitDone => {
                 self.pods_progress.list_done = self.pods_progress.lists_begun;
                 self.pods.clear();
+                self.loose.clear();
                 let mut dirty: BTreeSet<JobKey> = self.owned.drain().map(|(key, _)| key).collect();
                 for pod in std::mem::take(&mut self.listed_pods) {
                     dirty.extend(self.put_pod(pod));
@@ -130,6 +145,7 @@ impl Cache {
             Event::Apply(pod) => self.put_pod(pod).into_iter().collect(),
             Event::Delete(pod) => {
                 self.pods_progress.saw(pod.metadata.resource_version.as_ref());
+                self.remove_loose(&pod);
                 self.remove_pod(&uid_of(&pod)).into_iter().collect()
             }
         }
@@ -148,6 +164,13 @@ impl Cache {
     /// The pods whose controller is a Job of this key, whatever its UID.
     pub fn pods_of(&self, key: &JobKey) -> &[Pod] {
         self.owned.get(key).map_or(&[], |owned| &owned.pods)
+    }
+
+    /// The pods without a controller that the selector of `job` selects.
+    pub fn loose_pods_of<'a>(&'a self, key: &JobKey, job: &'a Job) -> impl Iterator<Item = &'a Pod> {
+        let selector = job.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+        let loose = self.loose.get(&key.namespace).into_iter().flat_map(HashMap::values);
+        loose.filter(move |pod| selector.is_some_and(|selector| selects(selector, pod.metadata.labels.as_ref())))
     }
 
     /// The pod with this UID.
@@ -184,6 +207,10 @@ impl Cache {
     fn put_job(&mut self, job: Job) -> JobKey {
         self.jobs_progress.saw(job.metadata.resource_version.as_ref());
         let key = key_of(&job);
+        self.names.insert(Uid(job.metadata.uid.clone().unwrap_or_default()), key.clone());
+        if job.spec.as_ref().is_some_and(|spec| spec.manual_selector == Some(true)) {
+            self.selecting.insert(key.clone());
+        }
         self.jobs.insert(key.clone(), Arc::new(job));
         key
     }
@@ -196,12 +223,40 @@ impl Cache {
         if self.pods.get(&uid) != owner.as_ref() {
             dirty.extend(self.remove_pod(&uid)); // it changed hands
         }
+        if controller_of(&pod).is_none() {
+            dirty.extend(self.selectors_of(&pod));
+            let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+            self.loose.entry(namespace).or_default().insert(uid, pod);
+            return dirty;
+        }
+        self.remove_loose(&pod);
         if let Some(key) = owner {
             self.pods.insert(uid, key.clone());
             self.owned.entry(key.clone()).or_default().put(pod);
             dirty.push(key);
         }
         dirty
+    }
+
+    /// The Jobs that may select this pod, which nobody controls.
+    fn selectors_of(&self, pod: &Pod) -> Vec<JobKey> {
+        let labels = pod.metadata.labels.as_ref();
+        let by_uid = labels.and_then(|labels| self.names.get(&Uid(labels.get(CONTROLLER_UID)?.clone())));
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let selects_it = |key: &&JobKey| {
+            let selector = self.jobs.get(*key).and_then(|job| job.spec.as_ref()?.selector.as_ref());
+            key.namespace == namespace && selector.is_some_and(|selector| selects(selector, labels))
+        };
+        by_uid.into_iter().chain(self.selecting.iter().filter(selects_it)).cloned().collect()
+    }
+
+    fn remove_loose(&mut self, pod: &Pod) {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let Some(pods) = self.loose.get_mut(namespace) else { return };
+        pods.remove(&uid_of(pod));
+        if pods.is_empty() {
+            self.loose.remove(namespace);
+        }
     }
 
     fn remove_pod(&mut self, uid: &Uid) -> Option<JobKey> {
@@ -278,6 +333,30 @@ mod tests {
         assert_eq!(cache.pod(&Uid("c".to_owned())).unwrap().metadata.resource_version.as_deref(), Some("3"));
         let both = BTreeSet::from([key("j"), key("k")]);
         assert_eq!(cache.pod_event(Event::Apply(pod("b", "k", 4))), both, "a pod that changed hands");
+    }
+
+    #[test]
+    fn a_pod_that_nobody_controls_is_shown_to_the_jobs_that_select_it() {
+        let mut cache = Cache::default();
+        let job = |name: &str, manual: bool, label: (&str, &str)| -> Job {
+            serde_json::from_value(serde_json::json!({
+                "metadata": { "name": name, "namespace": "", "uid": format!("uid-{name}") },
+                "spec": { "manualSelector": manual, "selector": { "matchLabels": { label.0: label.1 } }, "template": {} },
+            }))
+            .unwrap()
+        };
+        cache.job_event(Event::Apply(job("generated", false, (CONTROLLER_UID, "uid-generated"))));
+        cache.job_event(Event::Apply(job("manual", true, ("app", "x"))));
+        let mut loose = pod("a", "j", 1);
+        loose.metadata.owner_references = None;
+        loose.metadata.labels = Some([("app".to_owned(), "x".to_owned())].into());
+        assert_eq!(cache.pod_event(Event::Apply(loose.clone())), BTreeSet::from([key("manual")]));
+        loose.metadata.labels = Some([(CONTROLLER_UID.to_owned(), "uid-generated".to_owned())].into());
+        assert_eq!(cache.pod_event(Event::Apply(loose.clone())), BTreeSet::from([key("generated")]));
+        let generated = cache.job(&key("generated")).unwrap().clone();
+        assert_eq!(cache.loose_pods_of(&key("generated"), &generated).count(), 1);
+        cache.pod_event(Event::Apply(pod("a", "generated", 2)));
+        assert_eq!(cache.loose_pods_of(&key("generated"), &generated).count(), 0, "it has a controller now");
     }
 
     #[test]

@@ -8,13 +8,15 @@ use std::time::Duration;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use stint_core::clock::Clock;
 use stint_core::job::view::{controller_of, is_tracked};
 use stint_core::job::{reconcile_absent, reconcile_with};
-use stint_core::plan::Uid;
+use stint_core::plan::{Plan, Uid};
+use stint_core::ttl;
 
 use crate::Config;
 use crate::barrier::Barrier;
@@ -98,11 +100,25 @@ impl State {
         }
     }
 
+    /// Decides about a Job and its pods, those included that it may adopt.
+    fn plan(&self, key: &JobKey, job: &Job, now: Timestamp, config: &Config) -> Plan {
+        let pods = self.cache.pods_of(key);
+        let mut loose = self.cache.loose_pods_of(key, job).peekable();
+        if loose.peek().is_none() {
+            return reconcile_with(job, pods, now, config.backoff);
+        }
+        let all: Vec<Pod> = pods.iter().chain(loose).cloned().collect();
+        reconcile_with(job, &all, now, config.backoff)
+    }
+
     fn reconcile(&mut self, key: JobKey, now: Timestamp, config: &Config) {
-        let pods = self.cache.pods_of(&key);
         let job = self.cache.job(&key).cloned();
         if let Some(job) = job {
-            let plan = reconcile_with(&job, pods, now, config.backoff);
+            let mut plan = self.plan(&key, &job, now, config);
+            if config.ttl && plan.is_empty() {
+                let Plan { wake, steps, .. } = ttl::reconcile(&job, now);
+                plan = Plan { steps, ..plan }.waking(wake);
+            }
             if let Some(wake) = &plan.wake {
                 self.queue.mark_at(key.clone(), wake.at);
             }
@@ -113,6 +129,7 @@ impl State {
                 return self.executing.push(execution.boxed());
             }
         }
+        let pods = self.cache.pods_of(&key);
         let uid = self.cache.job(&key).and_then(|job| job.metadata.uid.as_deref());
         let orphans: Vec<Pod> = pods.iter().filter(|pod| is_tracked(pod) && owner(pod) != uid).cloned().collect();
         if orphans.is_empty() {

@@ -48,6 +48,8 @@ pub struct Config {
     pub backoff: Backoff,
     /// How often every Job is reconciled although nothing happened.
     pub full_pass: SignedDuration,
+    /// Delete finished Jobs once their `ttlSecondsAfterFinished` are over.
+    pub ttl: bool,
     /// What keeps a whole API in order, beside the Jobs. `None` where another controller manager does it, or where nothing
     /// lives long enough to need it.
     pub housekeeping: Option<Housekeeping>,
@@ -70,6 +72,7 @@ impl Default for Config {
             workers: 5,
             backoff: Backoff::default(),
             full_pass: SignedDuration::from_mins(10),
+            ttl: true,
             housekeeping: None,
         }
     }

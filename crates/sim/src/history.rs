@@ -62,7 +62,7 @@ pub struct PodRecord {
 pub struct JobRecord {
     /// Its last state.
     pub job: Job,
-    /// Whether its parallelism was ever lowered.
+    /// Whether its parallelism or completions were ever lowered, or it was suspended: pods were sent away uncounted then.
     pub shrunk: bool,
     /// Whether it was ever being deleted.
     pub left: bool,
@@ -112,6 +112,9 @@ fn job_put(history: &mut History, key: &str, job: Job) -> Result<(), String> {
     let known = history.jobs.entry(uid).or_default();
     let parallelism = |job: &Job| job.spec.as_ref().and_then(|spec| spec.parallelism);
     known.shrunk |= known.job.metadata.uid.is_some() && parallelism(&job) < parallelism(&known.job);
+    let completions = |job: &Job| job.spec.as_ref().and_then(|spec| spec.completions);
+    known.shrunk |= known.job.metadata.uid.is_some() && completions(&job) != completions(&known.job);
+    known.shrunk |= job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true));
     known.left |= job.metadata.deletion_timestamp.is_some();
     let result = history.ledger.job(&job).map_err(|broken| broken.to_string());
     known.job = job;

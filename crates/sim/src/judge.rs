@@ -1,7 +1,8 @@
 //! Looks at the end of a world: has everything settled, and do the Jobs say what really happened.
 
+use k8s_openapi::api::batch::v1::JobSpec;
 use stint_core::job::view::Class;
-use stint_core::job::{Outcome, finished};
+use stint_core::job::{Outcome, condition, finished};
 use stint_core::plan::Uid;
 
 use crate::history::{JobRecord, PodRecord, has_ended, job_line};
@@ -14,7 +15,8 @@ pub fn is_settled(state: &State) -> bool {
 }
 
 fn rests(job: &JobRecord) -> bool {
-    let paused = job.job.spec.as_ref().and_then(|spec| spec.parallelism) == Some(0) && !job.left;
+    let is_paused = |spec: &JobSpec| spec.parallelism == Some(0) || spec.suspend == Some(true);
+    let paused = job.job.spec.as_ref().is_some_and(is_paused) && !job.left;
     has_ended(&job.job) && !job.left || paused
 }
 
@@ -88,10 +90,13 @@ fn judge_job(job: &JobRecord, pods: &[&PodRecord]) -> Result<(), String> {
     if failed > really_failed + left {
         return Err(format!("it counts {failed} failed pods of {really_failed}, and {left} were sent away"));
     }
-    if left == 0 && !job.shrunk && (succeeded, failed) != (really_succeeded, really_failed) {
+    // Of an Indexed Job indexes are counted, and the ledger looks after them; a policy may ignore failures.
+    let all_count = spec.completion_mode.as_deref() != Some("Indexed") && spec.pod_failure_policy.is_none();
+    if left == 0 && !job.shrunk && all_count && (succeeded, failed) != (really_succeeded, really_failed) {
         return Err(format!("{really_succeeded} pods succeeded and {really_failed} failed"));
     }
     match finished(&status) {
+        Some(Outcome::Success) if spec.success_policy.is_some() || job.shrunk => Ok(()),
         Some(Outcome::Success) => match spec.completions {
             Some(completions) if succeeded != completions => {
                 Err(format!("it is complete with {succeeded} of {completions} completions"))
@@ -102,7 +107,8 @@ fn judge_job(job: &JobRecord, pods: &[&PodRecord]) -> Result<(), String> {
         Some(Outcome::Failure) => {
             let never = spec.template.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()) == Some("Never");
             let limit = spec.backoff_limit.unwrap_or(6);
-            if never && failed <= limit {
+            let reason = condition(&status, "Failed").and_then(|condition| condition.reason.as_deref());
+            if never && failed <= limit && reason == Some("BackoffLimitExceeded") {
                 return Err(format!("it has failed with {failed} failures, and {limit} are allowed"));
             }
             Ok(())

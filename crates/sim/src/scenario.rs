@@ -21,6 +21,10 @@ pub enum Deed {
     Create(JobWish),
     /// Changes a Job's parallelism.
     Scale(String, i32),
+    /// Suspends a Job, or resumes it.
+    Suspend(String, bool),
+    /// Changes the completions of an Indexed Job, and its parallelism to the same.
+    Resize(String, i32),
     /// Deletes a pod of a Job: which one of those that are there.
     DeletePod(String, usize),
     /// Deletes a pod without grace.
@@ -46,6 +50,16 @@ pub struct JobWish {
     pub backoff_limit: i32,
     /// `restartPolicy`.
     pub restart_policy: &'static str,
+    /// Whether its completions have indexes.
+    pub indexed: bool,
+    /// `backoffLimitPerIndex`.
+    pub per_index: Option<i32>,
+    /// Whether a `podFailurePolicy` ignores the exit code 2.
+    pub ignores: bool,
+    /// Whether a `successPolicy` is content with one index.
+    pub content: bool,
+    /// `activeDeadlineSeconds`.
+    pub deadline: Option<i64>,
     /// `podReplacementPolicy`.
     pub replacement: Option<&'static str>,
     /// How many of a thousand containers fail.
@@ -72,6 +86,23 @@ impl JobWish {
         if let Some(policy) = self.replacement {
             spec["podReplacementPolicy"] = json!(policy);
         }
+        if self.indexed {
+            spec["completionMode"] = json!("Indexed");
+        }
+        if let Some(limit) = self.per_index {
+            spec["backoffLimitPerIndex"] = json!(limit);
+            spec["backoffLimit"] = json!(i32::MAX);
+        }
+        if self.ignores {
+            let codes = json!({ "operator": "In", "values": [2] });
+            spec["podFailurePolicy"] = json!({ "rules": [{ "action": "Ignore", "onExitCodes": codes }] });
+        }
+        if self.content {
+            spec["successPolicy"] = json!({ "rules": [{ "succeededCount": 1 }] });
+        }
+        if let Some(seconds) = self.deadline {
+            spec["activeDeadlineSeconds"] = json!(seconds);
+        }
         json!({ "apiVersion": "batch/v1", "kind": "Job", "metadata": { "name": self.name }, "spec": spec })
     }
 }
@@ -84,14 +115,17 @@ impl Scenario {
         let span = *rng.pick(&[5_000, 60_000, 300_000]);
         for number in 0..rng.range(1, 4) {
             let wish = wish(&mut rng, number);
+            let is_indexed = wish.indexed;
             let begins = if number == 0 { 0 } else { rng.range(0, span / 2) };
             let name = wish.name.clone();
             deeds.push((begins, Deed::Create(wish)));
             for _ in 0..*rng.pick(&[0, 0, 1, 3]) {
                 let at = rng.range(begins + 1, span);
                 let which = usize::try_from(rng.range(0, 7)).expect("small");
-                let deed = match rng.range(0, 9) {
-                    0..=3 => Deed::Scale(name.clone(), rng.small(0, 5)),
+                let deed = match rng.range(0, 12) {
+                    10 | 11 => Deed::Suspend(name.clone(), rng.chance(600)),
+                    12 if is_indexed => Deed::Resize(name.clone(), rng.small(1, 6)),
+                    0..=3 | 12 => Deed::Scale(name.clone(), rng.small(0, 5)),
                     4..=6 => Deed::DeletePod(name.clone(), which),
                     7 | 8 => Deed::KillPod(name.clone(), which),
                     _ => Deed::DeleteJob(name.clone(), rng.pick::<&str>(&["Background", "Foreground"])),
@@ -129,13 +163,24 @@ impl Scenario {
 
 fn wish(rng: &mut Rng, number: u64) -> JobWish {
     let completions = if rng.chance(700) { Some(rng.small(0, 8)) } else { None };
+    let indexed = completions.is_some() && rng.chance(500);
+    let ignores = rng.chance(200);
     JobWish {
         name: format!("job{number}"),
         parallelism: if rng.chance(50) { 0 } else { rng.small(1, 5) },
         completions,
         backoff_limit: rng.small(0, 4),
-        restart_policy: rng.pick::<&str>(&["Never", "OnFailure"]),
-        replacement: *rng.pick(&[None, None, Some("Failed"), Some("TerminatingOrFailed")]),
+        restart_policy: if ignores { "Never" } else { rng.pick::<&str>(&["Never", "OnFailure"]) },
+        indexed,
+        per_index: (indexed && rng.chance(500)).then(|| rng.small(0, 2)),
+        ignores,
+        content: indexed && completions > Some(0) && rng.chance(200),
+        deadline: rng.chance(150).then(|| rng.small(1, 120).into()),
+        replacement: *rng.pick(if ignores {
+            &[None, Some("Failed"), None, None]
+        } else {
+            &[None, None, Some("Failed"), Some("TerminatingOrFailed")]
+        }),
         fails: *rng.pick(&[0, 100, 300, 800]),
         longest: *rng.pick(&[1, 1000, 10_000, 60_000]),
     }

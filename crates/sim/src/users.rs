@@ -105,6 +105,14 @@ async fn attempt(world: &World, client: &Client, deed: &Deed) -> Result<(), kube
             let patch = json!({ "spec": { "parallelism": parallelism } });
             jobs.patch(job, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
         }
+        Deed::Suspend(job, suspend) => {
+            let patch = json!({ "spec": { "suspend": suspend } });
+            jobs.patch(job, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+        }
+        Deed::Resize(job, completions) => {
+            let patch = json!({ "spec": { "completions": completions, "parallelism": completions } });
+            jobs.patch(job, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+        }
         Deed::DeletePod(job, which) => match pod_of(world, job, *which) {
             Some(pod) => pods.delete(&pod, &DeleteParams::default()).await.map(drop),
             None => Ok(()),

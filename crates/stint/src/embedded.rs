@@ -93,6 +93,7 @@ impl Embedded {
         let config = stint_controllers::Config {
             node: Some(machine.name.clone()),
             workers: 16,
+            ttl: false, // what is followed to its end must not go before it was told
             ..stint_controllers::Config::default()
         };
         let controllers = tokio::spawn(stint_controllers::run(client.clone(), clock.clone(), config));
