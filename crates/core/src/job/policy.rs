@@ -43,8 +43,8 @@ fn matches(rule: &PodFailurePolicyRule, pod: &Pod) -> Option<String> {
     );
     let status = pod.status.as_ref()?;
     if let Some(wanted) = &rule.on_exit_codes {
-        let containers = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
-        let (container, code) = containers.filter_map(|container| ended(wanted, container)).next()?;
+        let mut containers = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+        let (container, code) = containers.find_map(|container| ended(wanted, container))?;
         return Some(format!("Container {container} for pod {name} failed with exit code {code}"));
     }
     let patterns = rule.on_pod_conditions.as_deref().unwrap_or_default();
@@ -80,7 +80,7 @@ mod tests {
 
     use super::*;
 
-    fn judged(rules: serde_json::Value, status: serde_json::Value) -> Judgement {
+    fn judged(rules: &serde_json::Value, status: &serde_json::Value) -> Judgement {
         let policy: PodFailurePolicy = serde_json::from_value(json!({ "rules": rules })).unwrap();
         let pod = json!({ "metadata": { "name": "p", "namespace": "n" }, "status": status });
         judge(&policy, &serde_json::from_value(pod).unwrap())
@@ -115,11 +115,11 @@ mod tests {
             (json!({}), Judgement::Count),
         ];
         for (status, expected) in cases {
-            assert_eq!(judged(rules.clone(), status.clone()), expected, "{status}");
+            assert_eq!(judged(&rules, &status), expected, "{status}");
         }
         let by_condition = json!([{ "action": "FailJob", "onPodConditions": disrupted }]);
         assert_eq!(
-            judged(by_condition, json!({ "conditions": condition("True") })),
+            judged(&by_condition, &json!({ "conditions": condition("True") })),
             Judgement::FailJob("Pod n/p has condition DisruptionTarget matching FailJob rule at index 0".into())
         );
     }

@@ -176,7 +176,7 @@ impl World {
     }
 }
 
-fn indexed(parallelism: i32, completions: i32, spec: serde_json::Value) -> World {
+fn indexed(parallelism: i32, completions: i32, spec: &serde_json::Value) -> World {
     let mut all = serde_json::json!({
         "completionMode": "Indexed", "parallelism": parallelism, "completions": completions, "backoffLimit": 6, "template": {},
     });
@@ -406,7 +406,7 @@ fn more_finished_pods_than_the_status_may_hold_are_counted_in_turns() {
 
 #[test]
 fn each_index_gets_a_pod_that_knows_it_and_is_completed_once() {
-    let mut w = indexed(2, 4, serde_json::json!({}));
+    let mut w = indexed(2, 4, &serde_json::json!({}));
     w.settle();
     let pod = w.pods["j-002"].clone();
     assert_eq!(pod.metadata.generate_name.as_deref(), Some("j-1-"));
@@ -428,7 +428,7 @@ fn each_index_gets_a_pod_that_knows_it_and_is_completed_once() {
 
 #[test]
 fn fewer_completions_forget_what_lies_beyond_and_more_go_on() {
-    let mut w = indexed(3, 3, serde_json::json!({}));
+    let mut w = indexed(3, 3, &serde_json::json!({}));
     w.settle();
     let last = w.at(2);
     w.end(&last, 0).unwrap();
@@ -445,7 +445,7 @@ fn fewer_completions_forget_what_lies_beyond_and_more_go_on() {
 /// The course of the recorded trace `perindex`.
 #[test]
 fn an_index_is_tried_again_with_its_count_until_it_has_failed() {
-    let mut w = indexed(3, 3, serde_json::json!({ "backoffLimitPerIndex": 1, "backoffLimit": i32::MAX }));
+    let mut w = indexed(3, 3, &serde_json::json!({ "backoffLimitPerIndex": 1, "backoffLimit": i32::MAX }));
     w.settle();
     let counts =
         |w: &World, index| w.pods[&w.at(index)].metadata.annotations.clone().unwrap()[per_index::FAILURES].clone();
@@ -476,7 +476,7 @@ fn an_index_is_tried_again_with_its_count_until_it_has_failed() {
 #[test]
 fn too_many_failed_indexes_end_the_job_at_once() {
     let spec = serde_json::json!({ "backoffLimitPerIndex": 0, "maxFailedIndexes": 1, "backoffLimit": i32::MAX });
-    let mut w = indexed(4, 4, spec);
+    let mut w = indexed(4, 4, &spec);
     w.settle();
     for index in [0, 1] {
         let pod = w.at(index);
@@ -496,7 +496,7 @@ fn too_many_failed_indexes_end_the_job_at_once() {
 fn enough_indexes_by_policy_complete_the_job_and_end_the_others() {
     let policy =
         serde_json::json!({ "successPolicy": { "rules": [{ "succeededIndexes": "0-1", "succeededCount": 1 }] } });
-    let mut w = indexed(3, 3, policy);
+    let mut w = indexed(3, 3, &policy);
     w.settle();
     let pod = w.at(0);
     w.end(&pod, 0).unwrap();
@@ -510,7 +510,7 @@ fn enough_indexes_by_policy_complete_the_job_and_end_the_others() {
     assert_eq!((w.status().succeeded, w.status().failed), (Some(1), None));
 }
 
-fn with_policy(rules: serde_json::Value) -> World {
+fn with_policy(rules: &serde_json::Value) -> World {
     World::of(
         serde_json::from_value(serde_json::json!({
             "parallelism": 1, "completions": 1, "backoffLimit": 1, "template": {}, "podFailurePolicy": { "rules": rules },
@@ -521,7 +521,7 @@ fn with_policy(rules: serde_json::Value) -> World {
 
 #[test]
 fn an_ignored_failure_counts_for_nothing_but_the_delay() {
-    let mut w = with_policy(serde_json::json!([
+    let mut w = with_policy(&serde_json::json!([
         { "action": "Ignore", "onExitCodes": { "operator": "In", "values": [7] } },
     ]));
     for round in 1..4 {
@@ -539,7 +539,7 @@ fn an_ignored_failure_counts_for_nothing_but_the_delay() {
 
 #[test]
 fn a_fatal_exit_code_fails_the_job_at_once() {
-    let mut w = with_policy(serde_json::json!([
+    let mut w = with_policy(&serde_json::json!([
         { "action": "FailJob", "onExitCodes": { "operator": "In", "values": [42] } },
     ]));
     w.settle();
@@ -619,7 +619,7 @@ fn pods_are_adopted_and_let_go_by_the_selector() {
 
 #[test]
 fn a_full_pass_over_ten_thousand_pods_is_quick() {
-    let mut w = indexed(10_000, 10_000, serde_json::json!({ "backoffLimitPerIndex": 2, "backoffLimit": i32::MAX }));
+    let mut w = indexed(10_000, 10_000, &serde_json::json!({ "backoffLimitPerIndex": 2, "backoffLimit": i32::MAX }));
     let template = w.plan().steps.into_iter().find_map(|step| match step.action {
         Action::CreatePod(pod) => Some(*pod),
         _ => None,
