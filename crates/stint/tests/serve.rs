@@ -267,7 +267,7 @@ fn kubectl_reads_logs_runs_commands_copies_and_forwards_ports() {
         if let Some(local) = &local {
             let mut stream = std::net::TcpStream::connect(format!("127.0.0.1:{local}")).unwrap();
             stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-            let _ = stream.read_to_string(&mut answer);
+            stream.read_to_string(&mut answer).expect("that the pod has closed the connection closes it here");
         }
         forward.kill().unwrap();
         forward.wait().unwrap();

@@ -9,9 +9,10 @@
 //! Upstream: `kubelet/pkg/cri/streaming/portforward/{httpstream,websocket}.go`, `apiserver/pkg/util/proxy/streamtunnel.go`,
 //! v1.36.
 //!
-//! Invariant: every connection ends for itself, in either direction for itself; all of them end with the client's.
+//! Invariant: every connection ends for itself, soon after the pod's end of it; all of them end with the client's.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ use crate::status::{Error, Result};
 
 /// How long the second stream of a pair may take.
 const PAIRING: Duration = Duration::from_secs(30);
+/// How long a client's last bytes are still carried once the pod has no more. Upstream: containerd's port forwarding.
+const LINGER: Duration = Duration::from_secs(1);
 /// So many ports fit into the channel numbers of one byte.
 const MOST_PORTS: usize = 127;
 
@@ -202,7 +205,8 @@ async fn over_streams(target: Target, port: u16, error: Stream, data: Stream) {
     error.outgoing.close().await;
 }
 
-/// Connects, and carries bytes both ways until neither has more. What goes wrong is written to `error`.
+/// Connects, and carries bytes both ways until the pod has no more; a client may end first and still get its answer. What
+/// goes wrong is written to `error`.
 async fn connect(target: &Target, port: u16, mut incoming: Incoming, outgoing: &Outgoing, error: &Outgoing) {
     let Target { node, pod } = target;
     match node.forward(pod.clone(), port).await {
@@ -213,7 +217,14 @@ async fn connect(target: &Target, port: u16, mut incoming: Incoming, outgoing: &
                 let _ = outgoing.send_all(&mut reader).await;
                 outgoing.close().await;
             };
-            tokio::join!(receive_all(&mut incoming, writer), down);
+            let (mut up, mut down) = (pin!(receive_all(&mut incoming, writer)), pin!(down));
+            tokio::select! {
+                () = &mut down => {
+                    // kubectl up to 1.31 ends its side only when it has been told that this connection is through.
+                    let _ = tokio::time::timeout(LINGER, &mut up).await;
+                }
+                () = &mut up => down.await,
+            }
         }
         Err(why) => {
             let PodRef { name, uid, .. } = pod;
