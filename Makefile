@@ -26,3 +26,4 @@ bench: packages
 
 packages:
 	@./scripts/packages
+	@./scripts/clients
