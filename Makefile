@@ -22,6 +22,7 @@ bench: packages
 	cargo build --release
 	cargo bench --quiet -p stint --bench run
 	cargo bench --quiet -p stint --bench serve
+	cargo bench --quiet -p stint --bench watch
 	cargo bench --quiet -p stint-runtime --bench launch
 
 packages:
