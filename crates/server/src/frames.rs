@@ -1,17 +1,19 @@
-//! The events of watches as they are sent, each made once and shared by all watchers that take it in the same form.
+//! The events of watches as they are sent, each made once and shared by all watchers that take it in the same form; and
+//! what their selectors look at, read once for all of them.
 //!
 //! Invariant: memory is bounded; what has been overwritten is made again. A large event is never copied: its stored bytes
 //! are sent between their frame's two ends.
 //! Left out: events whose form depends on who watches and when, as rows of tables do.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use stint_schema::protobuf;
-use stint_store::Revision;
+use stint_store::{Event, Revision};
 
 use crate::kinds::Kind;
 use crate::media::{Form, as_protobuf};
+use crate::selector::Traits;
 
 /// How many frames are kept.
 const SLOTS: usize = 256;
@@ -54,7 +56,26 @@ impl Word {
 
 /// The frames of the newest events.
 #[derive(Debug)]
-pub(crate) struct Frames([Mutex<Option<Slot>>; SLOTS]);
+pub(crate) struct Frames {
+    slots: [Mutex<Option<Slot>>; SLOTS],
+    seen: [Mutex<Option<Seen>>; SLOTS],
+}
+
+/// What selectors look at in an event's object.
+#[derive(Debug)]
+pub(crate) struct BeforeAndAfter {
+    /// In the state before. None: it is new.
+    pub(crate) before: Option<Traits>,
+    /// In the state after it.
+    pub(crate) after: Traits,
+}
+
+#[derive(Debug)]
+struct Seen {
+    revision: Revision,
+    kind: &'static Kind,
+    traits: Arc<BeforeAndAfter>,
+}
 
 #[derive(Debug)]
 struct Slot {
@@ -67,7 +88,7 @@ struct Slot {
 
 impl Default for Frames {
     fn default() -> Self {
-        Self([const { Mutex::new(None) }; SLOTS])
+        Self { slots: [const { Mutex::new(None) }; SLOTS], seen: [const { Mutex::new(None) }; SLOTS] }
     }
 }
 
@@ -81,8 +102,7 @@ impl Frames {
         kind: &'static Kind,
         object: impl FnOnce() -> Bytes,
     ) -> [Option<Bytes>; 3] {
-        let index = usize::try_from(revision.0 % SLOTS as u64).expect("it is less than the slots");
-        let mut slot = self.0[index].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.slots[slot_of(revision)].lock().unwrap_or_else(PoisonError::into_inner);
         let known = slot.as_ref().filter(|slot| {
             slot.revision == revision && slot.word == word && slot.form == form && std::ptr::eq(slot.kind, kind)
         });
@@ -95,6 +115,25 @@ impl Frames {
         }
         pieces
     }
+
+    /// What selectors look at in an event's object, which is of `kind`.
+    pub(crate) fn traits(&self, event: &Event, kind: &'static Kind) -> Arc<BeforeAndAfter> {
+        let mut slot = self.seen[slot_of(event.revision)].lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(seen) =
+            slot.as_ref().filter(|seen| seen.revision == event.revision && std::ptr::eq(seen.kind, kind))
+        {
+            return seen.traits.clone();
+        }
+        let of = |value: &Bytes| Traits::of(kind, value);
+        let traits = BeforeAndAfter { before: event.previous.as_ref().map(of), after: of(&event.value) };
+        let traits = Arc::new(traits);
+        *slot = Some(Seen { revision: event.revision, kind, traits: traits.clone() });
+        traits
+    }
+}
+
+fn slot_of(revision: Revision) -> usize {
+    usize::try_from(revision.0 % SLOTS as u64).expect("it is less than the slots")
 }
 
 /// One event's frame, in as many pieces as it takes. `object` is JSON.

@@ -38,7 +38,7 @@ enum Test {
 
 #[derive(Debug)]
 struct FieldTerm {
-    path: &'static [&'static str],
+    path: FieldPath,
     absent: &'static str,
     equal: bool,
     value: String,
@@ -65,14 +65,21 @@ impl Selector {
 
     /// Whether it selects the stored object.
     pub(crate) fn matches(&self, value: &[u8]) -> bool {
-        self.match_labels(value) && self.match_fields(value)
+        (self.labels.is_empty() || self.match_labels(&labels_of(value)))
+            && (self.fields.is_empty() || {
+                let paths: Vec<_> = self.fields.iter().map(|term| term.path).collect();
+                pick(&paths, value).is_some_and(|found| {
+                    self.fields.iter().zip(&found).all(|(term, found)| term.accepts(found.as_deref()))
+                })
+            })
     }
 
-    fn match_labels(&self, value: &[u8]) -> bool {
-        if self.labels.is_empty() {
-            return true;
-        }
-        let labels = serde_json::from_slice::<Labelled>(value).unwrap_or_default().metadata.labels;
+    /// Whether it selects the stored object that has these traits.
+    pub(crate) fn selects(&self, traits: &Traits) -> bool {
+        self.match_labels(&traits.labels) && self.fields.iter().all(|term| traits.satisfy(term))
+    }
+
+    fn match_labels(&self, labels: &BTreeMap<String, String>) -> bool {
         self.labels.iter().all(|requirement| {
             let label = labels.get(&requirement.key).map(String::as_str);
             match (&requirement.test, label) {
@@ -87,21 +94,49 @@ impl Selector {
             }
         })
     }
+}
 
-    fn match_fields(&self, value: &[u8]) -> bool {
-        if self.fields.is_empty() {
-            return true;
-        }
-        let mut found = vec![None; self.fields.len()];
-        let pick = Pick { terms: &self.fields, active: (0..self.fields.len()).collect(), depth: 0, found: &mut found };
-        if pick.deserialize(&mut serde_json::Deserializer::from_slice(value)).is_err() {
-            return false;
-        }
-        self.fields
-            .iter()
-            .zip(&found)
-            .all(|(term, found)| (found.as_deref().unwrap_or(term.absent) == term.value) == term.equal)
+impl FieldTerm {
+    fn accepts(&self, found: Option<&str>) -> bool {
+        (found.unwrap_or(self.absent) == self.value) == self.equal
     }
+}
+
+/// All that selectors may ask about a stored object, read once for many of them.
+#[derive(Debug)]
+pub(crate) struct Traits {
+    labels: BTreeMap<String, String>,
+    /// The values of the kind's selectable fields. None: the object can't be read, and no field term selects it.
+    fields: Option<Vec<(FieldPath, Option<String>)>>,
+}
+
+/// Where a field is.
+type FieldPath = &'static [&'static str];
+
+impl Traits {
+    pub(crate) fn of(kind: &Kind, value: &[u8]) -> Self {
+        let paths: Vec<FieldPath> =
+            [NAME, NAMESPACE].into_iter().chain(kind.facts.fields.iter().map(|(_, path, _)| *path)).collect();
+        let fields = pick(&paths, value).map(|found| paths.iter().copied().zip(found).collect());
+        Self { labels: labels_of(value), fields }
+    }
+
+    fn satisfy(&self, term: &FieldTerm) -> bool {
+        let found = self.fields.as_ref().and_then(|fields| fields.iter().find(|(path, _)| *path == term.path));
+        found.is_some_and(|(_, value)| term.accepts(value.as_deref()))
+    }
+}
+
+fn labels_of(value: &[u8]) -> BTreeMap<String, String> {
+    serde_json::from_slice::<Labelled>(value).unwrap_or_default().metadata.labels
+}
+
+/// The values of the fields at `paths`. None: `value` is no JSON object.
+fn pick(paths: &[FieldPath], value: &[u8]) -> Option<Vec<Option<String>>> {
+    let mut found = vec![None; paths.len()];
+    let pick = Pick { paths, active: (0..paths.len()).collect(), depth: 0, found: &mut found };
+    pick.deserialize(&mut serde_json::Deserializer::from_slice(value)).ok()?;
+    Some(found)
 }
 
 const NAME: &[&str] = &["metadata", "name"];
@@ -120,7 +155,7 @@ struct LabelledMeta {
 
 /// Descends to the wanted paths only, and skips everything else.
 struct Pick<'a> {
-    terms: &'a [FieldTerm],
+    paths: &'a [FieldPath],
     active: Vec<usize>,
     depth: usize,
     found: &'a mut [Option<String>],
@@ -144,12 +179,12 @@ impl<'de> Visitor<'de> for Pick<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<(), A::Error> {
         while let Some(name) = map.next_key::<String>()? {
             let below: Vec<usize> =
-                self.active.iter().copied().filter(|at| self.terms[*at].path[self.depth] == name).collect();
+                self.active.iter().copied().filter(|at| self.paths[*at][self.depth] == name).collect();
             let Some(first) = below.first() else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             };
-            if self.terms[*first].path.len() == self.depth + 1 {
+            if self.paths[*first].len() == self.depth + 1 {
                 let text = match map.next_value::<serde_json::Value>()? {
                     serde_json::Value::String(text) => Some(text),
                     serde_json::Value::Null => None,
@@ -159,8 +194,8 @@ impl<'de> Visitor<'de> for Pick<'_> {
                     self.found[at].clone_from(&text);
                 }
             } else {
-                let (terms, depth) = (self.terms, self.depth + 1);
-                map.next_value_seed(Pick { terms, active: below, depth, found: &mut *self.found })?;
+                let (paths, depth) = (self.paths, self.depth + 1);
+                map.next_value_seed(Pick { paths, active: below, depth, found: &mut *self.found })?;
             }
         }
         Ok(())
@@ -318,7 +353,10 @@ mod tests {
         let kind = Kind::at("", "v1", "pods").unwrap();
         let value = br#"{"metadata":{"name":"a","namespace":"n","labels":{"app":"web","n":"5"}},
             "spec":{"containers":[{"name":"x"}],"nodeName":"local"},"status":{"phase":"Running"}}"#;
-        Selector::parse(kind, Some(labels), Some(fields)).unwrap().matches(value)
+        let selector = Selector::parse(kind, Some(labels), Some(fields)).unwrap();
+        let selects = selector.matches(value);
+        assert_eq!(selector.selects(&Traits::of(kind, value)), selects, "{labels} {fields}: lists and watches agree");
+        selects
     }
 
     #[test]

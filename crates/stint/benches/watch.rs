@@ -5,7 +5,7 @@
 //! taken off: what is left is CPU per watcher and event.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::Body;
 use futures::StreamExt;
@@ -36,7 +36,7 @@ fn main() {
     }
 }
 
-/// How long an update of a Job takes until all watchers have it; nothing else runs in this thread, and nothing waits.
+/// What an update of a Job costs this thread until all watchers have it; everything runs in this thread.
 fn fan_out(watchers: usize, query: &str, accept: &str) -> Duration {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
@@ -62,7 +62,7 @@ fn fan_out(watchers: usize, query: &str, accept: &str) -> Duration {
             }));
         }
         tokio::task::yield_now().await;
-        let began = Instant::now();
+        let began = cpu();
         for number in 0..EVENTS {
             let patch = json!({"metadata": {"annotations": {"number": number.to_string()}}}).to_string();
             let (code, text) = ask(&router, "PATCH", &format!("{jobs}/report"), &patch).await;
@@ -72,7 +72,7 @@ fn fan_out(watchers: usize, query: &str, accept: &str) -> Duration {
         for task in tasks {
             task.await.expect("a watcher does not panic");
         }
-        began.elapsed() / u32::try_from(EVENTS).expect("a small number")
+        (cpu() - began) / u32::try_from(EVENTS).expect("a small number")
     })
 }
 
@@ -94,4 +94,10 @@ fn job() -> serde_json::Value {
             "containers": [{"name": "report", "image": "registry.example/tools/report:1.4.2", "command": ["/bin/report"]}],
         }}},
     })
+}
+
+/// What this thread has used so far.
+fn cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).expect("less than a second"))
 }

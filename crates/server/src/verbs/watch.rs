@@ -220,25 +220,7 @@ impl Following {
     }
 
     fn event(&mut self, event: &Arc<Event>) {
-        let word = match event.kind {
-            _ if self.selector.is_empty() => plain_word(event.kind),
-            EventKind::Deleted => {
-                let last = event.previous.as_ref().unwrap_or(&event.value);
-                if !self.selector.matches(last) {
-                    return;
-                }
-                Word::Deleted
-            }
-            EventKind::Created | EventKind::Updated => {
-                let before = event.previous.as_ref().is_some_and(|value| self.selector.matches(value));
-                match (before, self.selector.matches(&event.value)) {
-                    (false, false) => return,
-                    (false, true) => Word::Added,
-                    (true, true) => Word::Modified,
-                    (true, false) => Word::Deleted,
-                }
-            }
-        };
+        let Some(word) = self.word(event) else { return };
         if matches!(self.showing, Showing::Whole) {
             let kind = self.kind;
             self.out.extend(
@@ -250,6 +232,25 @@ impl Following {
         } else {
             let object = self.object(&event.value);
             self.out.extend(framed(word, self.form, object).into_iter().flatten());
+        }
+    }
+
+    /// What an event is to this watcher. None: nothing.
+    fn word(&self, event: &Event) -> Option<Word> {
+        if self.selector.is_empty() {
+            return Some(plain_word(event.kind));
+        }
+        let traits = self.frames.traits(event, self.kind);
+        let before = traits.before.as_ref().is_some_and(|traits| self.selector.selects(traits));
+        match (event.kind, before) {
+            // It is deleted for those who have seen it.
+            (EventKind::Deleted, seen) => seen.then_some(Word::Deleted),
+            (_, before) => match (before, self.selector.selects(&traits.after)) {
+                (false, false) => None,
+                (false, true) => Some(Word::Added),
+                (true, true) => Some(Word::Modified),
+                (true, false) => Some(Word::Deleted),
+            },
         }
     }
 
