@@ -17,8 +17,8 @@ use stint_store::Store;
 use tower::ServiceExt;
 
 const WATCHERS: usize = 1_000;
-const EVENTS: usize = 500;
-const ROUNDS: usize = 5;
+const EVENTS: usize = 200;
+const ROUNDS: usize = 3;
 
 fn main() {
     println!("| an event for {WATCHERS} watchers | µs of CPU per watcher and event |\n|---|---|");
