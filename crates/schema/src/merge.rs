@@ -8,7 +8,7 @@
 //! Left out: who owns which fields.
 //! Upstream: `structured-merge-diff/typed` (`compare.go`, `merge.go`, `remove.go`, `tofieldset.go`, `validate.go`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
@@ -248,13 +248,13 @@ fn merged_items(rule: ListRule, item: Form, live: &[Value], config: &[Value]) ->
     };
     let mut shared = right.order.iter().filter(|element| left.items.contains_key(element)).peekable();
     let mut out = Vec::with_capacity(live.len() + config.len());
-    let mut taken: Vec<&Element> = Vec::new();
+    let mut taken: HashSet<&Element> = HashSet::new();
     let (mut l, mut r) = (0, 0);
     while l < left.order.len() || r < right.order.len() {
         if let (Some(here), Some(there)) = (left.order.get(l), right.order.get(r)) {
             if here == there {
                 out.extend(merge(here));
-                taken.push(here);
+                taken.insert(here);
                 (l, r) = (l + 1, r + 1);
                 shared.next();
                 continue;
@@ -270,13 +270,13 @@ fn merged_items(rule: ListRule, item: Form, live: &[Value], config: &[Value]) ->
                 l += 1;
                 continue;
             }
-            if taken.contains(&here) {
+            if taken.contains(here) {
                 l += 1;
             }
         }
         if let Some(there) = right.order.get(r) {
             out.extend(merge(there));
-            taken.push(there);
+            taken.insert(there);
             r += 1;
             if shared.peek() == Some(&there) {
                 shared.next();
@@ -397,7 +397,7 @@ fn check(form: Form, value: &Value, path: &mut FieldPath, faults: &mut Vec<Strin
         },
         View::List { rule, item } => match value {
             Value::Array(items) => {
-                let mut seen = Vec::new();
+                let mut seen = HashSet::new();
                 for (at, value) in items.iter().enumerate() {
                     let element = match rule {
                         ListRule::Atomic => Element::Index(at as u64),
@@ -409,10 +409,9 @@ fn check(form: Form, value: &Value, path: &mut FieldPath, faults: &mut Vec<Strin
                             }
                         },
                     };
-                    if seen.contains(&element) {
+                    if !seen.insert(element.clone()) {
                         faults.push(format!("{path}: duplicate entries for key {element}"));
                     }
-                    seen.push(element.clone());
                     path.0.push(element);
                     check(item, value, path, faults);
                     path.0.pop();

@@ -4,7 +4,7 @@
 //! request and not a half-done read-modify-write of somebody else's object.
 //! Left out: who is asking, which `auth.rs` has found out before.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -273,14 +273,28 @@ impl Place {
     }
 }
 
+/// How many letters all warnings of an answer may have, and each of them once that is too little.
+const ALL_WARNINGS: usize = 4 * 1024;
+const ONE_WARNING: usize = 256;
+
 /// An answer with `Warning` headers, each text once.
+///
+/// If they are too long together, each is cut, and what is beyond the limit is left out.
+/// Upstream: `apiserver/pkg/endpoints/filters/warning.go` (`AddWarning`), v1.36.
 pub(crate) fn reply(code: StatusCode, body: Bytes, warnings: &[String]) -> Response {
     let mut response = json(code, body);
-    let texts: BTreeMap<&str, usize> =
-        warnings.iter().enumerate().map(|(at, text)| (text.as_str(), at)).rev().collect();
-    let mut texts: Vec<(usize, &str)> = texts.into_iter().map(|(text, at)| (at, text)).collect();
-    texts.sort_unstable();
-    for (_, text) in texts {
+    let mut seen = HashSet::new();
+    let texts: Vec<&str> = warnings.iter().map(String::as_str).filter(|text| seen.insert(*text)).collect();
+    let letters = |text: &str| text.chars().count();
+    let cut = texts.iter().map(|text| letters(text)).sum::<usize>() > ALL_WARNINGS;
+    let mut written = 0;
+    for text in texts {
+        if written >= ALL_WARNINGS {
+            break;
+        }
+        let end = text.char_indices().nth(ONE_WARNING).map(|(end, _)| end).filter(|_| cut);
+        let text = &text[..end.unwrap_or(text.len())];
+        written += letters(text);
         let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
             response.headers_mut().append(header::WARNING, value);

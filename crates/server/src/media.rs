@@ -30,6 +30,9 @@ use crate::status::Error;
 /// Answers to reads that are larger than this are compressed for those who ask for it: 128 KiB.
 pub(crate) const COMPRESSED_FROM: usize = 128 * 1024;
 
+/// The most clauses of `Accept` that are looked at. Sorting them costs their square.
+const MOST_CLAUSES: usize = 64;
+
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
 /// How the bytes of an answer are to be read.
@@ -110,7 +113,8 @@ impl<'a> Clause<'a> {
     /// The clauses of all `Accept` headers, the most wanted first.
     pub(crate) fn all(headers: &'a HeaderMap) -> Vec<Self> {
         let texts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-        let mut clauses: Vec<Self> = texts.flat_map(|text| text.split(',')).filter_map(Self::parse).collect();
+        let mut clauses: Vec<Self> =
+            texts.flat_map(|text| text.split(',')).filter_map(Self::parse).take(MOST_CLAUSES).collect();
         // Insertion by this order, which is none in the strict sense, is what Go's sort does with few elements.
         let before = |a: &Self, b: &Self| {
             a.quality > b.quality || (a.main != "*" && b.main == "*") || (a.sub != "*" && b.sub == "*")

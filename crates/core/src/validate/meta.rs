@@ -151,14 +151,24 @@ pub(super) fn annotations(map: Option<&BTreeMap<String, String>>, path: &Path<'_
     }
 }
 
+/// How many bytes of owners are shown when more than one of them is the controller.
+const SHOWN_OWNERS: usize = 1 << 20;
+
 fn owner_references(owners: &[OwnerReference], path: &Path<'_>, faults: &mut Vec<Fault>) {
     let mut controller: Option<String> = None;
+    // Each fault below shows all owners: of many there would be gigabytes, so that it is enough to tell some.
+    let length =
+        |owner: &OwnerReference| owner.name.len() + owner.uid.len() + owner.api_version.len() + owner.kind.len();
+    let shown = owners.iter().map(|owner| length(owner) + 64).sum::<usize>();
+    let mut tellable = (SHOWN_OWNERS / shown.max(1)).max(1);
     for owner in owners {
         owner_reference(owner, path, faults);
         if owner.controller == Some(true) {
             let this = format!("{}/{}", owner.kind, owner.name);
             match &controller {
+                Some(_) if tellable == 0 => {}
                 Some(first) => {
+                    tellable -= 1;
                     let list: Vec<_> = owners.iter().map(GoOwnerReference::from).collect();
                     let detail = format!(
                         "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"

@@ -3,9 +3,9 @@
 //! Invariant: a patch is applied to the state that it replaces; when that changed meanwhile, it is applied again.
 //! Upstream: `apiserver/pkg/endpoints/handlers/patch.go`, v1.36.
 
+use ::json_patch::{PatchOperation, merge};
 use axum::response::Response;
 use http::StatusCode;
-use json_patch::PatchOperation;
 use serde_json::{Map, Value};
 use stint_core::admit::dedup_owner_references;
 use stint_core::field::{Fault, Path};
@@ -20,8 +20,8 @@ use crate::params::{FieldValidation, object_revision};
 use crate::status::{Error, Result};
 use crate::strategy::Object;
 use crate::update::{Change, Part, Replaced, find, load, replace};
-use crate::verbs::create;
 use crate::verbs::update::{expect_same_patched_place, expect_same_place, expect_same_uid};
+use crate::verbs::{create, json_patch};
 use crate::{auth, body};
 
 /// The most operations of a JSON patch.
@@ -279,26 +279,14 @@ impl Patch {
     /// The patched document.
     fn apply(&self, mut document: Value, form: Form) -> Result<Value> {
         match self {
-            Self::Merge(patch) => json_patch::merge(&mut document, patch),
+            Self::Merge(patch) => merge(&mut document, patch),
             Self::Strategic(patch) => {
                 let Value::Object(members) = document else {
                     return Err(Error::Internal("a stored object is no JSON object".into()));
                 };
                 return strategic::apply(form, members, patch).map(Value::Object).map_err(|error| unmergeable(&error));
             }
-            Self::Json { operations, .. } => {
-                let mut copied = 0;
-                for operation in operations {
-                    if let PatchOperation::Copy(copy) = operation {
-                        copied += copy.from.resolve(&document).map_or(0, |value| value.to_string().len());
-                        if copied > body::LIMIT {
-                            return Err(Error::TooLarge("a JSON patch may not copy that much".into()));
-                        }
-                    }
-                    json_patch::patch(&mut document, std::slice::from_ref(operation))
-                        .map_err(|_| Error::UnprocessablePatch)?;
-                }
-            }
+            Self::Json { operations, .. } => json_patch::apply(&mut document, operations)?,
         }
         Ok(document)
     }

@@ -40,6 +40,8 @@ const BOOKMARK_EVERY: Duration = Duration::from_mins(1);
 const LAST_BOOKMARK: Duration = Duration::from_secs(2);
 /// The shortest time that a watch lasts if the client names none; it is up to twice as long.
 const USUAL: u64 = 1800;
+/// The longest time that a watch lasts, whatever its client names: a year. No clock counts as far as a client may.
+const LONGEST: Duration = Duration::from_hours(365 * 24);
 
 pub(crate) fn watch(
     api: &Api,
@@ -76,7 +78,7 @@ pub(crate) fn watch(
         Ok(watch) => {
             let seconds = params.number("timeoutSeconds")?.and_then(|seconds| u64::try_from(seconds).ok());
             let usual = USUAL + after.0.wrapping_mul(0x9E37_79B9) % USUAL;
-            let lasts = Duration::from_secs(seconds.filter(|seconds| *seconds > 0).unwrap_or(usual));
+            let lasts = Duration::from_secs(seconds.filter(|seconds| *seconds > 0).unwrap_or(usual)).min(LONGEST);
             let now = Instant::now();
             let following = Following {
                 kind: place.kind,
