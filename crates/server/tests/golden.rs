@@ -42,10 +42,10 @@ fn shape(text: &[u8], shape: &[u8]) -> bool {
 /// A body in a form that can be compared.
 fn comparable(mut body: Value) -> Value {
     golden::prune(&mut body);
-    if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
-        if metadata.contains_key("resourceVersion") {
-            metadata.insert("resourceVersion".into(), "<RV>".into());
-        }
+    if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut)
+        && metadata.contains_key("resourceVersion")
+    {
+        metadata.insert("resourceVersion".into(), "<RV>".into());
     }
     body
 }

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -114,7 +115,7 @@ fn stored(kind: &Kind, object: &Value) -> String {
     );
     for (name, member) in object.as_object().unwrap() {
         if !matches!(name.as_str(), "apiVersion" | "kind" | "metadata") {
-            text.push_str(&format!(",{}:{member}", json!(name)));
+            let _ = write!(text, ",{}:{member}", json!(name));
         }
     }
     text.push('}');

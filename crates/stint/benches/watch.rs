@@ -72,7 +72,7 @@ fn fan_out(watchers: usize, query: &str, accept: &str) -> Duration {
         for task in tasks {
             task.await.expect("a watcher does not panic");
         }
-        (cpu() - began) / u32::try_from(EVENTS).expect("a small number")
+        cpu().saturating_sub(began) / u32::try_from(EVENTS).expect("a small number")
     })
 }
 

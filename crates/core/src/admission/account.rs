@@ -101,14 +101,14 @@ mod tests {
 
     use super::*;
 
-    fn pod(spec: serde_json::Value) -> Pod {
+    fn pod(spec: &serde_json::Value) -> Pod {
         serde_json::from_value(json!({"spec": spec})).unwrap()
     }
 
     #[test]
     fn every_container_gets_the_token_unless_it_has_something_there() {
         let taken = json!([{"name": "v", "mountPath": MOUNT}]);
-        let mut pod = pod(json!({
+        let mut pod = pod(&json!({
             "initContainers": [{"name": "i"}],
             "containers": [{"name": "a"}, {"name": "b", "volumeMounts": taken}],
         }));
@@ -132,7 +132,7 @@ mod tests {
             (Some(true), Some(false), true),
             (Some(false), Some(true), false),
         ] {
-            let mut pod = pod(json!({"containers": [{"name": "a"}], "automountServiceAccountToken": of_pod}));
+            let mut pod = pod(&json!({"containers": [{"name": "a"}], "automountServiceAccountToken": of_pod}));
             let account = ServiceAccount { automount_service_account_token: of_account, ..ServiceAccount::default() };
             admit(&mut pod, &account, "x");
             assert_eq!(pod.spec.unwrap().volumes.is_some(), mounted, "{of_pod:?} {of_account:?}");

@@ -214,19 +214,19 @@ mod tests {
 
     use super::*;
 
-    fn range(limits: Value) -> [LimitRange; 1] {
+    fn range(limits: &Value) -> [LimitRange; 1] {
         [serde_json::from_value(json!({"spec": {"limits": [limits]}})).unwrap()]
     }
 
-    fn pod(resources: Value) -> Pod {
+    fn pod(resources: &Value) -> Pod {
         let containers = json!([{"name": "a", "resources": resources}, {"name": "b", "resources": resources}]);
         serde_json::from_value(json!({"spec": {"containers": containers}})).unwrap()
     }
 
     #[test]
     fn containers_get_defaults_and_an_annotation_says_so() {
-        let ranges = range(json!({"type": "Container", "default": {"cpu": "1"}, "defaultRequest": {"cpu": "100m"}}));
-        let mut pod = pod(json!({"limits": {"cpu": "2"}}));
+        let ranges = range(&json!({"type": "Container", "default": {"cpu": "1"}, "defaultRequest": {"cpu": "100m"}}));
+        let mut pod = pod(&json!({"limits": {"cpu": "2"}}));
         default_pod(&mut pod, &ranges);
         let resources = pod.spec.as_ref().unwrap().containers[0].resources.clone().unwrap();
         assert_eq!(resources.limits.unwrap()["cpu"].0, "2");
@@ -269,12 +269,12 @@ mod tests {
             (json!({"type": "Pod", "max": {"cpu": "4"}}), json!({"limits": {"cpu": "2"}}), None),
         ];
         for (limits, resources, wanted) in rows {
-            let refusal = check_pod(&pod(resources), &range(limits.clone()));
+            let refusal = check_pod(&pod(&resources), &range(&limits));
             match wanted {
                 None => assert_eq!(refusal, None, "{limits}"),
                 // Two containers break the rule alike.
                 Some(wanted) => {
-                    assert!(refusal.as_deref().is_some_and(|refusal| refusal.contains(wanted)), "{refusal:?}")
+                    assert!(refusal.as_deref().is_some_and(|refusal| refusal.contains(wanted)), "{refusal:?}");
                 }
             }
         }
@@ -284,7 +284,7 @@ mod tests {
     fn a_claim_may_not_ask_for_more_than_the_range_allows() {
         let claim: PersistentVolumeClaim =
             serde_json::from_value(json!({"spec": {"resources": {"requests": {"storage": "2Gi"}}}})).unwrap();
-        let ranges = range(json!({"type": "PersistentVolumeClaim", "max": {"storage": "1Gi"}}));
+        let ranges = range(&json!({"type": "PersistentVolumeClaim", "max": {"storage": "1Gi"}}));
         let told = "maximum storage usage per PersistentVolumeClaim is 1Gi, but request is 2Gi";
         assert_eq!(check_claim(&claim, &ranges).as_deref(), Some(told));
         assert_eq!(check_claim(&claim, &[]), None);

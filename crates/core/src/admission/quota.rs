@@ -235,19 +235,19 @@ mod tests {
 
     use super::*;
 
-    fn quota(spec: Value) -> ResourceQuota {
+    fn quota(spec: &Value) -> ResourceQuota {
         serde_json::from_value(json!({"metadata": {"name": "q"}, "spec": spec})).unwrap()
     }
 
-    fn pod(requests: Value) -> Pod {
+    fn pod(requests: &Value) -> Pod {
         let containers = json!([{"name": "c", "resources": {"requests": requests}}]);
         serde_json::from_value(json!({"spec": {"containers": containers}})).unwrap()
     }
 
     #[test]
     fn what_does_not_fit_is_told_with_what_is_used() {
-        let quota = quota(json!({"hard": {"pods": "2", "requests.cpu": "1", "count/jobs.batch": "1"}}));
-        let pod = pod(json!({"cpu": "600m"}));
+        let quota = quota(&json!({"hard": {"pods": "2", "requests.cpu": "1", "count/jobs.batch": "1"}}));
+        let pod = pod(&json!({"cpu": "600m"}));
         let object = Counted::Pod(&pod);
         let wanted = usage("pods", object);
         let mut used = Amounts::new();
@@ -262,15 +262,15 @@ mod tests {
 
     #[test]
     fn a_container_must_say_what_is_limited() {
-        let quota = quota(json!({"hard": {"requests.cpu": "1", "limits.memory": "1Gi"}}));
-        let pod = pod(json!({}));
+        let quota = quota(&json!({"hard": {"requests.cpu": "1", "limits.memory": "1Gi"}}));
+        let pod = pod(&json!({}));
         let refusal = check(&quota, Counted::Pod(&pod), &Amounts::new(), &Amounts::new()).unwrap_err();
         assert_eq!(refusal, "failed quota: q: must specify limits.memory for: c; requests.cpu for: c");
     }
 
     #[test]
     fn a_pod_that_is_over_uses_nothing_but_its_place() {
-        let mut pod = pod(json!({"cpu": "1"}));
+        let mut pod = pod(&json!({"cpu": "1"}));
         assert_eq!(usage("pods", Counted::Pod(&pod)).len(), 4);
         pod.status = Some(serde_json::from_value(json!({"phase": "Succeeded"})).unwrap());
         let used = usage("pods", Counted::Pod(&pod));
@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn scopes_select_pods_and_nothing_else() {
-        let (plain, mut timed) = (pod(json!({})), pod(json!({"cpu": "1"})));
+        let (plain, mut timed) = (pod(&json!({})), pod(&json!({"cpu": "1"})));
         timed.spec.as_mut().unwrap().active_deadline_seconds = Some(1);
         for (scope, of_plain, of_timed) in [
             ("Terminating", false, true),
@@ -287,12 +287,12 @@ mod tests {
             ("BestEffort", true, false),
             ("NotBestEffort", false, true),
         ] {
-            let quota = quota(json!({"scopes": [scope]}));
+            let quota = quota(&json!({"scopes": [scope]}));
             assert_eq!(matches(&quota, Counted::Pod(&plain)), of_plain, "{scope}");
             assert_eq!(matches(&quota, Counted::Pod(&timed)), of_timed, "{scope}");
             assert!(!matches(&quota, Counted::Other), "{scope}");
         }
-        assert!(matches(&quota(json!({})), Counted::Other));
+        assert!(matches(&quota(&json!({})), Counted::Other));
     }
 
     #[test]

@@ -451,7 +451,7 @@ fn reaches_into_a_pod(session: &Session) {
     assert!(told.errors.contains("err\n") && told.errors.contains("exit code 3"), "{told:?}");
     let mut command = session.command(&["exec", "-i", &pod, "--", "wc", "-c"]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(&[b'x'; 100_000]).unwrap();
+    child.stdin.take().unwrap().write_all(&vec![b'x'; 100_000]).unwrap();
     assert_eq!(String::from_utf8_lossy(&child.wait_with_output().unwrap().stdout).trim(), "100000");
 
     // All sessions share this machine's root.
