@@ -450,7 +450,15 @@ async fn a_command_runs_in_a_container(world: &World) -> Verdict {
     wrote.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
     check(did.0 == 0 && did.1.ends_with(" 3145728\n"), did)?;
     world.delete("exec", 0).await;
-    let gone = run(world, &pod, &["true"], both).await;
+    // Until the container is dead a command may still begin in it, and dies with it.
+    let mut gone = run(world, &pod, &["true"], both).await;
+    for _ in 0..100 {
+        if gone.is_err() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        gone = run(world, &pod, &["true"], both).await;
+    }
     check(gone == Err("container not found (\"c\")".into()), gone)
 }
 
