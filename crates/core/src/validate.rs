@@ -29,6 +29,7 @@ mod scheduling;
 mod security;
 mod selector;
 mod status;
+pub mod stored;
 mod update;
 mod volume;
 mod warnings;

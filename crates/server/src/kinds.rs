@@ -12,6 +12,7 @@ mod event;
 mod job;
 mod pod;
 mod simple;
+mod stored;
 
 use bytes::Bytes;
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};

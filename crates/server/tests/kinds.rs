@@ -118,3 +118,108 @@ async fn a_lease_is_replaced_only_by_whoever_says_which_state() {
     let body = json!({"metadata": made["metadata"], "spec": {"holderIdentity": "you"}});
     assert_eq!(put(&router, &format!("{LEASES}/l"), &body).await.code, 200);
 }
+
+#[tokio::test]
+async fn kept_objects_are_given_what_they_leave_out() {
+    let router = router(api());
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let binding = json!({"metadata": {"name": "b"}, "roleRef": {"kind": "Role", "name": "r"},
+        "subjects": [{"kind": "User", "name": "u"}]});
+    let made = post(&router, &format!("{rbac}/namespaces/default/rolebindings"), &binding).await.json();
+    assert_eq!(made["roleRef"]["apiGroup"], "rbac.authorization.k8s.io", "{made}");
+    assert_eq!(made["subjects"][0]["apiGroup"], "rbac.authorization.k8s.io");
+
+    let limits = json!({"metadata": {"name": "l"}, "spec": {"limits": [
+        {"type": "Container", "max": {"cpu": "2"}, "min": {"cpu": "1", "memory": "1Mi"}}, {"type": "Pod", "max": {"cpu": "2"}},
+    ]}});
+    let made = post(&router, "/api/v1/namespaces/default/limitranges", &limits).await.json();
+    let items = &made["spec"]["limits"];
+    assert_eq!(items[0]["default"], json!({"cpu": "2"}), "{made}");
+    assert_eq!(items[0]["defaultRequest"], json!({"cpu": "2", "memory": "1Mi"}));
+    assert_eq!(items[1], json!({"type": "Pod", "max": {"cpu": "2"}}));
+
+    let service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}});
+    let services = "/api/v1/namespaces/default/services";
+    let made = post(&router, services, &service).await.json();
+    let spec = &made["spec"];
+    assert_eq!(spec["ports"], json!([{"port": 80, "protocol": "TCP", "targetPort": 80}]), "{made}");
+    assert_eq!((&spec["type"], &spec["clusterIPs"][0]), (&json!("ClusterIP"), &spec["clusterIP"]));
+    let mut without_address = service.clone();
+    without_address["spec"]["selector"] = json!({"app": "web"});
+    let changed = put(&router, &format!("{services}/s"), &without_address).await.json();
+    assert_eq!(changed["spec"]["clusterIP"], spec["clusterIP"], "who leaves it out means the same: {changed}");
+    let mut elsewhere = service;
+    elsewhere["spec"]["clusterIP"] = json!("10.96.255.255");
+    assert_eq!(put(&router, &format!("{services}/s"), &elsewhere).await.code, 422);
+}
+
+#[tokio::test]
+async fn kept_objects_that_break_rules_are_refused() {
+    let router = router(api());
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let default = "/api/v1/namespaces/default";
+    let cases = [
+        (
+            format!("{rbac}/clusterroles"),
+            json!({"rules": [{"verbs": ["get"]}]}),
+            "ClusterRole.rbac.authorization.k8s.io \"x\" is invalid: [rules[0].apiGroups: Required value: resource rules must supply at least one api group, rules[0].resources: Required value: resource rules must supply at least one resource]",
+        ),
+        (
+            format!("{rbac}/namespaces/default/roles"),
+            json!({"rules": [{"verbs": ["get"], "nonResourceURLs": ["/x"]}]}),
+            "Role.rbac.authorization.k8s.io \"x\" is invalid: rules[0].nonResourceURLs: Invalid value: [\"/x\"]: namespaced rules cannot apply to non-resource URLs",
+        ),
+        (
+            format!("{rbac}/clusterrolebindings"),
+            json!({"roleRef": {"kind": "Role", "name": "r"}}),
+            "ClusterRoleBinding.rbac.authorization.k8s.io \"x\" is invalid: roleRef.kind: Unsupported value: \"Role\": supported values: \"ClusterRole\"",
+        ),
+        (
+            format!("{default}/persistentvolumeclaims"),
+            json!({"spec": {"accessModes": ["ReadWriteOnce"]}}),
+            "PersistentVolumeClaim \"x\" is invalid: spec.resources[storage]: Required value",
+        ),
+        (
+            "/api/v1/persistentvolumes".to_owned(),
+            json!({"spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}}}),
+            "PersistentVolume \"x\" is invalid: spec: Required value: must specify a volume type",
+        ),
+        (
+            format!("{default}/limitranges"),
+            json!({"spec": {"limits": [{"type": "Pod", "min": {"cpu": "2"}, "max": {"cpu": "1"}}]}}),
+            "LimitRange \"x\" is invalid: spec.limits[0].min[cpu]: Invalid value: \"2\": min value 2 is greater than max value 1",
+        ),
+        (
+            format!("{default}/resourcequotas"),
+            json!({"spec": {"hard": {"pods": "-1"}}}),
+            "ResourceQuota \"x\" is invalid: spec.hard[pods]: Invalid value: \"-1\": must be greater than or equal to 0",
+        ),
+        (format!("{default}/services"), json!({"spec": {}}), "Service \"x\" is invalid: spec.ports: Required value"),
+        (
+            "/apis/scheduling.k8s.io/v1/priorityclasses".to_owned(),
+            json!({"value": 2_000_000_000}),
+            "PriorityClass.scheduling.k8s.io \"x\" is invalid: value: Forbidden: maximum allowed value of a user defined priority is 1000000000",
+        ),
+        (
+            "/apis/storage.k8s.io/v1/storageclasses".to_owned(),
+            json!({"provisioner": ""}),
+            "StorageClass.storage.k8s.io \"x\" is invalid: provisioner: Required value",
+        ),
+        (
+            "/api/v1/namespaces".to_owned(),
+            json!({"spec": {"finalizers": ["mine"]}}),
+            "Namespace \"x\" is invalid: spec.finalizers: Invalid value: \"mine\": name is neither a standard finalizer name nor is it fully qualified",
+        ),
+    ];
+    for (path, mut object, message) in cases {
+        object["metadata"] = json!({"name": "x"});
+        let answer = post(&router, &path, &object).await;
+        assert_eq!((answer.code, answer.message().as_str()), (422, message), "{path}");
+    }
+    let account = json!({"metadata": {"name": "A"}});
+    let answer = post(&router, &format!("{default}/serviceaccounts"), &account).await;
+    assert!(answer.message().starts_with("ServiceAccount \"A\" is invalid: metadata.name: Invalid value: \"A\""));
+    let status = json!({"metadata": {"name": "default"}, "status": {"phase": "Terminating"}});
+    let answer = put(&router, "/api/v1/namespaces/default/status", &status).await;
+    assert_eq!(answer.code, 422, "{}", answer.text);
+}

@@ -13,14 +13,18 @@ use crate::names;
 use crate::quantity::{self, Quantity};
 
 const CONTAINER_RESOURCES: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
-/// Unprefixed names that are resources, though not of containers.
-const STANDARD_RESOURCES: [&str; 17] = [
+/// Sums over containers and claims, which quotas limit.
+const QUOTA_RESOURCES: [&str; 7] = [
     "requests.cpu",
     "requests.memory",
     "requests.ephemeral-storage",
+    "requests.storage",
     "limits.cpu",
     "limits.memory",
     "limits.ephemeral-storage",
+];
+/// Objects, whose number quotas limit.
+const COUNTED_RESOURCES: [&str; 9] = [
     "pods",
     "resourcequotas",
     "services",
@@ -28,8 +32,6 @@ const STANDARD_RESOURCES: [&str; 17] = [
     "secrets",
     "configmaps",
     "persistentvolumeclaims",
-    "storage",
-    "requests.storage",
     "services.nodeports",
     "services.loadbalancers",
 ];
@@ -102,23 +104,49 @@ fn resource(name: &str, raw: &Raw, path: &Path<'_>, faults: &mut Vec<Fault>) -> 
     Some(amount)
 }
 
-fn resource_name(name: &str, path: &Path<'_>, faults: &mut Vec<Fault>) {
-    let reasons = names::qualified_name(name);
-    let well_formed = reasons.is_empty();
-    invalid_for(reasons, path, name, faults);
-    let container = CONTAINER_RESOURCES.contains(&name) || is_huge_page(name);
+/// The name of what a container can ask for.
+pub(super) fn resource_name(name: &str, path: &Path<'_>, faults: &mut Vec<Fault>) {
+    any_resource_name(name, path, faults);
     if !name.contains('/') {
-        let standard = container || STANDARD_RESOURCES.contains(&name) || name.starts_with("requests.hugepages-");
-        if well_formed && !standard {
-            let detail = "must be a standard resource type or fully qualified";
-            faults.push(Fault::invalid(path, name, detail));
-        }
-        if !container {
+        if !is_container_resource(name) {
             faults.push(Fault::invalid(path, name, "must be a standard resource for containers"));
         }
     } else if !is_native(name) && !is_extended(name) {
         faults.push(Fault::invalid(path, name, "doesn't follow extended resource name standard"));
     }
+}
+
+/// The name of anything that there can be an amount of.
+pub(super) fn any_resource_name(name: &str, path: &Path<'_>, faults: &mut Vec<Fault>) {
+    let reasons = names::qualified_name(name);
+    if reasons.is_empty() && !name.contains('/') && name != "storage" && !is_quota_resource(name) {
+        faults.push(Fault::invalid(path, name, "must be a standard resource type or fully qualified"));
+    }
+    invalid_for(reasons, path, name, faults);
+}
+
+/// The name of what a quota can limit.
+pub(super) fn quota_resource_name(name: &str, path: &Path<'_>, faults: &mut Vec<Fault>) {
+    any_resource_name(name, path, faults);
+    if !name.contains('/') && !is_quota_resource(name) {
+        faults.push(Fault::invalid(path, name, "must be a standard resource for quotas"));
+    }
+}
+
+/// Whether amounts of it are whole: objects, and what is not Kubernetes' own.
+pub(super) fn is_counted(name: &str) -> bool {
+    COUNTED_RESOURCES.contains(&name) || is_extended(name)
+}
+
+fn is_container_resource(name: &str) -> bool {
+    CONTAINER_RESOURCES.contains(&name) || is_huge_page(name)
+}
+
+fn is_quota_resource(name: &str) -> bool {
+    is_container_resource(name)
+        || QUOTA_RESOURCES.contains(&name)
+        || COUNTED_RESOURCES.contains(&name)
+        || name.starts_with("requests.hugepages-")
 }
 
 fn huge_pages(name: &str, amount: Quantity, path: &Path<'_>, faults: &mut Vec<Fault>) {

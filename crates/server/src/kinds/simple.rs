@@ -4,15 +4,11 @@
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, LimitRange, Namespace, NamespaceStatus, Node, PersistentVolume, PersistentVolumeClaim,
-    PodTemplate, ResourceQuota, Secret, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, NamespaceStatus, Node, PodTemplate, Secret, ServiceAccount,
 };
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
-use k8s_openapi::api::scheduling::v1::PriorityClass;
-use k8s_openapi::api::storage::v1::StorageClass;
 use stint_core::field::{Fault, Path};
 use stint_core::namespace::FINALIZER;
-use stint_core::validate::{self, NameRule};
+use stint_core::validate::{self, NameRule, stored};
 
 use crate::strategy::{SelectableField, Strategy, UnknownField};
 
@@ -100,6 +96,13 @@ impl Strategy for Namespace {
         self.status = Some(NamespaceStatus { phase: Some("Active".into()), ..NamespaceStatus::default() });
     }
 
+    fn create_faults(&self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        validate::object_meta(&self.metadata, Self::NAMES, &mut faults);
+        faults.extend(stored::namespace(self));
+        faults
+    }
+
     fn prepare_update(&mut self, old: &Self) {
         self.spec.clone_from(&old.spec);
         self.status.clone_from(&old.status);
@@ -107,6 +110,13 @@ impl Strategy for Namespace {
 
     fn prepare_status_update(&mut self, old: &Self) {
         self.spec.clone_from(&old.spec);
+    }
+
+    fn status_update_faults(&self, old: &Self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        validate::object_meta_update(&old.metadata, &self.metadata, &mut faults);
+        faults.extend(stored::namespace_status_update(self));
+        faults
     }
 
     fn prepare_finalize(&mut self, old: &Self) -> bool {
@@ -148,40 +158,8 @@ impl Strategy for Endpoints {
     const CREATE_ON_UPDATE: bool = true;
 }
 
-impl Strategy for LimitRange {}
-
-impl Strategy for PersistentVolumeClaim {}
-
-impl Strategy for PersistentVolume {}
-
 impl Strategy for PodTemplate {}
-
-impl Strategy for ResourceQuota {}
 
 impl Strategy for ServiceAccount {
     const DELETION_RETURNS_OBJECT: bool = true;
 }
-
-impl Strategy for Service {
-    const DELETION_RETURNS_OBJECT: bool = true;
-}
-
-impl Strategy for ClusterRole {
-    const NAMES: NameRule = NameRule::PathSegment;
-}
-
-impl Strategy for ClusterRoleBinding {
-    const NAMES: NameRule = NameRule::PathSegment;
-}
-
-impl Strategy for Role {
-    const NAMES: NameRule = NameRule::PathSegment;
-}
-
-impl Strategy for RoleBinding {
-    const NAMES: NameRule = NameRule::PathSegment;
-}
-
-impl Strategy for PriorityClass {}
-
-impl Strategy for StorageClass {}
