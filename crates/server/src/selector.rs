@@ -1,13 +1,15 @@
 //! Label and field selectors, matched against stored bytes.
 //!
 //! Invariant: an object is never decoded to be matched; one pass over its bytes picks the values that are asked for.
-//! Upstream: `apimachinery/pkg/labels/selector.go`, `apimachinery/pkg/fields/selector.go`, v1.36.
-//! Left out: upstream's check of label syntax inside selectors.
+//! Upstream: `apimachinery/pkg/labels/selector.go`, `apimachinery/pkg/fields/selector.go`, v1.36. Its words for what can't
+//! be read are kept, with their uneven commas.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use stint_core::field::{self, Fault, Path};
+use stint_core::names;
 
 use crate::kinds::Kind;
 use crate::status::{Error, Result};
@@ -239,110 +241,190 @@ fn unknown_field(kind: &Kind, label: &str) -> Error {
     })
 }
 
-/// Reads a label selector from left to right.
+/// Reads a label selector from left to right, one token ahead.
 struct Labels<'a> {
     rest: &'a str,
 }
 
+/// What sets two words of a selector apart.
+const BLANKS: [char; 4] = [' ', '\t', '\r', '\n'];
+/// What stands for itself; longer ones first.
+const SYMBOLS: [&str; 9] = ["==", "!=", "=", "!", "(", ")", ",", ">", "<"];
+
 impl<'a> Labels<'a> {
     fn parse(text: &'a str) -> Result<Vec<Requirement>> {
-        let mut labels = Labels { rest: text.trim() };
+        let mut labels = Labels { rest: text };
         let mut requirements = Vec::new();
-        while !labels.rest.is_empty() {
-            requirements.push(labels.requirement()?);
-            labels.rest = labels.rest.trim_start();
-            if labels.rest.is_empty() {
-                break;
-            }
-            if !labels.take(",") {
-                return Err(labels.expected("',' or 'end of string'"));
-            }
-            if labels.rest.trim_start().is_empty() {
-                return Err(labels.expected("identifier after ','"));
+        if labels.peek().is_empty() {
+            return Ok(requirements);
+        }
+        if !labels.begins_requirement() {
+            return Err(expected(labels.peek(), ", expected: !, identifier, or 'end of string'"));
+        }
+        loop {
+            let requirement = labels.requirement();
+            requirements.push(requirement.map_err(|why| {
+                let Why(why) = why;
+                Error::BadRequest(format!("unable to parse requirement: {why}"))
+            })?);
+            match labels.next() {
+                "" => return Ok(requirements),
+                "," if labels.begins_requirement() => {}
+                "," => return Err(expected(labels.peek(), ", expected: identifier after ','")),
+                other => return Err(expected(other, ", expected: ',' or 'end of string'")),
             }
         }
-        Ok(requirements)
     }
 
-    fn requirement(&mut self) -> Result<Requirement> {
-        if self.take("!") {
-            let key = self.word()?;
+    /// The next token; nothing at the end.
+    fn peek(&self) -> &'a str {
+        let rest = self.rest.trim_start_matches(BLANKS);
+        if let Some(symbol) = SYMBOLS.iter().find(|symbol| rest.starts_with(**symbol)) {
+            return &rest[..symbol.len()];
+        }
+        let end = rest.find(|c| BLANKS.contains(&c) || is_symbol(c)).unwrap_or(rest.len());
+        &rest[..end]
+    }
+
+    /// Takes the next token.
+    fn next(&mut self) -> &'a str {
+        let token = self.peek();
+        self.rest = &self.rest.trim_start_matches(BLANKS)[token.len()..];
+        token
+    }
+
+    fn begins_requirement(&self) -> bool {
+        let token = self.peek();
+        token == "!" || is_word(token)
+    }
+
+    fn requirement(&mut self) -> std::result::Result<Requirement, Why> {
+        let absent = self.peek() == "!";
+        if absent {
+            self.next();
+        }
+        let key = self.word()?.to_owned();
+        let reasons = names::qualified_name(&key);
+        if !reasons.is_empty() {
+            // Upstream has no path here, which Go prints like this.
+            let fault = Fault::invalid(&Path::root().field("<nil>"), &key, reasons.join("; "));
+            return Err(Why(fault.to_string()));
+        }
+        if absent {
             return Ok(Requirement { key, test: Test::Absent });
         }
-        let key = self.word()?;
-        self.rest = self.rest.trim_start();
-        let test = if self.rest.is_empty() || self.rest.starts_with(',') {
-            Test::Exists
-        } else if self.take("!=") {
-            Test::NotIn(vec![self.value()])
-        } else if self.take("==") || self.take("=") {
-            Test::In(vec![self.value()])
-        } else if self.take(">") {
-            Test::Above(self.integer()?)
-        } else if self.take("<") {
-            Test::Below(self.integer()?)
-        } else {
-            match self.word()?.as_str() {
-                "in" => Test::In(self.set()?),
-                "notin" => Test::NotIn(self.set()?),
-                other => {
-                    return Err(unparsable(&format!("found '{other}', expected: in, notin, =, ==, !=, gt, lt")));
-                }
-            }
+        if matches!(self.peek(), "" | ",") {
+            return Ok(Requirement { key, test: Test::Exists });
+        }
+        let test = match self.next() {
+            "in" => Test::In(checked(&key, self.set()?)?),
+            "notin" => Test::NotIn(checked(&key, self.set()?)?),
+            "=" | "==" => Test::In(checked(&key, vec![self.value()?])?),
+            "!=" => Test::NotIn(checked(&key, vec![self.value()?])?),
+            ">" => Test::Above(integer(&key, self.value()?)?),
+            "<" => Test::Below(integer(&key, self.value()?)?),
+            other => return Err(Why::expected(other, ", expected: in, notin, =, ==, !=, gt, lt")),
         };
         Ok(Requirement { key, test })
     }
 
-    fn take(&mut self, token: &str) -> bool {
-        let rest = self.rest.trim_start();
-        let taken = rest.strip_prefix(token);
-        self.rest = taken.unwrap_or(rest);
-        taken.is_some()
-    }
-
-    fn value(&mut self) -> String {
-        self.rest = self.rest.trim_start();
-        let end = self.rest.find(|c: char| c.is_whitespace() || "=!<>(),".contains(c)).unwrap_or(self.rest.len());
-        let (word, rest) = self.rest.split_at(end);
-        self.rest = rest;
-        word.to_owned()
-    }
-
-    fn word(&mut self) -> Result<String> {
-        let word = self.value();
-        if word.is_empty() { Err(self.expected("identifier")) } else { Ok(word) }
-    }
-
-    fn integer(&mut self) -> Result<i64> {
-        let text = self.value();
-        text.parse()
-            .map_err(|_| unparsable(&format!("for 'Gt', 'Lt' operators, the value must be an integer, found '{text}'")))
-    }
-
-    fn set(&mut self) -> Result<Vec<String>> {
-        if !self.take("(") {
-            return Err(self.expected("'('"));
+    fn word(&mut self) -> std::result::Result<&'a str, Why> {
+        match self.next() {
+            word if is_word(word) => Ok(word),
+            other => Err(Why::expected(other, ", expected: identifier")),
         }
-        let mut values = Vec::new();
+    }
+
+    /// One value, which may be left out.
+    fn value(&mut self) -> std::result::Result<String, Why> {
+        if matches!(self.peek(), "" | ",") { Ok(String::new()) } else { self.word().map(str::to_owned) }
+    }
+
+    /// Values in parentheses, any of which may be left out; sorted, each once.
+    fn set(&mut self) -> std::result::Result<Vec<String>, Why> {
+        match self.next() {
+            "(" => {}
+            other => return Err(Why::expected(other, " expected: '('")),
+        }
+        if !matches!(self.peek(), ")" | ",") && !is_word(self.peek()) {
+            return Err(Why::expected(self.peek(), ", expected: ',', ')' or identifier"));
+        }
+        let mut values = BTreeSet::new();
         loop {
-            values.push(self.value());
-            if self.take(")") {
-                return Ok(values);
+            if is_word(self.peek()) {
+                values.insert(self.next().to_owned());
+                if !matches!(self.peek(), "," | ")") {
+                    return Err(Why::expected(self.peek(), ", expected: ',' or ')'"));
+                }
+            } else if matches!(self.peek(), "," | ")") {
+                values.insert(String::new());
             }
-            if !self.take(",") {
-                return Err(self.expected("',' or ')'"));
+            match self.next() {
+                ")" => return Ok(values.into_iter().collect()),
+                "," => {}
+                other => return Err(Why::expected(other, ", expected: ',', or identifier")),
             }
         }
-    }
-
-    fn expected(&self, what: &str) -> Error {
-        let found: String = self.rest.trim_start().chars().take(1).collect();
-        unparsable(&format!("found '{found}', expected: {what}"))
     }
 }
 
-fn unparsable(why: &str) -> Error {
-    Error::BadRequest(format!("unable to parse requirement: {why}"))
+fn is_symbol(c: char) -> bool {
+    "=!(),><".contains(c)
+}
+
+fn is_word(token: &str) -> bool {
+    !token.is_empty() && !token.starts_with(is_symbol)
+}
+
+/// Why a requirement can't be read.
+struct Why(String);
+
+impl Why {
+    fn expected(found: &str, what: &str) -> Self {
+        Self(format!("found '{found}'{what}"))
+    }
+
+    fn invalid(faults: &[Fault]) -> Self {
+        Self(field::aggregate(faults))
+    }
+}
+
+fn expected(found: &str, what: &str) -> Error {
+    let Why(why) = Why::expected(found, what);
+    Error::BadRequest(why)
+}
+
+/// The values, each of which could be a label's.
+fn checked(key: &str, values: Vec<String>) -> std::result::Result<Vec<String>, Why> {
+    let mut faults = Vec::new();
+    for (at, value) in values.iter().enumerate() {
+        label_value(key, at, value, &mut faults);
+    }
+    if faults.is_empty() { Ok(values) } else { Err(Why::invalid(&faults)) }
+}
+
+fn label_value(key: &str, at: usize, value: &str, faults: &mut Vec<Fault>) {
+    let reasons = names::label_value(value);
+    if !reasons.is_empty() {
+        let root = Path::root();
+        let path = root.field("values");
+        let path = path.index(at);
+        faults.push(Fault::invalid(&path.key(key), value, reasons.join("; ")));
+    }
+}
+
+fn integer(key: &str, value: String) -> std::result::Result<i64, Why> {
+    let mut faults = Vec::new();
+    let number = value.parse();
+    if number.is_err() {
+        let detail = "for 'Gt', 'Lt' operators, the value must be an integer";
+        faults.push(Fault::invalid(&Path::root().field("values").index(0), &value, detail));
+    }
+    label_value(key, 0, &value, &mut faults);
+    match number {
+        Ok(number) if faults.is_empty() => Ok(number),
+        _ => Err(Why::invalid(&faults)),
+    }
 }
 
 #[cfg(test)]
@@ -406,7 +488,6 @@ mod tests {
             let kind = Kind::at(group, "v1", plural).unwrap();
             Selector::parse(kind, Some(labels), Some(fields)).unwrap_err().to_string()
         };
-        assert_eq!(message("pods", "", "=a", ""), "unable to parse requirement: found '=', expected: identifier");
         assert_eq!(message("pods", "", "", "abc"), "invalid selector: 'abc'; can't understand 'abc'");
         assert_eq!(message("pods", "", "", "spec.foo=1"), "field label not supported: spec.foo");
         assert_eq!(message("jobs", "batch", "", "spec.x=1"), "field label \"spec.x\" not supported for Job");
@@ -414,5 +495,59 @@ mod tests {
             message("configmaps", "", "", "spec.x=1"),
             "\"spec.x\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
         );
+    }
+
+    #[test]
+    fn label_selectors_that_cannot_be_read_are_refused_in_upstreams_words() {
+        let kind = Kind::at("", "v1", "pods").unwrap();
+        for (labels, message) in [
+            ("=a", "found '=', expected: !, identifier, or 'end of string'"),
+            (",", "found ',', expected: !, identifier, or 'end of string'"),
+            ("a,", "found '', expected: identifier after ','"),
+            ("a,=b", "found '=', expected: identifier after ','"),
+            ("a=b c", "found 'c', expected: ',' or 'end of string'"),
+            ("!a=b", "found '=', expected: ',' or 'end of string'"),
+            ("a===b", "unable to parse requirement: found '=', expected: identifier"),
+            ("a,!", "unable to parse requirement: found '', expected: identifier"),
+            ("!!a", "unable to parse requirement: found '!', expected: identifier"),
+            ("a=)", "unable to parse requirement: found ')', expected: identifier"),
+            ("a b", "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt"),
+            ("a in b", "unable to parse requirement: found 'b' expected: '('"),
+            ("a in (", "unable to parse requirement: found '', expected: ',', ')' or identifier"),
+            ("a in (b c)", "unable to parse requirement: found 'c', expected: ',' or ')'"),
+            ("a in (b,=)", "unable to parse requirement: found '=', expected: ',', or identifier"),
+            (
+                "a>b",
+                "unable to parse requirement: values[0]: Invalid value: \"b\": for 'Gt', 'Lt' operators, the value must be an integer",
+            ),
+            (
+                "a=-b",
+                "unable to parse requirement: values[0][a]: Invalid value: \"-b\": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')",
+            ),
+            ("a!", "unable to parse requirement: found '!', expected: in, notin, =, ==, !=, gt, lt"),
+            ("/a", "unable to parse requirement: <nil>: Invalid value: \"/a\": prefix part must be non-empty"),
+        ] {
+            let refusal = Selector::parse(kind, Some(labels), None).unwrap_err().to_string();
+            assert_eq!(refusal, message, "{labels}");
+        }
+        let long = format!("a in (b,{},-)", "x".repeat(64));
+        let refusal = Selector::parse(kind, Some(&long), None).unwrap_err().to_string();
+        assert!(refusal.starts_with("unable to parse requirement: [values[0][a]: Invalid value: \"-\": "), "{refusal}");
+        assert!(refusal.ends_with("must be no more than 63 bytes]"), "{refusal}");
+    }
+
+    #[test]
+    fn words_that_are_operators_can_be_keys_and_values() {
+        for (labels, requirement) in [
+            ("in in (in)", ("in", Test::In(vec!["in".into()]))),
+            ("notin=in", ("notin", Test::In(vec!["in".into()]))),
+            ("a notin (,)", ("a", Test::NotIn(vec![String::new()]))),
+            ("a in (c,b,c)", ("a", Test::In(vec!["b".into(), "c".into()]))),
+            ("\ta\n!=", ("a", Test::NotIn(vec![String::new()]))),
+        ] {
+            let (key, test) = requirement;
+            assert_eq!(Labels::parse(labels).unwrap(), [Requirement { key: key.into(), test }], "{labels}");
+        }
+        assert!(Labels::parse("a<-1").is_err(), "no label's value begins with a dash");
     }
 }

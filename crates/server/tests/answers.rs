@@ -118,11 +118,19 @@ async fn refusals_are_worded_as_upstream_words_them() {
         ),
         (
             "GET",
-            "/api/v1/configmaps?labelSelector==a",
+            "/api/v1/configmaps?labelSelector=a===b",
             Value::Null,
             400,
             "BadRequest",
             "unable to parse requirement: found '=', expected: identifier",
+        ),
+        (
+            "GET",
+            "/api/v1/configmaps?labelSelector==a",
+            Value::Null,
+            400,
+            "BadRequest",
+            "found '=', expected: !, identifier, or 'end of string'",
         ),
         (
             "GET",
