@@ -18,9 +18,10 @@
 //! - A mutation runs in a task of its own once its body is read: a client that hangs up does not stop it half way.
 //! - Time and ids are arguments ([`Clock`], [`Ids`]); tokio's time only waits (watch deadlines and bookmarks).
 //!
-//! Left out so far: watching over a WebSocket, CBOR.
+//! Left out: see [`differences`].
 
 pub mod auth;
+pub mod differences;
 pub mod encoding;
 pub mod kinds;
 pub mod strategy;

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 
 use crate::auth::{Endpoint, REVIEWS, endpoint};
+use crate::differences::Absent;
 use crate::kinds::{Kind, Scope, Subresource};
 use crate::status::Error;
 
@@ -104,7 +105,7 @@ fn resource(group: &str, version: &str, segments: &[&str]) -> Result<Target, Err
             None => None,
             Some(segment) => {
                 let known = place.kind.subresources.iter().find(|sub| sub.segment() == segment);
-                Some(*known.ok_or(Error::UnknownResource)?)
+                Some(*known.ok_or_else(|| not_behind(group, place.kind.plural, segment))?)
             }
         };
         Ok(Target::Item(place, name.to_owned(), behind))
@@ -125,6 +126,14 @@ fn resource(group: &str, version: &str, segments: &[&str]) -> Result<Target, Err
             }
             item(place, name, segments.get(2).copied())
         }
+        ["namespaces", _, plural, _, behind, _, ..] | [plural, _, behind, _, ..] => {
+            Err(not_behind(group, plural, behind))
+        }
         _ => Err(Error::UnknownResource),
     }
+}
+
+/// What is said about a path below an object that is not served.
+fn not_behind(group: &str, plural: &str, segment: &str) -> Error {
+    Absent::at(group, plural, segment).map_or(Error::UnknownResource, Error::NotServed)
 }

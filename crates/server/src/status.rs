@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, Status, StatusCau
 use stint_core::field::{self, Fault};
 use stint_store::Revision;
 
+use crate::differences::Absent;
 use crate::kinds::Kind;
 use crate::media::MEDIA_TYPES;
 use crate::streaming::node::NodeError;
@@ -129,6 +130,9 @@ pub enum Error {
     /// No such path below a known group.
     #[error("the server could not find the requested resource")]
     UnknownResource,
+    /// A cluster has this subresource.
+    #[error("{}/{} is not served: {}", .0.plural, .0.segment, .0.why)]
+    NotServed(&'static Absent),
     /// The path exists, the method does not.
     #[error("the server does not allow this method on the requested resource")]
     MethodNotAllowed,
@@ -248,9 +252,11 @@ impl Error {
     fn code(&self) -> (StatusCode, &'static str) {
         use StatusCode as S;
         match self {
-            Self::NotFound { .. } | Self::UnknownResource | Self::RoleNotFound(_) | Self::NoSuchObject { .. } => {
-                (S::NOT_FOUND, "NotFound")
-            }
+            Self::NotFound { .. }
+            | Self::UnknownResource
+            | Self::NotServed(_)
+            | Self::RoleNotFound(_)
+            | Self::NoSuchObject { .. } => (S::NOT_FOUND, "NotFound"),
             Self::AlreadyExists { .. } => (S::CONFLICT, "AlreadyExists"),
             Self::Conflict { .. } | Self::BoundToAnother { .. } | Self::ApplyConflict { .. } => {
                 (S::CONFLICT, "Conflict")
@@ -328,7 +334,9 @@ impl Error {
                 causes: Some(vec![StatusCause { message: Some(why.clone()), ..StatusCause::default() }]),
                 ..StatusDetails::default()
             },
+            // Without a name: `kubectl debug` tells by that that it is not the pod which is missing.
             Self::UnknownResource
+            | Self::NotServed(_)
             | Self::MethodNotAllowed
             | Self::UnprocessablePatch
             | Self::UnsupportedPatchType

@@ -1,0 +1,129 @@
+//! Where the API differs from a cluster's on purpose, and why: the source of that part of `docs/compatibility.md`.
+//!
+//! Invariant: a subresource that is refused is refused by its row here, so that the page says what the server does.
+//! Left out: kinds that can only be read, which the table of kinds says (see [`crate::kinds`]); what a pod may ask of its
+//! node in vain, which the agent tells each pod's owner.
+
+/// Something that a client may notice.
+#[derive(Debug)]
+pub struct Difference {
+    /// What it is about.
+    pub what: &'static str,
+    /// What happens here.
+    pub here: &'static str,
+    /// Why it is not as in a cluster, or what happens there.
+    pub why: &'static str,
+}
+
+/// A subresource that a cluster has and that is refused here.
+#[derive(Debug)]
+pub struct Absent {
+    /// The plural of its kind, which is one of the core group.
+    pub plural: &'static str,
+    /// Its path segment.
+    pub segment: &'static str,
+    /// Why it is refused.
+    pub why: &'static str,
+}
+
+/// Every subresource that is refused with a reason.
+pub static ABSENT: &[Absent] = &[
+    absent("nodes", "proxy", NO_PROXY),
+    absent("pods", "ephemeralcontainers", "a pod keeps the containers that it began with; exec runs commands in them"),
+    absent("pods", "proxy", NO_PROXY),
+    absent("pods", "resize", "a pod keeps the resources that it began with"),
+    absent("services", "proxy", NO_PROXY),
+];
+
+const NO_PROXY: &str = "there is no cluster network to reach into; port-forward connects to pods";
+
+const fn absent(plural: &'static str, segment: &'static str, why: &'static str) -> Absent {
+    Absent { plural, segment, why }
+}
+
+impl Absent {
+    /// The refused subresource of that name, if there is one.
+    pub(crate) fn at(group: &str, plural: &str, segment: &str) -> Option<&'static Self> {
+        ABSENT.iter().find(|absent| group.is_empty() && absent.plural == plural && absent.segment == segment)
+    }
+}
+
+/// Every other difference.
+pub static DIFFERENCES: &[Difference] = &[
+    Difference {
+        what: "`autoscaling`",
+        here: "v2 only",
+        why: "a group has one version here; clients find it by discovery",
+    },
+    Difference {
+        what: "CBOR, watching over a WebSocket, `/api/v1/watch/…`",
+        here: "not served",
+        why: "clients do without them",
+    },
+    Difference {
+        what: "priority and fairness",
+        here: "a number of requests that read, and a number that write, at once",
+        why: "one machine has few clients; who finds no place gets 429 at once, as in a cluster",
+    },
+    Difference {
+        what: "access reviews",
+        here: "`fieldSelector` and `labelSelector` are not looked at",
+        why: "RBAC does not look at them either; they are for webhooks, of which there are none",
+    },
+    Difference {
+        what: "patch directives that can't be followed (`$patch`, `$setElementOrder`, …)",
+        here: "400",
+        why: "the patch is at fault; a cluster answers 500 to those that it did not foresee",
+    },
+    Difference {
+        what: "messages and causes that go through a map",
+        here: "in order of the keys",
+        why: "in a cluster the order is random",
+    },
+    Difference {
+        what: "`tailLines` of logs",
+        here: "counts whole lines",
+        why: "in a cluster the pieces count in which a runtime logged a long line",
+    },
+    Difference {
+        what: "`attach`",
+        here: "shows output from now on; takes no input",
+        why: "output is read from the log, so that onlookers can't hold a container up and survive a restart",
+    },
+    Difference { what: "eviction", here: "never refused with 429", why: "there are no disruption budgets" },
+    Difference {
+        what: "`status.active` of Jobs whose replacements wait",
+        here: "the number of pods that are active",
+        why: "a cluster writes 0, whatever is active",
+    },
+    Difference {
+        what: "the delay before a failed pod is replaced",
+        here: "derived from the pods, and kept through a restart",
+        why: "a cluster's controller forgets it with its process",
+    },
+    Difference {
+        what: "deletion of a namespace",
+        here: "begins at once",
+        why: "a cluster waits 5 s until all its API servers have seen it; there is one here",
+    },
+    Difference {
+        what: "a new ResourceQuota",
+        here: "limits from the moment it is there",
+        why: "a cluster refuses everything that it limits until a controller has seen it",
+    },
+    Difference {
+        what: "`status.used` of a ResourceQuota",
+        here: "counted anew from the objects at each creation that it limits",
+        why: "what is deleted, or grows, shows at the next creation",
+    },
+    Difference {
+        what: "Services",
+        here: "have a `clusterIP` that nothing listens at; two may have the same by chance",
+        why: "there is no cluster network; the rules about node ports, load balancers and address families are left out",
+    },
+    Difference {
+        what: "PersistentVolumeClaims",
+        here: "stay Pending",
+        why: "nothing provisions volumes; the rules about the fields of each sort of volume are left out",
+    },
+];
