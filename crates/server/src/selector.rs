@@ -321,8 +321,8 @@ impl<'a> Labels<'a> {
             "notin" => Test::NotIn(checked(&key, self.set()?)?),
             "=" | "==" => Test::In(checked(&key, vec![self.value()?])?),
             "!=" => Test::NotIn(checked(&key, vec![self.value()?])?),
-            ">" => Test::Above(integer(&key, self.value()?)?),
-            "<" => Test::Below(integer(&key, self.value()?)?),
+            ">" => Test::Above(integer(&key, &self.value()?)?),
+            "<" => Test::Below(integer(&key, &self.value()?)?),
             other => return Err(Why::expected(other, ", expected: in, notin, =, ==, !=, gt, lt")),
         };
         Ok(Requirement { key, test })
@@ -413,14 +413,14 @@ fn label_value(key: &str, at: usize, value: &str, faults: &mut Vec<Fault>) {
     }
 }
 
-fn integer(key: &str, value: String) -> std::result::Result<i64, Why> {
+fn integer(key: &str, value: &str) -> std::result::Result<i64, Why> {
     let mut faults = Vec::new();
     let number = value.parse();
     if number.is_err() {
         let detail = "for 'Gt', 'Lt' operators, the value must be an integer";
-        faults.push(Fault::invalid(&Path::root().field("values").index(0), &value, detail));
+        faults.push(Fault::invalid(&Path::root().field("values").index(0), value, detail));
     }
-    label_value(key, 0, &value, &mut faults);
+    label_value(key, 0, value, &mut faults);
     match number {
         Ok(number) if faults.is_empty() => Ok(number),
         _ => Err(Why::invalid(&faults)),

@@ -91,6 +91,7 @@ fn limit_range_item(item: &LimitRangeItem, path: &Path<'_>, faults: &mut Vec<Fau
 }
 
 /// The amounts of one resource.
+#[derive(Clone, Copy)]
 struct Bounds {
     min: Option<Quantity>,
     max: Option<Quantity>,

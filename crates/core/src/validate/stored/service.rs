@@ -170,7 +170,7 @@ mod tests {
     use super::super::tests::{of, told};
     use super::*;
 
-    fn faults(spec: Json) -> Vec<String> {
+    fn faults(spec: &Json) -> Vec<String> {
         told(&service(&of(json!({ "spec": spec }))))
     }
 
@@ -180,9 +180,9 @@ mod tests {
         let good = json!({"type": "ClusterIP", "sessionAffinity": "None", "ports": [
             {"name": "a", "port": 80, "protocol": "TCP", "targetPort": "http"}, {"name": "b", "port": 80, "protocol": "UDP"},
         ]});
-        assert_eq!(faults(good), nothing);
+        assert_eq!(faults(&good), nothing);
         assert_eq!(
-            faults(json!({"type": "ClusterIP", "sessionAffinity": "None", "ports": [
+            faults(&json!({"type": "ClusterIP", "sessionAffinity": "None", "ports": [
                 {"port": 0, "protocol": "TCP", "targetPort": 70000},
                 {"name": "a", "port": 1, "protocol": "X"},
                 {"name": "a", "port": 1, "protocol": "X"},
@@ -202,11 +202,11 @@ mod tests {
     #[test]
     fn a_service_has_ports_or_is_headless_or_is_another_name() {
         let nothing: [&str; 0] = [];
-        assert_eq!(faults(json!({"type": "ClusterIP", "sessionAffinity": "None", "clusterIP": "None"})), nothing);
+        assert_eq!(faults(&json!({"type": "ClusterIP", "sessionAffinity": "None", "clusterIP": "None"})), nothing);
         let named = json!({"type": "ExternalName", "sessionAffinity": "None", "externalName": "example.com."});
-        assert_eq!(faults(named), nothing);
+        assert_eq!(faults(&named), nothing);
         assert_eq!(
-            faults(json!({"type": "Tunnel", "sessionAffinity": "Sticky", "clusterIP": "1.2.3"})),
+            faults(&json!({"type": "Tunnel", "sessionAffinity": "Sticky", "clusterIP": "1.2.3"})),
             [
                 "spec.ports: Required value",
                 "spec.clusterIPs[0]: Invalid value: \"1.2.3\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
@@ -215,7 +215,7 @@ mod tests {
             ]
         );
         assert_eq!(
-            faults(json!({"type": "ExternalName", "sessionAffinity": "None"})),
+            faults(&json!({"type": "ExternalName", "sessionAffinity": "None"})),
             ["spec.externalName: Required value"]
         );
     }
