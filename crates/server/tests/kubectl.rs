@@ -179,8 +179,10 @@ fn exec_carries_output_input_and_exit_codes() {
             "300000\n(0)",
             "{name}"
         );
-        // The process ends before its input does.
-        assert_eq!(told(&["exec", "-i", "p", "-c", "c", "--", "true"], &b"x".repeat(1 << 20)), "(0)", "{name}");
+        // The process ends before its input does. Some kubectls log a line about what they could not send any more.
+        let early = told(&["exec", "-i", "p", "-c", "c", "--", "true"], &b"x".repeat(1 << 20));
+        let is_told = early.starts_with("[E") && early.ends_with("\n](0)") && early.lines().count() == 2;
+        assert!(early == "(0)" || is_told, "{name}: {early}");
         let missing = told(&["exec", "p", "-c", "c", "--", "/no/such/program"], b"");
         assert!(missing.contains("error executing command in container") && missing.ends_with("(1)"), "{missing}");
         let invalid = told(&["exec", "p", "-c", "zz", "--", "true"], b"");
