@@ -256,10 +256,14 @@ impl Follow {
         }
         let uid = pod.uid().unwrap_or_default();
         let source = if alone { pod.name_any() } else { format!("{} {}", pod.name_any(), container.name) };
-        for attempt in 0..=u32::try_from(container.restart_count).unwrap_or(0) {
+        let latest = u32::try_from(container.restart_count).unwrap_or(0);
+        // While a container that is restarted at once has not begun again, its state is still the end of the attempt before.
+        let ended = state.terminated.as_ref().and_then(|end| end.container_id.as_deref());
+        let latest_is_over = ended.and_then(|id| id.rsplit('_').next()).is_some_and(|of| of == latest.to_string());
+        for attempt in 0..=latest {
             // A name that makes no path has no log.
             let Ok(path) = log_path(&self.folders, &uid, &container.name, Attempt(attempt)) else { return };
-            let is_over = i64::from(attempt) < i64::from(container.restart_count) || state.running.is_none();
+            let is_over = attempt < latest || latest_is_over;
             let (screen, followers) = (&self.screen, &mut self.followers);
             let ended = self.attempts.entry(path.clone()).or_insert_with(|| {
                 let (ended, over) = watch::channel(false);
