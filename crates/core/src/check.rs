@@ -272,10 +272,14 @@ impl Ledger {
     /// Checks what must hold once nothing moves any more: whatever finished is counted, and nothing is left to count.
     pub fn settled(&self) -> Result<(), Broken> {
         for (uid, job) in &self.jobs {
+            // With retries per index a failed pod is held until its index has another one, which may take as long as the
+            // Job is suspended.
+            let holds_failed = job.spec.backoff_limit_per_index.is_some() && finished(&job.status).is_none();
+            let has_ended = |class| class == Class::Succeeded || class == Class::Failed && !holds_failed;
             let waiting: BTreeSet<&Uid> = self
                 .pods
                 .iter()
-                .filter(|(_, p)| &p.job == uid && p.tracked && matches!(p.class, Class::Succeeded | Class::Failed))
+                .filter(|(_, p)| &p.job == uid && p.tracked && has_ended(p.class))
                 .map(|(uid, _)| uid)
                 .collect();
             let uncounted = job.status.uncounted_terminated_pods.as_ref();
