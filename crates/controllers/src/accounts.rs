@@ -9,10 +9,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -21,15 +19,13 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use stint_core::clock::Clock;
 
-use crate::queue::Queue;
+use crate::queue::{Queue, wait_for};
 use crate::watch::watch;
 
 /// The ServiceAccount.
 const ACCOUNT: &str = "default";
 /// The ConfigMap.
 const ROOT_CA: &str = "kube-root-ca.crt";
-/// The longest wait without a look at the clock.
-const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
 /// Keeps both in every namespace until it is dropped. Without a certificate there is no ConfigMap.
 pub async fn run(client: Client, clock: Arc<dyn Clock>, root_ca: Option<String>) {
@@ -54,7 +50,7 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>, root_ca: Option<String>)
                 }
             }
         }
-        let wait = queue.next_wake().map_or(LONGEST_WAIT, |next| left(next, clock.now()));
+        let wait = wait_for(queue.next_wake(), clock.now());
         tokio::select! {
             biased;
             Some(event) = namespaces.next() => match event {
@@ -78,11 +74,6 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>, root_ca: Option<String>)
             () = tokio::time::sleep(wait) => {}
         }
     }
-}
-
-fn left(next: Timestamp, now: Timestamp) -> Duration {
-    let left = Duration::try_from(next.duration_since(now)).unwrap_or(Duration::ZERO);
-    (left + Duration::from_millis(1)).min(LONGEST_WAIT)
 }
 
 struct Keeper {

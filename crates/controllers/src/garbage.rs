@@ -24,15 +24,13 @@ use stint_core::clock::Clock;
 use stint_core::owners::{Action, Owner, OwnerState, Propagation, Step, reconcile};
 use stint_core::plan::Uid;
 
-use crate::queue::Queue;
+use crate::queue::{Queue, wait_for};
 use crate::served::{Served, discover};
 use crate::watch::watch_with;
 use graph::{Graph, KindIndex, Node};
 
 /// How many objects are worked on at once.
 const WORKERS: usize = 16;
-/// The longest wait without a look at the clock.
-const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
 /// Collects garbage until it is dropped.
 pub async fn run(client: Client, clock: Arc<dyn Clock>) {
@@ -171,9 +169,7 @@ impl Collector {
     }
 
     fn wait(&self, now: Timestamp) -> Duration {
-        let Some(next) = self.queue.next_wake() else { return LONGEST_WAIT };
-        let left = Duration::try_from(next.duration_since(now)).unwrap_or(Duration::ZERO);
-        (left + Duration::from_millis(1)).min(LONGEST_WAIT)
+        wait_for(self.queue.next_wake(), now)
     }
 }
 

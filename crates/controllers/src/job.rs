@@ -23,12 +23,8 @@ use crate::barrier::Barrier;
 use crate::cache::{Cache, JobKey};
 use crate::events::recorder;
 use crate::execute::{Ended, Executor, Report};
-use crate::queue::Queue;
+use crate::queue::{Queue, wait_for};
 use crate::watch::watch;
-
-/// The longest that the loop waits without looking at the clock: a suspended machine or a clock that steps is noticed
-/// within this time.
-const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
 /// Runs the Job controller until it is dropped.
 pub async fn run(client: Client, clock: Arc<dyn Clock>, config: &Config) {
@@ -158,9 +154,7 @@ impl State {
 
     fn wait(&self, now: Timestamp) -> Duration {
         let next = self.queue.next_wake().map_or(self.next_full_pass, |wake| wake.min(self.next_full_pass));
-        let left = Duration::try_from(next.duration_since(now)).unwrap_or(Duration::ZERO);
-        // Wake a little after the moment, never before it: timers have a granularity of 1 ms.
-        (left + Duration::from_millis(1)).min(LONGEST_WAIT)
+        wait_for(Some(next), now)
     }
 }
 

@@ -15,7 +15,7 @@ use kube::{Api, Client, ResourceExt};
 use stint_core::clock::Clock;
 use stint_core::namespace::{FINALIZER, Plan, Remains, is_terminating, reconcile};
 
-use crate::queue::Queue;
+use crate::queue::{Queue, wait_for};
 use crate::served::{Served, discover};
 use crate::watch::watch;
 
@@ -25,8 +25,6 @@ const WORKERS: usize = 4;
 const LOOKS: usize = 8;
 /// The delay before the next look at a namespace that is not empty yet: doubled each time, from and up to these.
 const DELAYS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-/// The longest wait without a look at the clock.
-const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
 /// Empties and removes namespaces that are being deleted, until it is dropped.
 pub async fn run(client: Client, clock: Arc<dyn Clock>) {
@@ -43,10 +41,7 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>) {
             let now = clock.now();
             working.push(async move { (name.clone(), cleaner.clean(&name, now).await) });
         }
-        let wait = queue.next_wake().map_or(LONGEST_WAIT, |next| {
-            let left = Duration::try_from(next.duration_since(clock.now())).unwrap_or(Duration::ZERO);
-            (left + Duration::from_millis(1)).min(LONGEST_WAIT)
-        });
+        let wait = wait_for(queue.next_wake(), clock.now());
         tokio::select! {
             biased;
             Some((name, result)) = working.next() => match result {

@@ -12,8 +12,21 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+
+/// The longest that a controller waits without looking at the clock: a suspended machine or a clock that steps is noticed
+/// within this time.
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
+
+/// How long to wait for the moment `at`: a little longer, never shorter, since timers have a granularity of 1 ms; and at most
+/// a minute, also when there is nothing to wait for.
+pub fn wait_for(at: Option<Timestamp>, now: Timestamp) -> Duration {
+    let Some(at) = at else { return LONGEST_WAIT };
+    let left = Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO);
+    (left + Duration::from_millis(1)).min(LONGEST_WAIT)
+}
 
 /// A queue of keys, each at most once.
 #[derive(Debug)]
