@@ -314,7 +314,8 @@ impl JobEntry {
         }
         let end = Index::try_from(self.spec.completions.unwrap_or(0)).unwrap_or(0);
         let Some(index) = index.filter(|index| *index < end) else { return true };
-        class == Class::Succeeded && set(self.status.completed_indexes.as_ref(), end).contains(index)
+        let decided = [&self.status.completed_indexes, &self.status.failed_indexes];
+        class == Class::Succeeded && decided.into_iter().any(|indexes| set(indexes.as_ref(), end).contains(index))
     }
 }
 

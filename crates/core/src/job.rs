@@ -131,8 +131,8 @@ fn parallelism(spec: &JobSpec) -> i32 {
     spec.parallelism.unwrap_or(1)
 }
 
-/// The status as the pods show it now: the gauges active, ready and terminating, the sets of indexes and what follows from
-/// them, and the fields that are always present once a Job was reconciled. Other counters and conditions stay.
+/// The status as the pods show it now: the gauges active, ready and terminating, the sets of recorded indexes and what
+/// follows from them, and the fields that are always present once a Job was reconciled. Other counters and conditions stay.
 fn shown(view: &View<'_>, now: Timestamp) -> JobStatus {
     let mut status = view.status.clone();
     set_gauges(&mut status, view.count(Class::Active), view.ready(), view.count(Class::Leaving));
@@ -142,9 +142,7 @@ fn shown(view: &View<'_>, now: Timestamp) -> JobStatus {
     }
     if let Some(indexed) = &view.indexed {
         set_completed(&mut status, &indexed.recorded);
-        if let Some(per_index) = &indexed.per_index {
-            status.failed_indexes = Some(per_index.failed.to_string());
-        }
+        set_failed(view, &mut status, &indexed.failed);
     }
     status
 }
@@ -153,6 +151,13 @@ fn shown(view: &View<'_>, now: Timestamp) -> JobStatus {
 fn set_completed(status: &mut JobStatus, completed: &index::IndexSet) {
     status.completed_indexes = (!completed.is_empty()).then(|| completed.to_string());
     status.succeeded = Some(completed.len()).filter(|count| *count > 0);
+}
+
+/// Writes the failed indexes, which a Job without `backoffLimitPerIndex` does not have.
+fn set_failed(view: &View<'_>, status: &mut JobStatus, failed: &index::IndexSet) {
+    if view.indexed.as_ref().is_some_and(|indexed| indexed.per_index.is_some()) {
+        status.failed_indexes = Some(failed.to_string());
+    }
 }
 
 /// Writes the three gauges as upstream does: `active` is absent when 0, the others are always there.

@@ -492,6 +492,34 @@ fn too_many_failed_indexes_end_the_job_at_once() {
     assert_eq!(w.status().failed, Some(4), "those that were ended count as failed, too");
 }
 
+/// The API refuses a status that calls an index both, and the Job would never end.
+#[test]
+fn an_index_that_has_failed_is_not_completed_by_a_pod_that_was_being_deleted() {
+    let spec = serde_json::json!({ "backoffLimitPerIndex": 0, "backoffLimit": i32::MAX });
+    for recorded_first in [true, false] {
+        let mut w = indexed(2, 2, &spec);
+        w.settle();
+        let (leaving, other) = (w.at(0), w.at(1));
+        w.delete(&leaving).unwrap();
+        if recorded_first {
+            let plan = w.plan();
+            assert_eq!(plan.phase, Phase::Record);
+            w.execute(&plan, usize::MAX).unwrap();
+            assert_eq!(w.status().failed_indexes.as_deref(), Some("0"));
+        }
+        w.end(&leaving, 0).unwrap();
+        w.settle();
+        w.end(&other, 0).unwrap();
+        w.settle();
+        let sets = (w.status().completed_indexes.unwrap(), w.status().failed_indexes.unwrap());
+        let (completed, failed) = if recorded_first { ("1", "0") } else { ("0,1", "") };
+        assert_eq!(sets, (completed.to_owned(), failed.to_owned()));
+        assert_eq!(w.status().failed, recorded_first.then_some(1));
+        assert!(finished(&w.status()).is_some());
+        w.ledger.settled().unwrap();
+    }
+}
+
 #[test]
 fn enough_indexes_by_policy_complete_the_job_and_end_the_others() {
     let policy =

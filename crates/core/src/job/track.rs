@@ -8,7 +8,9 @@ use k8s_openapi::api::batch::v1::UncountedTerminatedPods;
 
 use super::policy::Judgement;
 use super::view::{Class, Seen, View, uid_of};
-use super::{End, MAX_UNCOUNTED_PODS, Outcome, refresh, set_completed, set_gauges, shown, to_i32, to_time, write};
+use super::{
+    End, MAX_UNCOUNTED_PODS, Outcome, refresh, set_completed, set_failed, set_gauges, shown, to_i32, to_time, write,
+};
 use crate::plan::{Action, Note, Phase, Plan, PodRef, Severity, Step};
 
 /// What a Job's counters will be when everything that is known now has been counted.
@@ -56,6 +58,9 @@ pub(super) fn release(view: &View<'_>, end_is_decided: bool) -> Option<Plan> {
             (Class::Succeeded | Class::Failed, Some(_)) if seen.index.is_none() => Some("it has no index of this Job"),
             (Class::Succeeded, Some(indexed)) if seen.index.is_some_and(|index| indexed.recorded.contains(index)) => {
                 Some("its index is recorded in status.completedIndexes")
+            }
+            (Class::Succeeded, Some(indexed)) if seen.index.is_some_and(|index| indexed.failed.contains(index)) => {
+                Some("its index is recorded in status.failedIndexes")
             }
             (Class::Failed, _) if seen.judgement == Judgement::Ignore => {
                 let waits = view.is_awaiting_replacement(seen) && !end_is_decided && !view.job_is_leaving();
@@ -124,6 +129,7 @@ pub(super) fn fold(view: &View<'_>, end: Option<&End>, now: Timestamp) -> Option
 pub(super) fn record(view: &View<'_>, end: Option<&End>, decided_now: bool, now: Timestamp) -> Option<Plan> {
     let mut uncounted = UncountedTerminatedPods::default();
     let mut completed = view.indexed.as_ref().map(|indexed| indexed.recorded.clone());
+    let mut failed = view.indexed.as_ref().map(|indexed| indexed.failed.clone()).unwrap_or_default();
     let mut recorded = 0;
     let mut uncounted_on_purpose = Vec::new();
     for seen in view.pods.iter().filter(|seen| seen.tracked) {
@@ -146,6 +152,8 @@ pub(super) fn record(view: &View<'_>, end: Option<&End>, decided_now: bool, now:
                 continue;
             }
             uncounted.failed.get_or_insert_default().push(uid_of(seen.pod).0);
+            // An index fails in the same write as its pod: one that is being deleted may still end with success.
+            failed.extend(seen.index.filter(|index| view.has_failed(*index)));
         } else if let Some(completed) = &mut completed {
             // The index is enough to count it once.
             completed.extend(seen.index);
@@ -165,6 +173,7 @@ pub(super) fn record(view: &View<'_>, end: Option<&End>, decided_now: bool, now:
     if let Some(completed) = &completed {
         set_completed(&mut status, completed);
     }
+    set_failed(view, &mut status, &failed);
     let mut why = format!("{recorded} finished pods are recorded before their finalizers go");
     if let Some(end) = announced {
         status.conditions.get_or_insert_default().push(end.interim(&to_time(now)));

@@ -50,7 +50,10 @@ pub struct Indexed {
     pub completions: Index,
     /// The completed indexes that the status holds.
     pub recorded: IndexSet,
-    /// With those of succeeded pods that are not recorded yet.
+    /// The failed indexes that the status holds. An index that has failed stays so, even when a pod of it that was being
+    /// deleted ends with success after all: the API wants the two sets apart.
+    pub failed: IndexSet,
+    /// The completed ones with those of succeeded pods that are not recorded yet.
     pub succeeded: IndexSet,
     /// What only those with `backoffLimitPerIndex` have.
     pub per_index: Option<per_index::PerIndex>,
@@ -104,16 +107,13 @@ impl<'a> View<'a> {
     fn indexes(&self, completions: Index) -> Indexed {
         let set = |text: &Option<String>| IndexSet::parse(text.as_deref().unwrap_or_default(), completions);
         let recorded = set(&self.status.completed_indexes);
+        let failed = set(&self.status.failed_indexes);
+        let succeeding = self.pods.iter().filter(|seen| seen.tracked && seen.class == Class::Succeeded);
         let mut succeeded = recorded.clone();
-        for seen in self.pods.iter().filter(|seen| seen.tracked && seen.class == Class::Succeeded) {
-            if let Some(index) = seen.index {
-                succeeded.insert(index);
-            }
-        }
+        succeeded.extend(succeeding.filter_map(|seen| seen.index).filter(|index| !failed.contains(*index)));
         let limit = self.job.spec.as_ref().and_then(|spec| spec.backoff_limit_per_index);
-        let per_index =
-            limit.map(|limit| per_index::PerIndex::of(self, limit, set(&self.status.failed_indexes), &succeeded));
-        Indexed { completions, recorded, succeeded, per_index }
+        let per_index = limit.map(|limit| per_index::PerIndex::of(self, limit, failed.clone(), &succeeded));
+        Indexed { completions, recorded, failed, succeeded, per_index }
     }
 
     /// The pods of one class.
@@ -151,6 +151,12 @@ impl<'a> View<'a> {
         per_index.is_some_and(|per_index| {
             per_index.awaiting.values().any(|waiting| std::ptr::eq(waiting.pod(self), seen.pod))
         })
+    }
+
+    /// Whether `index` gets no other pod, though none of it has succeeded.
+    pub fn has_failed(&self, index: Index) -> bool {
+        let per_index = self.indexed.as_ref().and_then(|indexed| indexed.per_index.as_ref());
+        per_index.is_some_and(|per_index| per_index.failed.contains(index))
     }
 
     /// How many completions there are so far, those not recorded yet included only for Indexed Jobs.
