@@ -1,14 +1,27 @@
-//! A watch that never ends: kube's watcher with our delays between attempts and errors said once, here.
+//! A watch that never ends: kube's watcher with our delays between attempts, and errors said once, here.
+//!
+//! ```text
+//!            error: said, wait 100 ms              the same error: wait twice as long, up to 25.6 s
+//!   whole ───────────────────────────────► broken ──┐
+//!     ▲                                     │  ▲    │
+//!     └─────────────────────────────────────┘  └────┘
+//!       a whole list, a change, or a minute without an error
+//! ```
+//!
+//! Invariant: only what the API has shown makes a watch whole again. That a list begins says nothing: of a kind that is not
+//! served every attempt begins with it.
 
-use std::fmt::Debug;
+use std::fmt::{Debug, Display};
 use std::time::Duration;
 
-use futures::{Stream, StreamExt, future};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::utils::Backoff;
+use futures::{Stream, StreamExt, stream};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
+use tokio::time::{Instant, sleep};
+
+/// A watch that has not broken for so long works, also when nothing happens that it could show.
+const QUIET: Duration = Duration::from_mins(1);
 
 /// Watches what `api` holds, from a most-recent first list on, for ever.
 pub fn watch<K>(api: Api<K>, config: watcher::Config) -> impl Stream<Item = Event<K>> + Send
@@ -23,32 +36,129 @@ pub fn watch_with<K>(api: Api<K>, config: watcher::Config, what: String) -> impl
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    watcher(api, config).backoff(Delays::default()).filter_map(move |event| {
-        if let Err(error) = &event {
-            tracing::warn!(%error, "the watch of {what} broke; it starts again from a fresh list or the last revision");
+    patient(watcher(api, config), what)
+}
+
+/// The events of `source`, which is asked again after an error, later each time.
+fn patient<K, E>(
+    source: impl Stream<Item = Result<Event<K>, E>> + Send,
+    what: String,
+) -> impl Stream<Item = Event<K>> + Send
+where
+    K: Send,
+    E: Display + Send,
+{
+    let health = Health { what, trouble: None };
+    stream::unfold((Box::pin(source), health), |(mut source, mut health)| async move {
+        loop {
+            match source.next().await? {
+                Ok(event) => {
+                    if matches!(event, Event::InitDone | Event::Apply(_) | Event::Delete(_)) {
+                        health.works();
+                    }
+                    return Some((event, (source, health)));
+                }
+                Err(error) => {
+                    let delay = health.broke(error.to_string(), Instant::now());
+                    sleep(delay).await;
+                }
+            }
         }
-        future::ready(event.ok())
     })
 }
 
-/// 100 ms, doubled with each failure in a row up to 25.6 s. No jitter: there is one controller for one API.
-#[derive(Debug, Default)]
-struct Delays {
-    failures: u32,
+/// Whether a watch works.
+#[derive(Debug)]
+struct Health {
+    what: String,
+    /// `None` while it works.
+    trouble: Option<Trouble>,
 }
 
-impl Iterator for Delays {
-    type Item = Duration;
+#[derive(Debug)]
+struct Trouble {
+    error: String,
+    /// How often in a row, at least 1.
+    failures: u32,
+    /// When the next attempt begins.
+    until: Instant,
+}
 
-    fn next(&mut self) -> Option<Duration> {
-        let delay = Duration::from_millis(100 << self.failures);
-        self.failures = (self.failures + 1).min(8);
-        Some(delay)
+impl Health {
+    /// The watch failed at `now`: says so if that is news, and returns how long to wait before the next attempt.
+    fn broke(&mut self, error: String, now: Instant) -> Duration {
+        let before = self.trouble.take().filter(|trouble| now < trouble.until + QUIET);
+        let failures = before.as_ref().map_or(1, |trouble| trouble.failures.saturating_add(1));
+        // No jitter: there is one controller for one API.
+        let delay = Duration::from_millis(100 << (failures - 1).min(8));
+        let what = &self.what;
+        if before.is_none_or(|trouble| trouble.error != error) {
+            tracing::warn!(error, "the watch of {what} broke; it goes on from the last revision or a fresh list");
+        } else {
+            tracing::debug!(error, failures, "the watch of {what} is still broken");
+        }
+        self.trouble = Some(Trouble { error, failures, until: now + delay });
+        delay
+    }
+
+    /// The API has shown something.
+    fn works(&mut self) {
+        let Some(trouble) = self.trouble.take().filter(|trouble| trouble.failures > 1) else { return };
+        tracing::info!(failures = trouble.failures, "the watch of {} works again", self.what);
     }
 }
 
-impl Backoff for Delays {
-    fn reset(&mut self) {
-        self.failures = 0;
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use k8s_openapi::api::core::v1::Pod;
+
+    use super::*;
+
+    /// When each of `items` was asked for, in milliseconds.
+    async fn asked(items: Vec<Result<Event<Pod>, String>>) -> Vec<u128> {
+        let start = Instant::now();
+        let mut times = Vec::new();
+        let mut items = VecDeque::from(items);
+        let source = stream::poll_fn(|_| {
+            times.push(start.elapsed().as_millis());
+            std::task::Poll::Ready(items.pop_front())
+        });
+        patient(source, "pods".to_owned()).collect::<Vec<_>>().await;
+        times
+    }
+
+    /// A watcher begins every attempt by saying that a list begins, and that was taken for a success: a kind that was not
+    /// served was asked for, and complained about, ten times a second.
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_only_begins_is_no_success() {
+        let attempt = || [Ok(Event::Init), Err("not found".to_owned())];
+        let times = asked((0..11).flat_map(|_| attempt()).collect()).await;
+        let begun: Vec<u128> = times.iter().copied().step_by(2).collect();
+        let delays: Vec<u128> = begun.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert_eq!(delays, [100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 25_600, 25_600]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_api_shows_ends_the_delays() {
+        let broken = || Err("gone".to_owned());
+        for shown in [Event::InitDone, Event::Apply(Pod::default()), Event::Delete(Pod::default())] {
+            let times = asked(vec![broken(), broken(), Ok(shown), broken()]).await;
+            assert_eq!(times, [0, 100, 300, 300, 400]);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_are_in_a_row_only_within_a_minute() {
+        let mut health = Health { what: "pods".to_owned(), trouble: None };
+        let start = Instant::now();
+        let mut broke = |error: &str, seconds| {
+            health.broke(error.to_owned(), start + Duration::from_secs(seconds));
+            health.trouble.as_ref().map(|trouble| trouble.failures)
+        };
+        assert_eq!(broke("gone", 0), Some(1));
+        assert_eq!(broke("gone", 30), Some(2));
+        assert_eq!(broke("gone", 100), Some(1), "it worked for a minute");
     }
 }
