@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::args::RegistryArgs;
+use crate::client::{Part, client};
 use crate::folder::{self, RunFolder};
 use crate::real::{RandomIds, SystemClock};
 
@@ -88,7 +89,7 @@ impl Embedded {
         // All clients are this process's own, and the objects end with it: nobody will ask who owns which field.
         let ownership = Ownership::Untracked;
         let api = Api { ownership, ..Api::new(Store::in_memory(), clock.clone(), Arc::new(RandomIds)) };
-        let client = Client::new(stint_server::router(api), "default");
+        let router = stint_server::router(api);
         let machine = Machine::here(&node_name());
         let config = stint_controllers::Config {
             node: Some(machine.name.clone()),
@@ -96,17 +97,18 @@ impl Embedded {
             ttl: false, // what is followed to its end must not go before it was told
             ..stint_controllers::Config::default()
         };
-        let controllers = tokio::spawn(stint_controllers::run(client.clone(), clock.clone(), config));
+        let controllers = client(&router, Part::Controllers);
+        let controllers = tokio::spawn(stint_controllers::run(controllers, clock.clone(), config));
         let cgroups = Path::new("/stint").join(&folder.id);
         let mut config = AgentConfig::new(machine, folder.agent.clone(), rootfs, cgroups);
         config.observer = observer;
-        let agent = Agent::new(config, client.clone(), runtime, clock);
+        let agent = Agent::new(config, client(&router, Part::Agent), runtime, clock);
         let (stop, stopped) = oneshot::channel();
         let agent = tokio::spawn(async move {
             // A sender that is gone asks for the same.
             agent.run(async { drop(stopped.await) }).await;
         });
-        Embedded { client, controllers, agent, stop }
+        Embedded { client: client(&router, Part::Command), controllers, agent, stop }
     }
 
     /// Stops everything; containers that still run go on.

@@ -4,6 +4,7 @@
 //! benchmarks measure the same wiring.
 
 pub mod args;
+pub mod client;
 pub mod config;
 pub mod embedded;
 pub mod exit;

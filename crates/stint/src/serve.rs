@@ -29,21 +29,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use axum::Extension;
+use axum::Router;
 use jiff::Timestamp;
-use kube::Client;
 use stint_agent::{Agent, AgentConfig, Machine, RootfsMode};
 use stint_auth::keys::Keyring;
 use stint_auth::token::Tokens;
 use stint_controllers::Housekeeping;
+use stint_server::Api;
 use stint_server::auth::Auth;
-use stint_server::{Api, Peer};
 use stint_store::{SqliteDisk, Store};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use crate::client::{Part, client};
 use crate::embedded::{self, Launcher};
 use crate::exit::Exit;
 use crate::folder::{self, write_private};
@@ -130,8 +130,7 @@ impl Daemon<'_> {
         api.observe = Some(metrics.clone());
         api.node = Some(Arc::new(here.clone()));
         let router = stint_server::router(api);
-        let client = Client::new(router.clone().layer(Extension(Peer::InProcess)), "default");
-        let parts = Parts::start(&self.resolved, &self.instance.id, client, launcher, pki.ca.clone(), &here)?;
+        let parts = Parts::start(&self.resolved, &self.instance.id, &router, launcher, pki.ca.clone(), &here)?;
         parts.tasks().for_each(|(part, task)| metrics.check(part, task));
         let http = Arc::new(Http::new(router, metrics));
         let taking = sockets.serve(&tls, &http);
@@ -239,7 +238,7 @@ impl Parts {
     fn start(
         resolved: &Resolved,
         id: &str,
-        client: Client,
+        router: &Router,
         launcher: Option<Launcher>,
         root_ca: String,
         here: &Here,
@@ -256,7 +255,10 @@ impl Parts {
             ..stint_controllers::Config::default()
         };
         let any = wanted.jobs || wanted.bind || wanted.housekeeping;
-        let controllers = any.then(|| tokio::spawn(stint_controllers::run(client.clone(), clock.clone(), config)));
+        let controllers = any.then(|| {
+            let client = client(router, Part::Controllers);
+            tokio::spawn(stint_controllers::run(client, clock.clone(), config))
+        });
         let agent = match launcher {
             None => None,
             Some(launcher) => {
@@ -265,7 +267,7 @@ impl Parts {
                 let folders = folder::served(&resolved.data, id);
                 let mut config = AgentConfig::new(machine, folders, rootfs, Path::new("/stint").join(id));
                 config.allow_host = settings.allow_host;
-                let agent = Agent::new(config, client, launcher.runtime(), clock);
+                let agent = Agent::new(config, client(router, Part::Agent), launcher.runtime(), clock);
                 here.set(Some(agent.service()));
                 let (stop, stopped) = oneshot::channel();
                 // A sender that is gone asks for the same.

@@ -1,0 +1,73 @@
+//! Clients of the API in this process.
+//!
+//! Invariant: whoever writes says who it is, so that `managedFields` and audit logs tell controllers, agent and commands
+//! apart. The API takes what precedes the `/` of a `User-Agent` for the name.
+
+use axum::{Extension, Router};
+use http::header::USER_AGENT;
+use http::{HeaderValue, Request};
+use kube::Client;
+use kube::client::Body;
+use stint_server::Peer;
+use tower::ServiceExt;
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The controllers.
+    Controllers,
+    /// This node's agent.
+    Agent,
+    /// A command, on behalf of its user.
+    Command,
+}
+
+impl Part {
+    const fn agent(self) -> &'static str {
+        match self {
+            Part::Controllers => concat!("stint-controllers/", env!("CARGO_PKG_VERSION")),
+            Part::Agent => concat!("stint-agent/", env!("CARGO_PKG_VERSION")),
+            Part::Command => concat!("stint/", env!("CARGO_PKG_VERSION")),
+        }
+    }
+}
+
+/// A client of `router` for `part` of this process, which may do everything.
+pub fn client(router: &Router, part: Part) -> Client {
+    let agent = HeaderValue::from_static(part.agent());
+    let service = router.clone().layer(Extension(Peer::InProcess));
+    let named = service.map_request(move |mut request: Request<Body>| {
+        request.headers_mut().insert(USER_AGENT, agent.clone());
+        request
+    });
+    Client::new(named, "default")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::Api;
+    use kube::api::PostParams;
+    use stint_store::Store;
+
+    use super::*;
+    use crate::real::{RandomIds, SystemClock};
+
+    #[tokio::test]
+    async fn each_part_is_the_manager_of_what_it_writes() {
+        let api = stint_server::Api::new(Store::in_memory(), Arc::new(SystemClock), Arc::new(RandomIds));
+        let router = stint_server::router(api);
+        for (part, name) in
+            [(Part::Controllers, "stint-controllers"), (Part::Agent, "stint-agent"), (Part::Command, "stint")]
+        {
+            let maps: Api<ConfigMap> = Api::default_namespaced(client(&router, part));
+            let mut map = ConfigMap { data: Some([("a".to_owned(), "b".to_owned())].into()), ..ConfigMap::default() };
+            map.metadata.name = Some(name.to_owned());
+            let made = maps.create(&PostParams::default(), &map).await.unwrap();
+            let managers = made.metadata.managed_fields.unwrap_or_default();
+            assert_eq!(managers.iter().map(|entry| entry.manager.as_deref()).collect::<Vec<_>>(), [Some(name)]);
+        }
+    }
+}
