@@ -101,9 +101,11 @@ struct Reader<'a> {
     place: &'a RefCell<Place>,
 }
 
-impl Reader<'_> {
+/// What does not depend on the type that is read stands apart from what does: the latter is compiled once for each of
+/// hundreds of types, so that every line of it costs kilobytes.
+impl<'a> Reader<'a> {
     /// `json: cannot unmarshal string into Go struct field JobSpec.spec.parallelism of type int32`.
-    fn mismatch<T>(self, goal: &str) -> Result<T, Error> {
+    fn mismatch(self, goal: &str) -> Error {
         let mut place = self.place.borrow_mut();
         place.line = self.node.line;
         let numeric = matches!(goal, "int32" | "int64" | "float64");
@@ -121,49 +123,89 @@ impl Reader<'_> {
             }
             None => format!("json: cannot unmarshal {value} into Go value of type {goal}"),
         };
-        Err(Error(DecodeError::Type(text)))
+        Error(DecodeError::Type(text))
     }
 
-    fn value_error<T>(self, text: String) -> Result<T, Error> {
+    fn value_error(self, text: String) -> Error {
         self.place.borrow_mut().line = self.node.line;
-        Err(Error(DecodeError::Value(text)))
+        Error(DecodeError::Value(text))
+    }
+
+    fn bool(self) -> Result<bool, Error> {
+        match self.node.kind {
+            Kind::Bool(value) => Ok(value),
+            Kind::Null => Ok(false),
+            _ => Err(self.mismatch("bool")),
+        }
     }
 
     fn integer(self, goal: &str) -> Result<i64, Error> {
         match self.node.kind {
             Kind::Int(value) => Ok(value),
             Kind::Null => Ok(0),
-            _ => self.mismatch(goal),
+            _ => Err(self.mismatch(goal)),
         }
     }
 
-    fn quantity<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    fn text(self) -> Result<&'a str, Error> {
+        match &self.node.kind {
+            Kind::Text(text) => Ok(text),
+            Kind::Null => Ok(""),
+            _ => Err(self.mismatch("string")),
+        }
+    }
+
+    /// A quantity, made canonical.
+    fn quantity(self) -> Result<String, Error> {
         let text = match &self.node.kind {
             Kind::Null => "0".to_owned(),
             Kind::Text(text) => text.trim().to_owned(),
             other => other.number().unwrap_or_default(),
         };
         match quantity::parse(&text) {
-            Ok(amount) => {
-                visitor.visit_newtype_struct(IntoDeserializer::<Error>::into_deserializer(amount.to_string()))
-            }
-            Err(why) => self.value_error(why.to_string()),
+            Ok(amount) => Ok(amount.to_string()),
+            Err(why) => Err(self.value_error(why.to_string())),
         }
     }
 
-    fn time<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    fn time(self) -> Result<&'a str, Error> {
         let Kind::Text(text) = &self.node.kind else {
             let what = self.node.kind.go_name();
-            return self.value_error(format!("json: cannot unmarshal {what} into Go value of type string"));
+            return Err(self.value_error(format!("json: cannot unmarshal {what} into Go value of type string")));
         };
         let is_time = text.parse::<jiff::Timestamp>().is_ok() && text.as_bytes().get(10) == Some(&b'T');
         if !is_time {
             let shown = quote(text);
-            return self.value_error(format!(
+            return Err(self.value_error(format!(
                 "parsing time {shown} as \"2006-01-02T15:04:05Z07:00\": cannot parse {shown} as \"2006\""
-            ));
+            )));
         }
-        visitor.visit_newtype_struct(IntoDeserializer::<Error>::into_deserializer(text.as_str()))
+        Ok(text)
+    }
+
+    fn items(self) -> Option<Items<'a>> {
+        match &self.node.kind {
+            Kind::List(items) => Some(Items { items: items.iter().enumerate(), place: self.place }),
+            _ => None,
+        }
+    }
+
+    /// The members of a map; those of a struct when `of` says which.
+    fn members(self, of: Option<Struct<'a>>) -> Option<Members<'a>> {
+        let members = match &self.node.kind {
+            Kind::Map(members) => members.as_slice(),
+            // An item that is null is an empty one.
+            Kind::Null if of.is_some() => &[],
+            _ => return None,
+        };
+        Some(Members { rest: members.iter(), of, seen: HashSet::new(), value: None, place: self.place })
+    }
+
+    fn struct_members(self, name: &'static str, fields: &'static [&'static str]) -> Result<Members<'a>, Error> {
+        let root = (self.place.borrow().depth == 0).then_some(self.node);
+        let members = self.members(Some(Struct { name, fields, root }));
+        self.place.borrow_mut().depth += 1;
+        members.ok_or_else(|| self.mismatch(&format!("v1.{name}")))
     }
 }
 
@@ -178,23 +220,19 @@ impl<'de> Deserializer<'de> for Reader<'de> {
             Kind::Large(value) => visitor.visit_u64(*value),
             Kind::Float(value) => visitor.visit_f64(*value),
             Kind::Text(text) => visitor.visit_str(text),
-            Kind::List(items) => visitor.visit_seq(ListReader::new(items, self.place)),
-            Kind::Map(members) => visitor.visit_map(MapReader::new(members, self.place)),
+            Kind::List(_) => self.deserialize_seq(visitor),
+            Kind::Map(_) => self.deserialize_map(visitor),
         }
     }
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.node.kind {
-            Kind::Bool(value) => visitor.visit_bool(value),
-            Kind::Null => visitor.visit_bool(false),
-            _ => self.mismatch("bool"),
-        }
+        visitor.visit_bool(self.bool()?)
     }
 
     fn deserialize_i32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match i32::try_from(self.integer("int32")?) {
             Ok(value) => visitor.visit_i32(value),
-            Err(_) => self.mismatch("int32"),
+            Err(_) => Err(self.mismatch("int32")),
         }
     }
 
@@ -205,16 +243,12 @@ impl<'de> Deserializer<'de> for Reader<'de> {
     fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match &self.node.kind {
             Kind::Int(_) | Kind::Large(_) | Kind::Float(_) => self.deserialize_any(visitor),
-            _ => self.mismatch("float64"),
+            _ => Err(self.mismatch("float64")),
         }
     }
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match &self.node.kind {
-            Kind::Text(text) => visitor.visit_str(text),
-            Kind::Null => visitor.visit_str(""),
-            _ => self.mismatch("string"),
-        }
+        visitor.visit_str(self.text()?)
     }
 
     fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -229,16 +263,16 @@ impl<'de> Deserializer<'de> for Reader<'de> {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match &self.node.kind {
-            Kind::List(items) => visitor.visit_seq(ListReader::new(items, self.place)),
-            _ => self.mismatch(&go_type::list(visitor)),
+        match self.items() {
+            Some(items) => visitor.visit_seq(items),
+            None => Err(self.mismatch(&go_type::list(visitor))),
         }
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match &self.node.kind {
-            Kind::Map(members) => visitor.visit_map(MapReader::new(members, self.place)),
-            _ => self.mismatch(&go_type::map(visitor)),
+        match self.members(None) {
+            Some(members) => visitor.visit_map(members),
+            None => Err(self.mismatch(&go_type::map(visitor))),
         }
     }
 
@@ -248,32 +282,15 @@ impl<'de> Deserializer<'de> for Reader<'de> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        match &self.node.kind {
-            Kind::Map(members) => {
-                self.place.borrow_mut().depth += 1;
-                let root = self.place.borrow().depth == 1;
-                let value = visitor.visit_map(StructReader {
-                    name,
-                    fields,
-                    members: members.iter(),
-                    seen: HashSet::new(),
-                    value: None,
-                    root: root.then_some(self.node),
-                    place: self.place,
-                })?;
-                self.place.borrow_mut().depth -= 1;
-                Ok(value)
-            }
-            // An item that is null is an empty one.
-            Kind::Null => visitor.visit_map(MapReader::new(&[], self.place)),
-            _ => self.mismatch(&format!("v1.{name}")),
-        }
+        let value = visitor.visit_map(self.struct_members(name, fields)?)?;
+        self.place.borrow_mut().depth -= 1;
+        Ok(value)
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Error> {
         match name {
-            "Quantity" => self.quantity(visitor),
-            "Time" | "MicroTime" => self.time(visitor),
+            "Quantity" => visitor.visit_newtype_struct(self.quantity()?.into_deserializer()),
+            "Time" | "MicroTime" => visitor.visit_newtype_struct(self.time()?.into_deserializer()),
             _ => visitor.visit_newtype_struct(self),
         }
     }
@@ -283,128 +300,126 @@ impl<'de> Deserializer<'de> for Reader<'de> {
     }
 }
 
-struct ListReader<'a> {
+struct Items<'a> {
     items: std::iter::Enumerate<std::slice::Iter<'a, Node>>,
     place: &'a RefCell<Place>,
 }
 
-impl<'a> ListReader<'a> {
-    fn new(items: &'a [Node], place: &'a RefCell<Place>) -> ListReader<'a> {
-        ListReader { items: items.iter().enumerate(), place }
+impl<'a> Items<'a> {
+    /// The next item, and the length of the path without it.
+    fn enter(&mut self) -> Option<(Reader<'a>, usize)> {
+        let (index, node) = self.items.next()?;
+        let path = &mut self.place.borrow_mut().path;
+        let before = path.len();
+        let _ = write!(path, "[{index}]");
+        Some((Reader { node, place: self.place }, before))
     }
 }
 
-impl<'de> SeqAccess<'de> for ListReader<'de> {
+impl<'de> SeqAccess<'de> for Items<'de> {
     type Error = Error;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Error> {
-        let Some((index, node)) = self.items.next() else {
-            return Ok(None);
-        };
-        let before = {
-            let path = &mut self.place.borrow_mut().path;
-            let before = path.len();
-            let _ = write!(path, "[{index}]");
-            before
-        };
-        let item = seed.deserialize(Reader { node, place: self.place })?;
+        let Some((item, before)) = self.enter() else { return Ok(None) };
+        let item = seed.deserialize(item)?;
         self.place.borrow_mut().path.truncate(before);
         Ok(Some(item))
     }
 }
 
-struct MapReader<'a> {
-    members: std::slice::Iter<'a, (String, Node)>,
-    seen: HashSet<&'a str>,
-    value: Option<&'a (String, Node)>,
-    place: &'a RefCell<Place>,
-}
-
-impl<'a> MapReader<'a> {
-    fn new(members: &'a [(String, Node)], place: &'a RefCell<Place>) -> MapReader<'a> {
-        MapReader { members: members.iter(), seen: HashSet::new(), value: None, place }
-    }
-}
-
-impl<'de> MapAccess<'de> for MapReader<'de> {
-    type Error = Error;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
-        let Some(member) = self.members.next() else {
-            return Ok(None);
-        };
-        if !self.seen.insert(&member.0) {
-            self.place.borrow_mut().problem("duplicate", &member.0, member.1.line);
-        }
-        self.value = Some(member);
-        let key: de::value::StrDeserializer<'_, Error> = member.0.as_str().into_deserializer();
-        seed.deserialize(key).map(Some)
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
-        let (name, node) = self.value.take().expect("serde asks for a key before its value");
-        let before = enter(&mut self.place.borrow_mut().path, name);
-        let value = seed.deserialize(Reader { node, place: self.place })?;
-        self.place.borrow_mut().path.truncate(before);
-        Ok(value)
-    }
-}
-
-struct StructReader<'a> {
+/// What is read from a map.
+#[derive(Clone, Copy)]
+struct Struct<'a> {
     name: &'static str,
     fields: &'static [&'static str],
-    members: std::slice::Iter<'a, (String, Node)>,
-    seen: HashSet<&'static str>,
-    value: Option<(&'static str, &'a Node)>,
     /// The whole document, if this is its outermost struct.
     root: Option<&'a Node>,
+}
+
+/// The members of a map, or the fields of a struct: one type for both, so that types are compiled against one.
+struct Members<'a> {
+    rest: std::slice::Iter<'a, (String, Node)>,
+    /// The struct, unless it is a plain map.
+    of: Option<Struct<'a>>,
+    seen: HashSet<&'a str>,
+    value: Option<(&'a str, &'a Node)>,
     place: &'a RefCell<Place>,
 }
 
-impl<'de> MapAccess<'de> for StructReader<'de> {
-    type Error = Error;
+/// Whether a member says what kind the whole object is.
+fn names_kind(of: Option<Struct<'_>>, name: &str) -> bool {
+    of.is_some_and(|of| of.root.is_some()) && matches!(name, "apiVersion" | "kind")
+}
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
+/// Where the reading was before it entered a member.
+struct Before {
+    path: usize,
+    fields: usize,
+    owner: Option<(&'static str, &'static str)>,
+}
+
+impl<'a> Members<'a> {
+    fn key(&mut self) -> Option<&'a str> {
         self.place.borrow_mut().naming = None;
-        for (name, node) in self.members.by_ref() {
-            let Some(field) = self.fields.iter().copied().find(|f| f == name) else {
+        for (name, node) in self.rest.by_ref() {
+            if self.of.is_some_and(|of| !of.fields.contains(&name.as_str())) {
                 // An object's own name for its kind is known even to types that do not hold it.
-                if self.root.is_none() || !matches!(name.as_str(), "apiVersion" | "kind") {
+                if !names_kind(self.of, name) {
                     self.place.borrow_mut().problem("unknown", name, node.line);
                 }
                 continue;
-            };
-            if !self.seen.insert(field) {
+            }
+            if !self.seen.insert(name) {
                 self.place.borrow_mut().problem("duplicate", name, node.line);
             }
             // Filled in from what is wanted.
             let unsaid = matches!(&node.kind, Kind::Null) || node.kind == Kind::Text(String::new());
-            if self.root.is_some() && matches!(field, "apiVersion" | "kind") && unsaid {
+            if names_kind(self.of, name) && unsaid {
                 continue;
             }
-            self.value = Some((field, node));
-            let key: de::value::StrDeserializer<'_, Error> = field.into_deserializer();
-            return seed.deserialize(key).map(Some);
+            self.value = Some((name, node));
+            return Some(name);
         }
-        Ok(None)
+        None
+    }
+
+    fn enter(&mut self) -> (Reader<'a>, Before) {
+        let (name, node) = self.value.expect("serde asks for a key before its value");
+        let mut place = self.place.borrow_mut();
+        let mut before = Before { path: enter(&mut place.path, name), fields: place.fields.len(), owner: place.owner };
+        if let Some(of) = self.of {
+            let field = of.fields.iter().copied().find(|field| *field == name).expect("a key of a struct is a field");
+            before.fields = enter(&mut place.fields, field);
+            place.owner = Some((of.name, field));
+        }
+        (Reader { node, place: self.place }, before)
+    }
+
+    fn leave(&mut self, before: &Before) {
+        let (name, node) = self.value.take().expect("a value that was entered is left");
+        let mut place = self.place.borrow_mut();
+        if names_kind(self.of, name) {
+            place.naming = Some(node.line);
+        }
+        place.path.truncate(before.path);
+        place.fields.truncate(before.fields);
+        place.owner = before.owner;
+    }
+}
+
+impl<'de> MapAccess<'de> for Members<'de> {
+    type Error = Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
+        let Some(key) = self.key() else { return Ok(None) };
+        let key: de::value::StrDeserializer<'_, Error> = key.into_deserializer();
+        seed.deserialize(key).map(Some)
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
-        let (field, node) = self.value.take().expect("serde asks for a key before its value");
-        let (path, fields, owner) = {
-            let mut place = self.place.borrow_mut();
-            let path = enter(&mut place.path, field);
-            let fields = enter(&mut place.fields, field);
-            (path, fields, place.owner.replace((self.name, field)))
-        };
-        let value = seed.deserialize(Reader { node, place: self.place })?;
-        let mut place = self.place.borrow_mut();
-        if self.root.is_some() && matches!(field, "apiVersion" | "kind") {
-            place.naming = Some(node.line);
-        }
-        place.path.truncate(path);
-        place.fields.truncate(fields);
-        place.owner = owner;
+        let (value, before) = self.enter();
+        let value = seed.deserialize(value)?;
+        self.leave(&before);
         Ok(value)
     }
 }
