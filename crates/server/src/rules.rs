@@ -27,6 +27,7 @@ pub(crate) fn create(meta: &mut ObjectMeta, uid: &str, now: Timestamp, generatio
     meta.self_link = None;
     meta.resource_version = None;
     meta.generation = generation.then_some(1);
+    omit_empty(meta);
 }
 
 /// Overwrites in `new` what no client decides, and fills in what it may leave out.
@@ -44,6 +45,15 @@ pub(crate) fn update(new: &mut ObjectMeta, old: &ObjectMeta) {
     if new.deletion_grace_period_seconds.is_none() {
         new.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
     }
+    omit_empty(new);
+}
+
+/// Leaves out what is empty: an object that lost its last finalizer has none, not a list of none.
+fn omit_empty(meta: &mut ObjectMeta) {
+    meta.finalizers = meta.finalizers.take().filter(|finalizers| !finalizers.is_empty());
+    meta.owner_references = meta.owner_references.take().filter(|owners| !owners.is_empty());
+    meta.labels = meta.labels.take().filter(|labels| !labels.is_empty());
+    meta.annotations = meta.annotations.take().filter(|annotations| !annotations.is_empty());
 }
 
 /// Whether this update takes away what held a terminating object.
