@@ -25,6 +25,14 @@ pub struct JobKey {
     pub name: String,
 }
 
+impl JobKey {
+    /// The key of `job`.
+    pub fn of(job: &Job) -> JobKey {
+        let meta = &job.metadata;
+        JobKey { namespace: meta.namespace.clone().unwrap_or_default(), name: meta.name.clone().unwrap_or_default() }
+    }
+}
+
 /// How far one watch has come.
 #[derive(Debug, Default)]
 struct Progress {
@@ -111,7 +119,7 @@ impl Cache {
             Event::Apply(job) => BTreeSet::from([self.put_job(job)]),
             Event::Delete(job) => {
                 self.jobs_progress.saw(job.metadata.resource_version.as_ref());
-                let key = key_of(&job);
+                let key = JobKey::of(&job);
                 self.jobs.remove(&key);
                 self.selecting.remove(&key);
                 self.names.remove(&Uid(job.metadata.uid.unwrap_or_default()));
@@ -206,7 +214,7 @@ impl Cache {
 
     fn put_job(&mut self, job: Job) -> JobKey {
         self.jobs_progress.saw(job.metadata.resource_version.as_ref());
-        let key = key_of(&job);
+        let key = JobKey::of(&job);
         self.names.insert(Uid(job.metadata.uid.clone().unwrap_or_default()), key.clone());
         if job.spec.as_ref().is_some_and(|spec| spec.manual_selector == Some(true)) {
             self.selecting.insert(key.clone());
@@ -268,13 +276,6 @@ impl Cache {
             }
         }
         Some(key)
-    }
-}
-
-fn key_of(job: &Job) -> JobKey {
-    JobKey {
-        namespace: job.metadata.namespace.clone().unwrap_or_default(),
-        name: job.metadata.name.clone().unwrap_or_default(),
     }
 }
 

@@ -99,6 +99,7 @@ fn event(job: &Job, severity: Severity, reason: &str, message: String, now: Time
         last_timestamp: Some(Time(now)),
         source: Some(EventSource { component: Some(COMPONENT.to_owned()), host: None }),
         reporting_component: Some(COMPONENT.to_owned()),
+        reporting_instance: Some(String::new()),
         ..ApiEvent::default()
     }
 }

@@ -14,7 +14,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use stint_core::job::TRACKING_FINALIZER;
 use stint_core::job::view::controller_of;
-use stint_core::plan::{Action, Plan, PodRef, Step, Uid};
+use stint_core::plan::{Action, Phase, Plan, PodRef, Step, Uid};
 
 use crate::barrier::Sighting;
 use crate::cache::{JobKey, parse_revision};
@@ -34,6 +34,8 @@ pub enum Ended {
 /// What came of a plan.
 #[derive(Debug)]
 pub struct Report {
+    /// Which phase it was.
+    pub phase: Phase,
     /// How it ended.
     pub ended: Ended,
     /// What the cache must show before the next plan.
@@ -80,19 +82,19 @@ impl Executor {
                 }
             }
         }
-        Report { ended, sightings }
+        Report { phase: plan.phase, ended, sightings }
     }
 
     /// Executes `plan` about pods whose Job is gone, if it is: the API is asked, since the cache may lag behind.
     pub async fn execute_absent(&self, key: JobKey, owners: Vec<Uid>, plan: Plan) -> Report {
         match self.jobs(&key).get_opt(&key.name).await {
             Ok(Some(job)) if job.uid().is_some_and(|uid| owners.contains(&Uid(uid))) => {
-                Report { ended: Ended::Failed, sightings: Vec::new() }
+                Report { phase: plan.phase, ended: Ended::Failed, sightings: Vec::new() }
             }
             Ok(_) => self.execute(key, Arc::new(Job::default()), plan).await,
             Err(error) => {
                 tracing::warn!(%error, job = key.name, "could not ask whether a Job still exists; it is asked again");
-                Report { ended: Ended::Failed, sightings: Vec::new() }
+                Report { phase: plan.phase, ended: Ended::Failed, sightings: Vec::new() }
             }
         }
     }
@@ -306,7 +308,6 @@ mod tests {
     use jiff::Timestamp;
     use kube::client::Body;
     use stint_core::clock::Clock;
-    use stint_core::plan::Phase;
 
     use super::*;
     use crate::events::recorder;

@@ -15,7 +15,7 @@ use kube::{Api, Client};
 use stint_core::clock::Clock;
 use stint_core::job::view::{controller_of, is_tracked};
 use stint_core::job::{reconcile_absent, reconcile_with};
-use stint_core::plan::{Plan, Uid};
+use stint_core::plan::{Phase, Plan, Uid};
 use stint_core::ttl;
 
 use crate::Config;
@@ -46,14 +46,15 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>, config: &Config) {
         tokio::select! {
             biased; // so that one seed is one order of events
             // First, since it is bounded by the workers: then events can't keep the outcome of writes waiting.
-            Some((key, report)) = state.executing.next() => state.finish(&key, report, clock.now()),
+            Some((key, report)) = state.executing.next() => state.finish(&key, report, clock.now(), config),
             Some(event) = jobs.next() => {
+                let is_urgent = state.changes_what_is_wanted(&event);
                 let dirty = state.cache.job_event(event);
-                state.mark(dirty);
+                if is_urgent { state.mark(dirty) } else { state.gather(dirty, clock.now(), config) }
             }
             Some(event) = pods.next() => {
                 let dirty = state.cache.pod_event(event);
-                state.mark(dirty);
+                state.gather(dirty, clock.now(), config);
             }
             () = tokio::time::sleep(wait) => {}
             () = &mut writing => {}
@@ -75,6 +76,24 @@ impl State {
         for key in keys {
             self.queue.mark(key);
         }
+    }
+
+    /// Marks keys that need not be looked at before other events have come, too.
+    fn gather(&mut self, keys: impl IntoIterator<Item = JobKey>, now: Timestamp, config: &Config) {
+        if config.gather.is_zero() {
+            return self.mark(keys);
+        }
+        let at = now.saturating_add(config.gather).unwrap_or(Timestamp::MAX);
+        for key in keys {
+            self.queue.mark_at(key, at);
+        }
+    }
+
+    /// Whether this event says more than how far a Job has come: it is new, gone, or its spec has changed.
+    fn changes_what_is_wanted(&self, event: &watcher::Event<Job>) -> bool {
+        let watcher::Event::Apply(job) = event else { return true };
+        let known = self.cache.job(&JobKey::of(job));
+        known.is_none_or(|known| known.metadata.generation != job.metadata.generation)
     }
 
     /// Reconciles every key that is dirty and whose cache is recent enough, as long as there are workers.
@@ -138,14 +157,18 @@ impl State {
         self.executing.push(execution.boxed());
     }
 
-    fn finish(&mut self, key: &JobKey, report: Report, now: Timestamp) {
+    fn finish(&mut self, key: &JobKey, report: Report, now: Timestamp, config: &Config) {
         if !report.sightings.is_empty() {
             self.barriers.insert(key.clone(), Barrier::new(report.sightings, &self.cache));
         }
         match report.ended {
             Ended::Done => {
-                // The plan was one phase: the next one follows from what it left.
-                self.queue.mark(key.clone());
+                // The plan was one phase: the next one follows from what it left. After the pods that come or go, it is
+                // the pods' turn.
+                match report.phase {
+                    Phase::Manage => self.gather([key.clone()], now, config),
+                    _ => self.queue.mark(key.clone()),
+                }
                 self.queue.done(key);
             }
             Ended::Conflict | Ended::Failed => self.queue.failed(key, now),

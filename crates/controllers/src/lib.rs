@@ -46,6 +46,9 @@ pub struct Config {
     pub workers: usize,
     /// Delays before failed pods are replaced.
     pub backoff: Backoff,
+    /// How long events about pods, and about how far a Job has come, gather before the Job is looked at again. Upstream
+    /// waits 1 s, to spare an API server that is far away and has many clients; here nothing is gained by waiting.
+    pub gather: SignedDuration,
     /// How often every Job is reconciled although nothing happened.
     pub full_pass: SignedDuration,
     /// Delete finished Jobs once their `ttlSecondsAfterFinished` are over.
@@ -71,6 +74,7 @@ impl Default for Config {
             jobs: true,
             workers: 5,
             backoff: Backoff::default(),
+            gather: SignedDuration::ZERO,
             full_pass: SignedDuration::from_mins(10),
             ttl: true,
             housekeeping: None,
