@@ -19,6 +19,8 @@ use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, Time};
 use serde::{Deserialize, Serialize};
 
+use crate::json;
+
 /// What a column is called and what is in it: a `TableColumnDefinition`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Column {
@@ -91,7 +93,7 @@ macro_rules! layout {
         Layout {
             columns: $columns,
             row: |json, now| {
-                let object: $kind = serde_json::from_slice(json)?;
+                let object: $kind = json::read(json)?;
                 Ok(Row { cells: $cells(&object, now), condition: None })
             },
         }
@@ -103,10 +105,9 @@ pub fn layout(group: &str, kind: &str) -> Layout {
     match (group, kind) {
         ("batch", "Job") => layout!(batch::JOB, Job, batch::job),
         ("batch", "CronJob") => layout!(batch::CRON_JOB, CronJob, batch::cron_job),
-        ("", "Pod") => Layout {
-            columns: pod::COLUMNS,
-            row: |json, now| serde_json::from_slice(json).map(|pod| pod::row(&pod, now)),
-        },
+        ("", "Pod") => {
+            Layout { columns: pod::COLUMNS, row: |json, now| json::read(json).map(|pod| pod::row(&pod, now)) }
+        }
         ("", "Event") => layout!(objects::EVENT, core::Event, objects::event),
         ("events.k8s.io", "Event") => layout!(objects::EVENT, events::Event, objects::new_event),
         ("", "Namespace") => layout!(objects::NAMESPACE, core::Namespace, objects::namespace),

@@ -12,6 +12,7 @@ pub mod decode;
 pub mod defaults;
 pub mod field;
 pub mod job;
+pub mod json;
 pub mod manifest;
 pub mod names;
 pub mod namespace;

@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use serde::de::DeserializeOwned;
 use stint_core::admission::quota::{self, Amounts, Counted};
 use stint_core::admission::{account, default_tolerations, limits, priority};
+use stint_core::json;
 use stint_store::{Mutation, Outcome};
 use tokio::sync::MutexGuard;
 
@@ -173,7 +174,7 @@ enum Stored {
 impl Stored {
     fn of(resource: &str, value: &[u8]) -> Self {
         fn read<T: DeserializeOwned>(value: &[u8]) -> Option<Box<T>> {
-            serde_json::from_slice(value).ok().map(Box::new)
+            json::read(value).ok().map(Box::new)
         }
         let known = match resource {
             "pods" => read(value).map(Self::Pod),

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use stint_core::decode::{DecodeError, Decoded, decode};
 use stint_core::field::Fault;
+use stint_core::json;
 use stint_core::validate::{self, NameRule};
 
 use crate::encoding::Encoded;
@@ -79,7 +80,7 @@ pub trait Strategy:
     ///
     /// When the bytes are none of its kind.
     fn load(stored: &[u8]) -> serde_json::Result<Self> {
-        serde_json::from_slice(stored)
+        json::read(stored)
     }
 
     /// Names of objects that may not be deleted.

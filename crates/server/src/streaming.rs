@@ -31,6 +31,7 @@ use crate::path::Place;
 use crate::status::{Error, Result};
 use crate::update::find;
 use node::{ContainerRef, Node, NodeError, PodRef};
+use stint_core::json;
 
 /// Answers a request to one of the subresources that only a node can serve.
 pub(crate) async fn answer(
@@ -60,7 +61,7 @@ struct Subject {
 impl Subject {
     fn find(api: &Api, place: &Place, name: &str) -> Result<Self> {
         let entry = find(api, place, name)?;
-        let pod = serde_json::from_slice(&entry.value)
+        let pod = json::read(&entry.value)
             .map_err(|error| Error::Internal(format!("cannot read the stored {}: {error}", entry.key)))?;
         Ok(Self { pod, name: name.to_owned() })
     }

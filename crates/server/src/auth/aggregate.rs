@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use stint_auth::policy::PREFIX;
+use stint_core::json;
 use stint_store::{Mutation, Store, Watch};
 
 use super::Auth;
@@ -55,7 +56,7 @@ async fn write(auth: &Auth, store: &Store) {
     let index = auth.policy.index();
     for name in index.aggregated_names() {
         let Some(entry) = store.get(&format!("{PREFIX}clusterroles/{name}")) else { continue };
-        let Ok(mut role) = serde_json::from_slice::<ClusterRole>(&entry.value) else { continue };
+        let Ok(mut role) = json::read::<ClusterRole>(&entry.value) else { continue };
         let rules = index.aggregated(name).unwrap_or_default();
         if role.rules.as_deref().unwrap_or_default() == rules {
             continue;

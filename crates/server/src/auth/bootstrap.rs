@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stint_auth::bootstrap::{cluster_role_bindings, cluster_roles, reconcile_binding, reconcile_role};
 use stint_auth::policy::PREFIX;
+use stint_core::json;
 use stint_store::{Mutation, Outcome};
 
 use crate::encoding::Encoded;
@@ -36,7 +37,7 @@ where
     let key = format!("{PREFIX}{plural}/{}", wanted.metadata().name.as_deref().unwrap_or_default());
     loop {
         let mutation = if let Some(entry) = api.store.get(&key) {
-            let stored = serde_json::from_slice(&entry.value);
+            let stored = json::read(&entry.value);
             let Some(mut new) = stored.ok().and_then(|stored| reconcile(&stored, &wanted)) else { return Ok(()) };
             new.metadata_mut().resource_version = None;
             let encoded = Encoded::of(&new);

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use k8s_openapi::api::core::v1::{Event as Core, EventSeries as CoreSeries};
 use k8s_openapi::api::events::v1::{Event, EventSeries};
 use stint_core::field::Fault;
+use stint_core::json;
 use stint_core::validate;
 use stint_store::Revision;
 
@@ -63,7 +64,7 @@ impl Strategy for Event {
     }
 
     fn load(stored: &[u8]) -> serde_json::Result<Self> {
-        serde_json::from_slice(stored).map(event)
+        json::read(stored).map(event)
     }
 
     fn create_faults(&self) -> Vec<Fault> {

@@ -6,6 +6,7 @@ use http::StatusCode;
 use k8s_openapi::api::core::v1::Binding;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use stint_core::field::{Fault, Path};
+use stint_core::json;
 
 use crate::dispatch::{Call, reply};
 use crate::managed::Entries;
@@ -16,7 +17,7 @@ use crate::update::{Change, Part, Replaced, find, load, replace};
 pub(crate) async fn bind(call: &Call, name: &str) -> Result<Response> {
     let Call { api, place, params, .. } = call;
     let dry_run = params.dry_run("CreateOptions")?;
-    let binding: Binding = serde_json::from_slice(&call.body).map_err(|error| {
+    let binding: Binding = json::read(&call.body).map_err(|error| {
         Error::BadRequest(format!("Binding in version \"v1\" cannot be handled as a Binding: {error}"))
     })?;
     let Some(node) = binding.target.name.filter(|node| !node.is_empty()) else {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Status, StatusDetails};
 use stint_core::field::{Fault, Path, Value};
+use stint_core::json;
 use stint_store::{Entry, Mutation, Outcome};
 
 use crate::Api;
@@ -147,7 +148,7 @@ impl Options {
                 ..DeleteOptions::default()
             }
         } else {
-            serde_json::from_slice(body)
+            json::read(body)
                 .map_err(|error| Error::BadRequest(format!("couldn't get version/kind; json parse error: {error}")))?
         };
         Self::meant(given, params.dry_run("DeleteOptions")?)

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use k8s_openapi::api::policy::v1::Eviction;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
+use stint_core::json;
 
 use crate::dispatch::{Call, reply};
 use crate::managed::Entries;
@@ -18,7 +19,7 @@ use crate::verbs::delete::{Options, remove};
 pub(crate) async fn evict(call: &Call, name: &str) -> Result<Response> {
     let Call { api, place, params, .. } = call;
     let dry_run = params.dry_run("CreateOptions")?;
-    let eviction: Eviction = serde_json::from_slice(&call.body).map_err(|error| {
+    let eviction: Eviction = json::read(&call.body).map_err(|error| {
         Error::BadRequest(format!("Eviction in version \"v1\" cannot be handled as a Eviction: {error}"))
     })?;
     if eviction.metadata.name.as_deref().is_some_and(|given| !given.is_empty() && given != name) {
