@@ -1,7 +1,7 @@
 //! The keys that sign tokens: ECDSA over P-256 (ES256), several at once.
 //!
 //! The first key signs; all of them verify. So a key is rotated by putting a new one in front, and forgotten when the
-//! last token that it signed has expired.
+//! last token that it signed has expired ([`crate::rotation`]).
 //!
 //! Invariant: a token is verified by the key that its header names and by no other algorithm than ES256, whatever the
 //! header says. Specifications: RFC 7515 (JWS), 7517 (JWK), 7518 (ES256), 7638 (thumbprint).
@@ -72,17 +72,8 @@ pub fn generate() -> Result<String, KeyError> {
     Ok(pem::encode_config(&pem::Pem::new(TAG, document.as_ref()), config))
 }
 
-/// The keys with a new one in front, of which at most `keep` remain.
-pub fn rotate(keys: &str, keep: usize) -> Result<String, KeyError> {
-    let mut all = generate()?;
-    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
-    let old = pem::parse_many(keys).map_err(KeyError::Pem)?;
-    all.push_str(&pem::encode_many_config(&old[..old.len().min(keep.saturating_sub(1))], config));
-    Ok(all)
-}
-
 impl Keyring {
-    /// The keys in PEM, as [`generate`] and [`rotate`] write them.
+    /// The keys in PEM, as [`generate`] and [`crate::rotation::settled`] write them.
     pub fn from_pem(text: &str) -> Result<Self, KeyError> {
         let random = SystemRandom::new();
         let blocks = pem::parse_many(text).map_err(KeyError::Pem)?;
@@ -224,19 +215,6 @@ mod tests {
         for row in rows {
             assert_eq!(keys.verify(&row), Err(NotOurs), "{row}");
         }
-    }
-
-    #[test]
-    fn a_rotated_key_still_verifies_until_it_is_forgotten() {
-        let first = generate().unwrap();
-        let token = Keyring::from_pem(&first).unwrap().sign(b"{}").unwrap();
-        let second = rotate(&first, 2).unwrap();
-        let keys = Keyring::from_pem(&second).unwrap();
-        assert!(keys.verify(&token).is_ok());
-        assert_ne!(keys.sign(b"{}").unwrap().split('.').next(), token.split('.').next(), "the new key signs");
-        let third = Keyring::from_pem(&rotate(&second, 2).unwrap()).unwrap();
-        assert_eq!(third.keys.len(), 2);
-        assert_eq!(third.verify(&token), Err(NotOurs));
     }
 
     #[test]

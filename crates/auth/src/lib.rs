@@ -11,6 +11,7 @@ pub mod escalation;
 pub mod identity;
 pub mod keys;
 pub mod policy;
+pub mod rotation;
 pub mod rules;
 pub mod token;
 

@@ -7,6 +7,7 @@
 //! kubelet's tokens get upstream.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use jiff::Timestamp;
@@ -19,6 +20,8 @@ use crate::keys::{KeyError, Keyring, NotOurs};
 
 /// How long something that is being deleted still counts.
 const GRACE_SECONDS: i64 = 60;
+/// The longest life that can be asked for, in seconds.
+pub const LONGEST: i64 = 1 << 32;
 /// How many verified tokens are remembered, so that their signatures need not be computed again.
 const REMEMBERED: usize = 1024;
 
@@ -112,6 +115,7 @@ pub struct Tokens {
     issuer: String,
     audience: String,
     keys: RwLock<Arc<Keyring>>,
+    longest: AtomicI64,
     /// Claims of verified tokens by the tokens' SHA-256.
     verified: Mutex<HashMap<[u8; 32], Arc<Claims>>>,
 }
@@ -129,6 +133,7 @@ impl Tokens {
             issuer: issuer.to_owned(),
             audience: issuer.to_owned(),
             keys: RwLock::new(Arc::new(keys)),
+            longest: AtomicI64::new(LONGEST),
             verified: Mutex::default(),
         }
     }
@@ -137,6 +142,16 @@ impl Tokens {
     pub fn replace_keys(&self, keys: Keyring) {
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
         self.verified.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// The longest life of a token from now on, in seconds; at most [`LONGEST`].
+    pub fn set_longest(&self, seconds: i64) {
+        self.longest.store(seconds.min(LONGEST), Ordering::Relaxed);
+    }
+
+    /// The longest life of a token that is made now, in seconds.
+    pub fn longest(&self) -> i64 {
+        self.longest.load(Ordering::Relaxed)
     }
 
     fn keys(&self) -> Arc<Keyring> {

@@ -2,9 +2,10 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use stint_auth::keys::{Keyring, generate, rotate};
+use stint_auth::keys::{Keyring, generate};
+use stint_auth::rotation::{Rotation, settled};
 use stint_auth::token::{Private, Reference, Rejected, Tokens};
 use stint_store::{Mutation, Store};
 
@@ -164,14 +165,19 @@ async fn only_tokens_of_this_issuer_with_whole_claims_are_accepted() {
 #[tokio::test]
 async fn after_a_rotation_old_tokens_are_good_until_their_key_is_forgotten() {
     let store = store().await;
-    let first = generate().unwrap();
+    let hour = SignedDuration::from_hours(1);
+    let rotation = Rotation { signs: Some(hour), longest: hour };
+    let first = settled(&generate().unwrap(), rotation, now()).unwrap();
     let tokens = Tokens::new(ISSUER, Keyring::from_pem(&first).unwrap());
     let token = issue(&tokens, robot());
     assert!(tokens.check(&token, &[], now(), &store).is_ok());
-    let second = rotate(&first, 2).unwrap();
+    let second = settled(&first, rotation, now() + hour).unwrap();
     tokens.replace_keys(Keyring::from_pem(&second).unwrap());
     assert!(tokens.check(&token, &[], now(), &store).is_ok());
     assert_eq!(tokens.jwks()["keys"].as_array().unwrap().len(), 2);
-    tokens.replace_keys(Keyring::from_pem(&rotate(&second, 2).unwrap()).unwrap());
+    let header = |token: &str| token.split('.').next().unwrap().to_owned();
+    assert_ne!(header(&issue(&tokens, robot())), header(&token), "the new key signs");
+    let third = settled(&second, Rotation { signs: None, ..rotation }, now() + hour * 3).unwrap();
+    tokens.replace_keys(Keyring::from_pem(&third).unwrap());
     assert_eq!(tokens.check(&token, &[], now(), &store).err(), Some(Rejected::NotOurs), "though it was remembered");
 }

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use stint_core::decode::decode;
 
 use super::{review, token};
+use crate::dispatch::reply;
 use crate::kinds::Scope;
 use crate::params::{FieldValidation, Params};
 use crate::status::{Error, Result, encode, json};
@@ -118,7 +119,8 @@ pub(crate) async fn answer(api: &Api, endpoint: &Endpoint, parts: &Parts, body: 
         Endpoint::Token(namespace, name) => {
             let (validation, body) = read(parts, body).await?;
             let asked = Asked { body: &body, namespace: Some(namespace), validation };
-            Ok(json(StatusCode::CREATED, token::create(api, &asked, namespace, name)?))
+            let (object, warnings) = token::create(api, &asked, namespace, name)?;
+            Ok(reply(StatusCode::CREATED, object, &warnings))
         }
     }
 }

@@ -10,7 +10,7 @@ use k8s_openapi::api::authentication::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Deserialize;
-use stint_auth::token::{Private, Reference, Tokens};
+use stint_auth::token::{LONGEST, Private, Reference, Tokens};
 use stint_core::field::{Fault, Path};
 
 use super::endpoints::{Asked, answered};
@@ -20,7 +20,6 @@ use crate::{Api, rules};
 /// How long a token lasts if nobody says.
 const USUAL_SECONDS: i64 = 3600;
 const LEAST_SECONDS: i64 = 600;
-const MOST_SECONDS: i64 = 1 << 32;
 
 /// What a token needs to know of an object.
 #[derive(Default, Deserialize)]
@@ -43,8 +42,8 @@ struct Spec {
     node_name: String,
 }
 
-/// A token for the ServiceAccount `name`.
-pub(super) fn create(api: &Api, asked: &Asked<'_>, namespace: &str, name: &str) -> Result<Bytes> {
+/// A token for the ServiceAccount `name`, and what its client is warned of.
+pub(super) fn create(api: &Api, asked: &Asked<'_>, namespace: &str, name: &str) -> Result<(Bytes, Vec<String>)> {
     let tokens = tokens(api)?;
     let mut request: TokenRequest = asked.object()?;
     let account = find(api, &format!("core/serviceaccounts/{namespace}/{name}"))
@@ -52,8 +51,12 @@ pub(super) fn create(api: &Api, asked: &Asked<'_>, namespace: &str, name: &str) 
     same("name", request.metadata.name.as_deref(), name)?;
     same("namespace", request.metadata.namespace.as_deref(), namespace)?;
     let spec = request.spec.get_or_insert_default();
-    let seconds = *spec.expiration_seconds.get_or_insert(USUAL_SECONDS);
-    expect_sensible(seconds)?;
+    let wanted = *spec.expiration_seconds.get_or_insert(USUAL_SECONDS);
+    expect_sensible(wanted)?;
+    let seconds = wanted.min(tokens.longest());
+    spec.expiration_seconds = Some(seconds);
+    let shortened = format!("requested expiration of {wanted} seconds shortened to {seconds} seconds");
+    let warnings = if seconds < wanted { vec![shortened] } else { Vec::new() };
     if spec.audiences.iter().all(Vec::is_empty) {
         spec.audiences = Some(vec![tokens.audience().to_owned()]);
     }
@@ -75,7 +78,7 @@ pub(super) fn create(api: &Api, asked: &Asked<'_>, namespace: &str, name: &str) 
     request.metadata.namespace = Some(namespace.to_owned());
     request.metadata.creation_timestamp = Some(Time(now));
     request.status = Some(TokenRequestStatus { token: Some(token), expiration_timestamp: Some(Time(expires)) });
-    Ok(answered(&request))
+    Ok((answered(&request), warnings))
 }
 
 /// Whether a token is good, and whose it is.
@@ -128,7 +131,7 @@ fn same(what: &str, given: Option<&str>, url: &str) -> Result<()> {
 fn expect_sensible(seconds: i64) -> Result<()> {
     let why = match seconds {
         ..LEAST_SECONDS => "may not specify a duration less than 10 minutes",
-        LEAST_SECONDS..=MOST_SECONDS => return Ok(()),
+        LEAST_SECONDS..=LONGEST => return Ok(()),
         _ => "may not specify a duration larger than 2^32 seconds",
     };
     let root = Path::root();
