@@ -9,12 +9,12 @@
 //! Upstream: `apiserver/pkg/apis/audit/v1/types.go` (level Metadata), `apiserver/pkg/endpoints/filters/audit.go`, v1.36.
 //! Left out: policies, other levels, webhooks; the end of long-running requests, which are told when they begin.
 
+mod files;
+
 use std::borrow::Cow;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -25,12 +25,16 @@ use k8s_openapi::api::authentication::v1::UserInfo;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use serde::Serialize;
 
+use self::files::Files;
 use crate::{Attributes, User, What};
 
+/// The path that stands for standard output.
+pub const STDOUT: &str = "-";
+
 /// Where the log is and how much of it is kept.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// The file; older ones are beside it, with `.1` and so on behind their names.
+    /// The file; older ones are beside it, with `.1` and so on behind their names. [`STDOUT`]: standard output.
     pub path: PathBuf,
     /// How many bytes a file may have before the next is begun.
     pub bytes: u64,
@@ -38,12 +42,14 @@ pub struct Options {
     pub older: usize,
     /// How many lines may wait to be written.
     pub queue: usize,
+    /// Whether requests have a line that only read, and may.
+    pub reads: bool,
 }
 
 impl Options {
     /// The usual: up to five files of 20 MiB, and 4096 lines.
     pub fn new(path: PathBuf) -> Self {
-        Self { path, bytes: 20 << 20, older: 4, queue: 4096 }
+        Self { path, bytes: 20 << 20, older: 4, queue: 4096, reads: true }
     }
 }
 
@@ -142,6 +148,7 @@ struct Annotations {
 pub struct AuditLog {
     lines: Option<SyncSender<Vec<u8>>>,
     dropped: Arc<AtomicU64>,
+    reads: bool,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -155,11 +162,14 @@ impl AuditLog {
         let counter = dropped.clone();
         let writer = std::thread::Builder::new().name("audit".into()).spawn(move || write(files, &queue, &counter));
         let writer = Some(writer.map_err(failed)?);
-        Ok(Self { lines: Some(lines), dropped, writer })
+        Ok(Self { lines: Some(lines), dropped, reads: options.reads, writer })
     }
 
     /// Logs what happened and that it was answered with `code` at `answered`. Never waits.
     pub fn record(&self, happened: &Happened<'_>, code: u16, answered: Timestamp) {
+        if !self.reads && code < 400 && only_reads(happened.asked) {
+            return;
+        }
         let line = line(happened, code, answered);
         let sent = self.lines.as_ref().map(|lines| lines.try_send(line));
         if let Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) = sent {
@@ -182,6 +192,17 @@ impl Drop for AuditLog {
             tracing::error!("the audit log's writer has panicked: its last lines may be missing");
         }
     }
+}
+
+/// Whether a request changes nothing. A connection to what runs in a pod may, whatever its method.
+fn only_reads(asked: &Attributes) -> bool {
+    let connects = match &asked.what {
+        What::Path(_) => false,
+        What::Resource(resource) => {
+            matches!(resource.subresource.as_str(), "attach" | "exec" | "portforward" | "proxy")
+        }
+    };
+    matches!(asked.verb.as_str(), "get" | "head" | "list" | "options" | "watch") && !connects
 }
 
 fn line(happened: &Happened<'_>, code: u16, answered: Timestamp) -> Vec<u8> {
@@ -274,7 +295,7 @@ fn without_secrets(uri: &str) -> Cow<'_, str> {
 fn write(mut files: Files, queue: &Receiver<Vec<u8>>, dropped: &AtomicU64) {
     let (mut said, mut failing) = (0, false);
     while let Ok(line) = queue.recv() {
-        let mut result = files.write(&line);
+        let mut result = files.begin().and_then(|()| files.write(&line));
         let mut lost = u64::from(result.is_err());
         // What waits already goes with it, then everything is handed to the kernel at once.
         while let Ok(line) = queue.try_recv() {
@@ -302,64 +323,6 @@ fn write(mut files: Files, queue: &Receiver<Vec<u8>>, dropped: &AtomicU64) {
             said = now;
         }
     }
-}
-
-/// The files of the log.
-struct Files {
-    options: Options,
-    current: io::BufWriter<File>,
-    bytes: u64,
-}
-
-impl Files {
-    fn open(options: Options) -> io::Result<Self> {
-        let file = open(&options.path)?;
-        let bytes = file.metadata()?.len();
-        Ok(Self { options, current: io::BufWriter::with_capacity(64 << 10, file), bytes })
-    }
-
-    fn write(&mut self, line: &[u8]) -> io::Result<()> {
-        let length = line.len() as u64;
-        if self.bytes > 0 && self.bytes + length > self.options.bytes {
-            self.rotate()?;
-        }
-        self.current.write_all(line)?;
-        self.bytes += length;
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.current.flush()
-    }
-
-    fn rotate(&mut self) -> io::Result<()> {
-        self.current.flush()?;
-        let numbered = |number: usize| {
-            let mut name = self.options.path.clone().into_os_string();
-            name.push(format!(".{number}"));
-            PathBuf::from(name)
-        };
-        let absent_is_fine = |result: io::Result<()>| match result {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
-        };
-        for number in (1..self.options.older).rev() {
-            absent_is_fine(fs::rename(numbered(number), numbered(number + 1)))?;
-        }
-        if self.options.older == 0 {
-            absent_is_fine(fs::remove_file(&self.options.path))?;
-        } else {
-            absent_is_fine(fs::rename(&self.options.path, numbered(1)))?;
-        }
-        self.current = io::BufWriter::with_capacity(64 << 10, open(&self.options.path)?);
-        self.bytes = 0;
-        Ok(())
-    }
-}
-
-/// Who did what is nobody else's business: only the owner may read the log.
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
 }
 
 #[cfg(test)]

@@ -120,3 +120,59 @@ fn a_disk_that_is_full_loses_lines_and_nothing_else() {
     }
     drop(log);
 }
+
+#[test]
+fn a_file_that_was_moved_away_is_begun_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, moved) = (folder.path().join("audit.log"), folder.path().join("moved"));
+    let log = AuditLog::open(&Options::new(path.clone())).unwrap();
+    record(&log, "a");
+    while lines(&path).is_empty() {
+        std::thread::yield_now();
+    }
+    fs::rename(&path, &moved).unwrap();
+    record(&log, "b");
+    drop(log);
+    assert_eq!((&lines(&moved)[0]["auditID"], &lines(&path)[0]["auditID"]), (&json!("a"), &json!("b")));
+}
+
+#[test]
+fn reading_can_be_left_out_but_not_what_is_refused_or_connects() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.log");
+    let log = AuditLog::open(&Options { reads: false, ..Options::new(path.clone()) }).unwrap();
+    let pods = |subresource: &str| Resource {
+        version: "v1".into(),
+        resource: "pods".into(),
+        subresource: subresource.into(),
+        ..Resource::default()
+    };
+    let rows = [
+        ("get", "", 200, false),
+        ("list", "", 200, false),
+        ("watch", "", 200, false),
+        ("get", "log", 200, false),
+        ("get", "", 403, true),
+        ("get", "exec", 101, true),
+        ("create", "", 201, true),
+        ("deletecollection", "", 200, true),
+    ];
+    for (verb, subresource, code, _) in rows {
+        let happened = Happened {
+            id: verb,
+            received: now(),
+            uri: "/",
+            agent: "",
+            address: None,
+            user: None,
+            impersonated: None,
+            asked: &Attributes::resource(verb, pods(subresource)),
+            long_running: false,
+        };
+        log.record(&happened, code, now());
+    }
+    drop(log);
+    let told: Vec<Value> = lines(&path).iter().map(|line| line["auditID"].clone()).collect();
+    let expected: Vec<Value> = rows.iter().filter(|row| row.3).map(|row| json!(row.0)).collect();
+    assert_eq!(told, expected);
+}
