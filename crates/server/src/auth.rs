@@ -19,7 +19,7 @@ mod limits;
 mod review;
 mod token;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -51,7 +51,7 @@ pub struct Auth {
     policy: Policy,
     owner: u32,
     tokens: Option<Tokens>,
-    audit: Option<AuditLog>,
+    audit: RwLock<Option<Arc<AuditLog>>>,
     limits: Limits,
 }
 
@@ -67,7 +67,7 @@ impl Auth {
     /// By the roles in `store`. `owner` is the user id that this process runs as: whoever has it on this machine may do
     /// everything, as root may.
     pub fn new(store: Store, owner: u32) -> Self {
-        Self { policy: Policy::new(store), owner, tokens: None, audit: None, limits: Limits::default() }
+        Self { policy: Policy::new(store), owner, tokens: None, audit: RwLock::default(), limits: Limits::default() }
     }
 
     /// With ServiceAccount tokens, which these make and check. Without, no token is accepted.
@@ -79,13 +79,31 @@ impl Auth {
     /// With a log of what is asked for and how it is answered.
     #[must_use]
     pub fn with_audit(self, audit: AuditLog) -> Self {
-        Self { audit: Some(audit), ..self }
+        self.set_audit(Some(audit));
+        self
     }
 
     /// With other limits on how many requests are answered at once.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// Has what is asked for from now on in this log, or in none.
+    pub fn set_audit(&self, audit: Option<AuditLog>) {
+        let audit = audit.map(Arc::new);
+        // The old one is closed, which may take a moment, when nobody waits for the lock.
+        let old = std::mem::replace(&mut *self.audit.write().unwrap_or_else(PoisonError::into_inner), audit);
+        drop(old);
+    }
+
+    fn audit(&self) -> Option<Arc<AuditLog>> {
+        self.audit.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The limits on how many requests are answered at once.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// How many requests are being answered, for `apiserver_current_inflight_requests`: those that read, and those that
@@ -96,7 +114,7 @@ impl Auth {
 
     /// How many lines the audit log lacks, because requests came faster than it could be written.
     pub fn audit_dropped(&self) -> u64 {
-        self.audit.as_ref().map_or(0, AuditLog::dropped)
+        self.audit().map_or(0, |log| log.dropped())
     }
 
     /// What makes and checks tokens, for a rotation of its keys.
@@ -115,7 +133,7 @@ pub(crate) async fn guard(
 ) -> Response {
     let (parts, body) = request.into_parts();
     let asked = asked(&parts);
-    let mut record = auth.audit.as_ref().map(|log| Record::begin(log, api, id, &parts, &asked));
+    let mut record = auth.audit().map(|log| Record::begin(log, api, id, &parts, &asked));
     let response = match admit(auth, api, &parts, &asked, record.as_mut()) {
         Ok((user, _slot)) => {
             let api = Api { requester: Some(user), ..api.clone() };
@@ -135,7 +153,7 @@ fn admit<'a>(
     api: &Api,
     parts: &Parts,
     asked: &Asked,
-    mut record: Option<&mut Record<'_>>,
+    mut record: Option<&mut Record>,
 ) -> Result<(Arc<User>, Option<Slot<'a>>)> {
     let sender = Arc::new(authenticate(auth, api, parts)?);
     if let Some(record) = &mut record {

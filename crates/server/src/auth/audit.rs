@@ -20,8 +20,8 @@ use crate::Clock;
 const HUNG_UP: u16 = 499;
 
 /// A line that is not written yet. It is when this is dropped, at the latest.
-pub(super) struct Record<'a> {
-    log: &'a AuditLog,
+pub(super) struct Record {
+    log: Arc<AuditLog>,
     clock: Arc<dyn Clock>,
     id: String,
     received: Timestamp,
@@ -35,8 +35,8 @@ pub(super) struct Record<'a> {
     code: u16,
 }
 
-impl<'a> Record<'a> {
-    pub(super) fn begin(log: &'a AuditLog, api: &Api, id: &str, parts: &Parts, asked: &Asked) -> Self {
+impl Record {
+    pub(super) fn begin(log: Arc<AuditLog>, api: &Api, id: &str, parts: &Parts, asked: &Asked) -> Self {
         Self {
             log,
             clock: api.clock.clone(),
@@ -73,7 +73,7 @@ impl<'a> Record<'a> {
     }
 }
 
-impl Drop for Record<'_> {
+impl Drop for Record {
     fn drop(&mut self) {
         if self.is_noise() {
             return;

@@ -4,15 +4,13 @@
 //! client likes have no place, and `system:masters` always find one, so that a flood can be looked into.
 //! Upstream: `apiserver/pkg/server/filters/maxinflight.go`, v1.36. Left out: priority and fairness.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use stint_auth::identity::MASTERS;
 use stint_auth::{User, What};
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{Asked, is_probed};
 use crate::status::{Error, Result};
-
-/// A place among the requests that run at once. Dropping it gives it back.
-pub(super) type Slot<'a> = SemaphorePermit<'a>;
 
 /// The places.
 #[derive(Debug)]
@@ -21,20 +19,37 @@ pub struct Limits {
     mutating: Places,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Places {
-    free: Semaphore,
-    all: usize,
+    taken: AtomicUsize,
+    /// How many there are; 0: as many as come.
+    all: AtomicUsize,
+}
+
+/// A place among the requests that run at once. Dropping it gives it back.
+#[derive(Debug)]
+pub(super) struct Slot<'a>(&'a Places);
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Places {
     fn new(all: usize) -> Self {
-        let all = if all == 0 { Semaphore::MAX_PERMITS } else { all };
-        Self { free: Semaphore::new(all), all }
+        Self { taken: AtomicUsize::new(0), all: AtomicUsize::new(all) }
+    }
+
+    fn enter(&self) -> Option<Slot<'_>> {
+        let all = self.all.load(Ordering::Relaxed);
+        let one_more = |taken: usize| (all == 0 || taken < all).then_some(taken + 1);
+        let entered = self.taken.fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_more);
+        entered.ok().map(|_| Slot(self))
     }
 
     fn taken(&self) -> usize {
-        self.all - self.free.available_permits()
+        self.taken.load(Ordering::Relaxed)
     }
 }
 
@@ -51,6 +66,12 @@ impl Limits {
         Self { reading: Places::new(reading), mutating: Places::new(mutating) }
     }
 
+    /// From now on so many. Those that have a place keep it.
+    pub fn set(&self, reading: usize, mutating: usize) {
+        self.reading.all.store(reading, Ordering::Relaxed);
+        self.mutating.all.store(mutating, Ordering::Relaxed);
+    }
+
     /// How many places are taken by requests that read, and by those that change something.
     pub(super) fn in_flight(&self) -> (usize, usize) {
         (self.reading.taken(), self.mutating.taken())
@@ -65,10 +86,10 @@ impl Limits {
         }
         let reads = matches!(asked.main.verb.as_str(), "get" | "list");
         let places = if reads { &self.reading } else { &self.mutating };
-        match places.free.try_acquire() {
-            Ok(slot) => Ok(Some(slot)),
-            Err(_) if user.is_in(MASTERS) => Ok(None),
-            Err(_) => Err(Error::TooManyRequests),
+        match places.enter() {
+            Some(slot) => Ok(Some(slot)),
+            None if user.is_in(MASTERS) => Ok(None),
+            None => Err(Error::TooManyRequests),
         }
     }
 }
