@@ -12,6 +12,7 @@
 //! - Containers are nobody's children here: they go on when the daemon stops or is killed, and the next one takes them over.
 //! - On the way out the store is closed last, and what was answered is in it.
 
+mod door;
 mod http;
 mod instance;
 mod listen;
@@ -21,8 +22,6 @@ mod notify;
 mod pki;
 mod tls;
 
-use std::fs;
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,11 +31,8 @@ use anyhow::{Context, bail};
 use axum::Router;
 use jiff::Timestamp;
 use stint_agent::{Agent, AgentConfig, Machine, RootfsMode};
-use stint_auth::keys::Keyring;
-use stint_auth::token::Tokens;
 use stint_controllers::Housekeeping;
 use stint_server::Api;
-use stint_server::auth::Auth;
 use stint_store::{SqliteDisk, Store};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -51,6 +47,7 @@ use crate::kubeconfig;
 use crate::real;
 use crate::real::{Log, RandomIds, SystemClock};
 use crate::settings::{Flags, Resolved, Settings};
+use door::Door;
 use http::Http;
 use instance::Instance;
 use listen::Sockets;
@@ -59,7 +56,7 @@ use node::Here;
 use pki::Pki;
 use tls::Tls;
 
-/// How often certificates are looked at.
+/// How often certificates and the keys of tokens are looked at.
 const RENEWAL: Duration = Duration::from_hours(6);
 /// How long mutations may take whose clients have gone, before the process ends.
 const LAST_WRITES: Duration = Duration::from_secs(5);
@@ -123,10 +120,10 @@ impl Daemon<'_> {
         let objects = store.snapshot().count("");
         let clock = Arc::new(SystemClock);
         let metrics = Arc::new(Metrics::new(store.clone()));
-        let owner = rustix::process::geteuid().as_raw();
         let here = Here::default();
         let mut api = Api::new(store.clone(), clock, Arc::new(RandomIds));
-        api.auth = Some(Arc::new(Auth::new(store, owner).with_tokens(tokens(&data)?)));
+        let mut door = Door::open(&data, &self.resolved.settings, store)?;
+        api.auth = Some(door.auth());
         api.observe = Some(metrics.clone());
         api.node = Some(Arc::new(here.clone()));
         let router = stint_server::router(api);
@@ -154,15 +151,19 @@ impl Daemon<'_> {
                     notify::notify(&notify::reloading());
                     self.reload();
                     self.renew(&addresses, &tls);
+                    door.reload(&self.resolved.settings);
                     notify::notify(notify::READY);
                 }
-                _ = renewal.tick() => self.renew(&addresses, &tls),
+                _ = renewal.tick() => {
+                    self.renew(&addresses, &tls);
+                    door.rotate(&self.resolved.settings);
+                }
             }
         };
         tracing::info!("stopping on {why}; containers go on");
         notify::notify(notify::STOPPING);
         // First nobody new, then nobody in the process who would write, then the last answers.
-        drop(taking);
+        drop((taking, door));
         here.set(None);
         parts.stop().await;
         let http = all_of(http).await;
@@ -303,21 +304,6 @@ impl Parts {
 fn access(settings: &Settings) -> stint_image::Access {
     let mirrors = settings.mirror.iter().map(|mirror| (mirror.registry.clone(), mirror.url.clone())).collect();
     stint_image::Access { mirrors, ..stint_image::Access::default() }
-}
-
-/// What makes and checks ServiceAccount tokens. The issuer is a name, the same whatever the address is.
-fn tokens(data: &Path) -> anyhow::Result<Tokens> {
-    let path = data.join("pki/tokens.key");
-    let keys = match fs::read_to_string(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let made = stint_auth::keys::generate()?;
-            write_private(&path, made.as_bytes())?;
-            made
-        }
-        keys => keys.with_context(|| format!("can't read {}", path.display()))?,
-    };
-    let keys = Keyring::from_pem(&keys).with_context(|| format!("can't use {}", path.display()))?;
-    Ok(Tokens::new("https://kubernetes.default.svc", keys))
 }
 
 fn open_store(data: &Path) -> anyhow::Result<Store> {

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use layers::{CONFIG_FILE, Flags, Resolved, Source};
-pub use value::{Controllers, LogFormat, LogLevel, Shape, Value};
+pub use value::{Controllers, LogFormat, LogLevel, Shape, TokenLife, Value};
 
 /// A row of the table.
 #[derive(Debug)]
@@ -92,6 +92,23 @@ settings! {
     "runtime" runtime: Option<PathBuf> = "";
     /// Ask this mirror before a registry: REGISTRY=URL, like registry.example=http://127.0.0.1:5000
     "mirror" mirror: Vec<Mirror> = "";
+    /// How many requests that read are answered at once, watches and streams apart; more are told to come again. 0: any
+    "max-requests-inflight" max_requests_inflight: u32 = "400", reloads;
+    /// How many requests that change something are answered at once; more are told to come again. 0: any
+    "max-mutating-requests-inflight" max_mutating_requests_inflight: u32 = "200", reloads;
+    /// The file of the audit log, or - for standard output [default: there is none]
+    "audit-log-path" audit_log_path: Option<PathBuf> = "", reloads;
+    /// How many MiB a file of the audit log may have before the next is begun
+    "audit-log-maxsize" audit_log_maxsize: u32 = "20", reloads;
+    /// How many older files of the audit log are kept
+    "audit-log-maxbackup" audit_log_maxbackup: u32 = "4", reloads;
+    /// Have requests in the audit log that only read, and may
+    "audit-log-reads" audit_log_reads: bool = "true", reloads;
+    /// How long a key signs ServiceAccount tokens before a new one does; it verifies until its last token has expired.
+    /// 0s: for ever
+    "service-account-key-rotation" service_account_key_rotation: Duration = "2160h", reloads;
+    /// The longest life of a ServiceAccount token; what is asked for beyond it is shortened, with a warning
+    "service-account-max-token-expiration" service_account_max_token_expiration: TokenLife = "8760h", reloads;
     /// How long requests may take to end when the daemon stops
     "shutdown-grace" shutdown_grace: Duration = "10s", reloads;
     /// How log lines are written: text or json

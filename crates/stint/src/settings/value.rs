@@ -99,6 +99,14 @@ impl Value for Vec<Mirror> {
     }
 }
 
+impl Value for u32 {
+    const SHAPE: Shape = Shape::One("NUMBER");
+
+    fn read(texts: &[String]) -> Result<Self, String> {
+        one(texts)?.parse().map_err(|_| format!("give a whole number from 0 to {}", u32::MAX))
+    }
+}
+
 impl Value for Duration {
     const SHAPE: Shape = Shape::One("TIME");
 
@@ -106,6 +114,25 @@ impl Value for Duration {
         let hint = "give a time like 90s, 5m or 1h30m";
         let parsed: SignedDuration = one(texts)?.parse().map_err(|_| hint.to_owned())?;
         Duration::try_from(parsed).map_err(|_| hint.to_owned())
+    }
+}
+
+/// How long a ServiceAccount token may live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenLife(pub Duration);
+
+impl Value for TokenLife {
+    const SHAPE: Shape = Shape::One("TIME");
+
+    fn read(texts: &[String]) -> Result<Self, String> {
+        let life = Duration::read(texts)?;
+        // Upstream's bounds.
+        let sensible = Duration::from_hours(1)..=Duration::from_secs(1 << 32);
+        if sensible.contains(&life) {
+            Ok(TokenLife(life))
+        } else {
+            Err("give a time from 1h to 2^32 seconds".to_owned())
+        }
     }
 }
 
@@ -188,6 +215,8 @@ mod tests {
         assert!(Controllers::read(&texts("job")).unwrap_err().contains("jobs"));
         assert!(Controllers::read(&["all".to_owned(), "jobs".to_owned()]).is_err());
         assert!(Duration::read(&texts("-1s")).is_err());
+        assert!(u32::read(&texts("-1")).unwrap_err().contains("whole number"));
+        assert!(TokenLife::read(&texts("10m")).unwrap_err().contains("1h"));
         assert!(Vec::<Mirror>::read(&texts("x")).is_err());
     }
 

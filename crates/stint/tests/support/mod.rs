@@ -1,0 +1,145 @@
+//! The real program as a daemon, for the tests of this folder.
+
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A daemon on a data folder of its own. What it leaves behind is ended when it is dropped.
+pub struct Daemon {
+    pub data: tempfile::TempDir,
+    pub child: Option<Child>,
+}
+
+impl Daemon {
+    /// A data folder, and no daemon yet.
+    pub fn folder() -> Daemon {
+        Daemon { data: tempfile::tempdir().unwrap(), child: None }
+    }
+
+    pub fn start(args: &[&str]) -> Daemon {
+        let mut daemon = Daemon::folder();
+        daemon.start_again(args);
+        daemon
+    }
+
+    /// With an agent, for containers; `None`, with a notice, where there can be none.
+    pub fn with_agent() -> Option<Daemon> {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: containers need root");
+            return None;
+        }
+        Some(Daemon::start(&["--allow-host"]))
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stint"));
+        command.arg("--data").arg(self.data.path()).args(args).stdin(Stdio::null());
+        command
+    }
+
+    /// Starts the program and waits until it says that it is ready; returns how long that took.
+    pub fn start_again(&mut self, args: &[&str]) -> Duration {
+        let mut command = self.command(&["serve", "--listen", "127.0.0.1:0"]);
+        let began = Instant::now();
+        let mut child = command.args(args).stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut said = String::new();
+        while !said.contains("serving at") {
+            assert_ne!(log.read_line(&mut said).unwrap(), 0, "the daemon ended:\n{said}");
+        }
+        let took = began.elapsed();
+        // Somebody has to read what else it says.
+        std::thread::spawn(move || drop(std::io::copy(&mut log, &mut std::io::sink())));
+        self.child = Some(child);
+        took
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = self.child.as_ref().unwrap().id();
+        kill_process(Pid::from_raw(pid.try_into().unwrap()).unwrap(), signal).unwrap();
+    }
+
+    /// SIGKILL, and waits for its end.
+    pub fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.child.take().unwrap().wait().unwrap();
+    }
+
+    /// SIGTERM, and waits for its end.
+    pub fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        let status = self.child.take().unwrap().wait().unwrap();
+        assert_eq!(status.code(), Some(0), "{status}");
+    }
+
+    /// One request over the unix socket, as HTTP/1.1; returns the code and the body.
+    pub fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let mut socket = UnixStream::connect(self.data.path().join("stint.sock")).unwrap();
+        let length = body.len();
+        write!(
+            socket,
+            "{method} {path} HTTP/1.1\r\nHost: stint\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+             Connection: close\r\n\r\n{body}"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        let code = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (code, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+    }
+
+    pub fn create(&self, path: &str, object: &serde_json::Value) {
+        let (code, body) = self.ask("POST", path, &object.to_string());
+        assert_eq!(code, 201, "{body}");
+    }
+
+    pub fn get(&self, path: &str) -> serde_json::Value {
+        let (code, body) = self.ask("GET", path, "");
+        assert_eq!(code, 200, "{path}: {body}");
+        serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"))
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.data.path().join("kubeconfig")
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        // The shims outlive the daemon by design; a test's containers are short, and their cgroup has the folder's id.
+        let Ok(id) = fs::read_to_string(self.data.path().join("id")) else { return };
+        for parent in ["/run", "/dev/shm"] {
+            let uid = rustix::process::geteuid().as_raw();
+            let _ = fs::remove_dir_all(Path::new(parent).join(format!("stint-{uid}")).join(id.trim()));
+        }
+    }
+}
+
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < Duration::from_mins(1), "waited too long until {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+pub fn config_map(name: &str) -> serde_json::Value {
+    serde_json::json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name }, "data": { "a": "b" } })
+}
+
+pub const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+pub fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
