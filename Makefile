@@ -20,6 +20,7 @@ sim:
 # The figures of README, on this machine.
 bench: packages
 	cargo build --release
+	cargo bench --quiet -p stint-core --bench schedule
 	cargo bench --quiet -p stint --bench run
 	cargo bench --quiet -p stint --bench serve
 	cargo bench --quiet -p stint --bench watch

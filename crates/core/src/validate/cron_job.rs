@@ -7,7 +7,8 @@ use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, JobSpec};
 use super::pod::enumerated;
 use super::{NameRule, job, meta, non_negative, object_meta, object_meta_update, selector, text};
 use crate::field::{Fault, Path};
-use crate::schedule::{Schedule, is_zone};
+use crate::schedule::Schedule;
+use crate::schedule::zone::is_zone;
 
 /// The controller adds 11 characters to make a Job's name, which may have 63.
 const MAX_NAME: usize = 63 - 11;

@@ -13,7 +13,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{entries, items, job as rules, pod as pods, text};
 use crate::field::{Path, quote};
+use crate::schedule::Schedule;
 use crate::{names, quantity};
+
+/// How the warning about a schedule ends that no date matches.
+pub(super) const NEVER_FIRES: &str = "never fires: no moment of any year matches it";
 
 pub(super) fn job(job: &Job) -> Vec<String> {
     let mut warnings = name(&job.metadata);
@@ -29,6 +33,10 @@ pub(super) fn job_update(job: &Job) -> Vec<String> {
 pub(super) fn cron_job(cron_job: &CronJob) -> Vec<String> {
     let mut warnings = name(&cron_job.metadata);
     let root = Path::root();
+    let schedule = &cron_job.spec.schedule;
+    if Schedule::parse(schedule).is_ok_and(|schedule| schedule.is_never()) {
+        warnings.push(format!("spec.schedule: {} {NEVER_FIRES}", quote(schedule)));
+    }
     if let Some(spec) = &cron_job.spec.job_template.spec {
         warnings.extend(job_spec(spec, &root.field("spec.jobTemplate.spec")));
     }

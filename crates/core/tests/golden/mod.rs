@@ -5,6 +5,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 use stint_core::field::{Fault, aggregate};
+use stint_core::validate::NEVER_FIRES;
 
 /// The uid of every object; the recordings say `<UID>`.
 pub const UID: &str = "2f0c1f9e-5c7b-4f0e-9a39-0c1d2e3f4a5b";
@@ -70,6 +71,12 @@ pub fn invalid(kind: &str, name: &str, faults: &[Fault]) -> (String, Vec<Value>)
     let causes =
         faults.iter().map(|f| json!({ "reason": f.cause_reason(), "message": f.message, "field": f.field })).collect();
     (format!("{kind}.batch \"{name}\" is invalid: {}", aggregate(faults)), causes)
+}
+
+/// The warnings that a cluster gives, too: of schedules that never fire only we warn.
+pub fn without_our_own(mut warnings: Vec<String>) -> Vec<String> {
+    warnings.retain(|warning| !warning.contains(NEVER_FIRES));
+    warnings
 }
 
 /// Our answer when the object is accepted.
