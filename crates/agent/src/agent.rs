@@ -58,6 +58,8 @@ pub struct AgentConfig {
     pub allow_host: bool,
     /// The cgroup below which pods have theirs, e.g. `/stint/run-1`.
     pub cgroup_parent: PathBuf,
+    /// How often what came from the API is read again for pods that run (the kubelet's `syncFrequency`).
+    pub sync_period: Duration,
     /// For how long a status that is not final waits for a newer one.
     pub status_delay: Duration,
     /// Who is told of progress.
@@ -65,11 +67,20 @@ pub struct AgentConfig {
 }
 
 impl AgentConfig {
-    /// The usual configuration.
+    /// The usual configuration: what a node needs for the pods of an API that only this process reaches.
     pub fn new(machine: Machine, folders: Folders, rootfs: RootfsMode, cgroup_parent: PathBuf) -> AgentConfig {
         let status_delay = Duration::from_millis(20);
         let observer = Arc::new(NoObserver);
-        AgentConfig { machine, folders, rootfs, allow_host: false, cgroup_parent, status_delay, observer }
+        AgentConfig {
+            machine,
+            folders,
+            rootfs,
+            allow_host: false,
+            cgroup_parent,
+            sync_period: Duration::from_mins(1),
+            status_delay,
+            observer,
+        }
     }
 }
 

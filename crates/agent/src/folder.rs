@@ -6,13 +6,15 @@
 //!                                          /exit.json
 //!                                          /termination-log
 //!              /etc/{hosts,hostname,resolv.conf}
+//!              /files/<volume>/                         what came from the API: ConfigMaps, Secrets, tokens
 //! <logs>/<uid>_<name>_<attempt>.log                     CRI format
 //! <scratch>/<uid>/rw/<name>/<attempt>/                  what the container wrote to its root filesystem
 //!                /volumes/<volume>/
 //! ```
 //!
 //! The three are apart because they ask for different disks: state is small, comes and goes with every container and is
-//! worth nothing after a reboot, so memory is best; logs and what containers write may be large.
+//! worth nothing after a reboot, so memory is best, which also keeps secrets off the disk; logs and what containers write may
+//! be large.
 //!
 //! Invariant: every name in a path is a DNS label, a DNS subdomain, a number, or a uid that passed [`PodFolder::new`].
 
@@ -94,13 +96,22 @@ impl PodFolder {
         self.container(container, attempt).join("termination-log")
     }
 
-    /// A volume.
+    /// A volume that containers write to.
     pub fn volume(&self, name: &str) -> PathBuf {
         self.volumes().join(name)
     }
 
     pub(crate) fn volumes(&self) -> PathBuf {
         self.scratch.join("volumes")
+    }
+
+    /// A volume whose files come from the API.
+    pub fn files(&self, volume: &str) -> PathBuf {
+        self.all_files().join(volume)
+    }
+
+    pub(crate) fn all_files(&self) -> PathBuf {
+        self.path.join("files")
     }
 
     pub(crate) fn etc(&self) -> PathBuf {

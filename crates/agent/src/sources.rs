@@ -1,6 +1,7 @@
-//! The ConfigMaps and Secrets that a pod's environment and volumes are made from.
+//! The ConfigMaps, Secrets and tokens that a pod's environment and volumes are made from.
 //!
-//! Invariant: only objects that the pod names are read, each once per preparation, from the API and not from a cache.
+//! Invariant: only objects that the pod names are read, each once per preparation, from the API and not from a
+//! cache. Tokens are had elsewhere ([`crate::tokens`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,6 +9,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Container, PodSpec, Secret, Volume};
 use kube::{Api, Client};
 
 use crate::error::Error;
+use crate::tokens::Ask;
 
 /// Which objects are needed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,13 +20,18 @@ pub struct Wanted {
     pub secrets: BTreeSet<String>,
 }
 
-/// The objects that exist.
-#[derive(Clone, Debug, Default)]
+/// The entries of a ConfigMap or a Secret.
+pub(crate) type Entries<'a> = BTreeMap<&'a str, &'a [u8]>;
+
+/// The objects that exist, and the pod's tokens.
+#[derive(Clone, Default)]
 pub struct Sources {
     /// ConfigMaps by name.
     pub config_maps: BTreeMap<String, ConfigMap>,
     /// Secrets by name.
     pub secrets: BTreeMap<String, Secret>,
+    /// ServiceAccount tokens by what was asked for.
+    pub tokens: BTreeMap<Ask, String>,
 }
 
 impl Wanted {
@@ -85,7 +92,7 @@ impl Wanted {
 
 impl Sources {
     /// The entries of a ConfigMap, binary ones included; `None` if it does not exist.
-    pub(crate) fn config_map(&self, name: &str) -> Option<BTreeMap<&str, &[u8]>> {
+    pub(crate) fn config_map(&self, name: &str) -> Option<Entries<'_>> {
         let map = self.config_maps.get(name)?;
         let text = map.data.iter().flatten().map(|(key, value)| (key.as_str(), value.as_bytes()));
         let binary = map.binary_data.iter().flatten().map(|(key, value)| (key.as_str(), value.0.as_slice()));
@@ -93,11 +100,17 @@ impl Sources {
     }
 
     /// The entries of a Secret; `None` if it does not exist.
-    pub(crate) fn secret(&self, name: &str) -> Option<BTreeMap<&str, &[u8]>> {
+    pub(crate) fn secret(&self, name: &str) -> Option<Entries<'_>> {
         let secret = self.secrets.get(name)?;
         let data = secret.data.iter().flatten().map(|(key, value)| (key.as_str(), value.0.as_slice()));
         // The server moves stringData to data; another one may not have.
         let text = secret.string_data.iter().flatten().map(|(key, value)| (key.as_str(), value.as_bytes()));
         Some(data.chain(text).collect())
+    }
+
+    /// A token that was asked for.
+    pub(crate) fn token(&self, ask: &Ask) -> Result<&str, Error> {
+        let missing = || Error::config(format!("there is no token for the audience {:?}", ask.audience));
+        self.tokens.get(ask).map(String::as_str).ok_or_else(missing)
     }
 }

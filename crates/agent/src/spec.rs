@@ -23,6 +23,7 @@ use crate::downward::{Downward, Machine};
 use crate::error::Error;
 use crate::folder::PodFolder;
 use crate::sources::Sources;
+use crate::volumes;
 
 /// What a container's spec is made from.
 #[derive(Clone, Copy)]
@@ -225,8 +226,10 @@ fn volume_mount(request: &Request<'_>, pod_spec: &PodSpec, mount: &VolumeMount, 
     let Some(volume) = volume else {
         return Err(Error::config(format!("{} {:?} is no volume of the pod", field("name"), mount.name)));
     };
+    let from_api = volumes::is_from_api(volume);
     let source = match &volume.host_path {
         Some(host) => PathBuf::from(&host.path),
+        None if from_api => request.folder.files(&volume.name),
         None => request.folder.volume(&volume.name),
     };
     let propagation = match mount.mount_propagation.as_deref() {
@@ -238,15 +241,16 @@ fn volume_mount(request: &Request<'_>, pod_spec: &PodSpec, mount: &VolumeMount, 
         }
     };
     // What a pod learns of ConfigMaps and the like is not for it to change.
-    let from_api = [volume.config_map.is_some(), volume.secret.is_some(), volume.downward_api.is_some()];
-    let read_only = mount.read_only == Some(true) || volume.projected.is_some() || from_api.contains(&true);
+    let read_only = mount.read_only == Some(true) || from_api;
     let recursive = matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"));
     let access = match (read_only, recursive) {
         (true, true) => "rro",
         (true, false) => "ro",
         (false, _) => "rw",
     };
-    bind(&source, &mount.mount_path, &[propagation, access])
+    // Memory filesystems are often not for programs; a script in a ConfigMap is one.
+    let options: &[&str] = if from_api { &[propagation, access, "exec"] } else { &[propagation, access] };
+    bind(&source, &mount.mount_path, options)
 }
 
 fn bind(source: &Path, destination: &str, options: &[&str]) -> Result<Mount, Error> {

@@ -65,9 +65,11 @@ pub fn unsupported(spec: &PodSpec) -> Vec<String> {
             volume.empty_dir.as_ref().is_some_and(|e| e.size_limit.is_some() && e.medium.as_deref() != Some("Memory"));
         say(disk_limit, &format!("volumes[{index}].emptyDir.sizeLimit"), "not enforced on disk yet");
         for (at, source) in volume.projected.iter().flat_map(|p| p.sources.iter().flatten()).enumerate() {
+            let token = source.service_account_token.is_some();
             let known = source.config_map.is_some() || source.secret.is_some() || source.downward_api.is_some();
             let path = format!("volumes[{index}].projected.sources[{at}]");
-            say(!known, &path, "this source is not supported yet; the pod will not start");
+            say(token, &path, "there are no ServiceAccounts outside of `stint serve`; the pod will not start here");
+            say(!known && !token, &path, "this source is not supported yet; the pod will not start");
         }
     }
     for (index, container) in spec.init_containers.iter().flatten().enumerate() {

@@ -1,17 +1,21 @@
-//! A pod's volumes: what is to be in them, decided purely; then made in the pod's folder.
+//! A pod's volumes: what is to be in them, decided purely ([`content`]); then made in the pod's folder.
 //!
-//! Files that come from the API lie in `..data`, a link to a folder, and their names are links into it, as the
-//! kubelet's atomic writer has it; so they can be replaced all at once later.
+//! Files that come from the API lie in the folder of records, in memory where there is such a folder: secrets reach no
+//! disk. They are written by [`atomic`] and so can be brought up to date at any time.
 //!
 //! Invariants: no path leads out of its volume; a volume that this node can't provide is an error, never an empty
 //! folder; every mount made here is below the pod's folder, and [`remove`] takes it down.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown, symlink};
-use std::path::{Component, Path, PathBuf};
+mod atomic;
+mod content;
+mod host_path;
 
-use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, HostPathVolumeSource, KeyToPath, PodSpec, Volume};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{HostPathVolumeSource, PodSpec, Volume};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::downward::Downward;
@@ -34,17 +38,18 @@ enum Content {
     Empty,
     /// An empty folder in memory, with the most it may hold in bytes.
     Memory(Option<u64>),
-    /// Files, by path.
-    Files(BTreeMap<String, File>),
+    /// Files from the API.
+    Files(atomic::Files),
     /// A path of the host, to be checked.
     Host(HostPathVolumeSource),
 }
 
-/// A file from the API.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct File {
-    bytes: Vec<u8>,
-    mode: u32,
+/// Whether a volume holds files from the API, and not what containers write.
+pub(crate) fn is_from_api(volume: &Volume) -> bool {
+    volume.config_map.is_some()
+        || volume.secret.is_some()
+        || volume.downward_api.is_some()
+        || volume.projected.is_some()
 }
 
 impl Plan {
@@ -52,14 +57,14 @@ impl Plan {
     pub fn of(spec: &PodSpec, sources: &Sources, down: Downward<'_>) -> Result<Plan, Error> {
         let mut volumes = Vec::new();
         for volume in spec.volumes.iter().flatten() {
-            volumes.push((volume.name.clone(), content(volume, sources, down)?));
+            volumes.push((volume.name.clone(), content::of(spec, volume, sources, down)?));
         }
         let group = spec.security_context.as_ref().and_then(|context| context.fs_group);
         Ok(Plan { volumes, group: group.and_then(|group| u32::try_from(group).ok()) })
     }
 
     /// Makes the volumes. Making them again replaces what came from the API and keeps what containers wrote.
-    pub fn make(&self, folder: &PodFolder) -> Result<(), Error> {
+    pub fn make(&self, folder: &PodFolder, now: Timestamp) -> Result<(), Error> {
         for (name, content) in &self.volumes {
             let path = folder.volume(name);
             match content {
@@ -69,8 +74,18 @@ impl Plan {
                     mount_memory(&path, *size)?;
                     self.make_empty(&path)?;
                 }
-                Content::Files(files) => self.make_files(&path, files)?,
-                Content::Host(host) => check_host_path(name, host)?,
+                Content::Host(host) => host_path::check(name, host)?,
+                Content::Files(_) => {}
+            }
+        }
+        self.update(folder, now)
+    }
+
+    /// Brings what came from the API up to date, and touches nothing else.
+    pub fn update(&self, folder: &PodFolder, now: Timestamp) -> Result<(), Error> {
+        for (name, content) in &self.volumes {
+            if let Content::Files(files) = content {
+                atomic::write(&folder.files(name), files, self.group, now)?;
             }
         }
         Ok(())
@@ -79,54 +94,34 @@ impl Plan {
     fn make_empty(&self, path: &Path) -> Result<(), Error> {
         make_dirs(path).map_err(Error::io("make volume", path))?;
         let mode = if self.group.is_some() { 0o2777 } else { 0o777 };
-        self.own(path)?;
+        if self.group.is_some() {
+            chown(path, None, self.group).map_err(Error::io("give to fsGroup", path))?;
+        }
         set_mode(path, mode)
     }
+}
 
-    fn make_files(&self, path: &Path, files: &BTreeMap<String, File>) -> Result<(), Error> {
-        make_dirs(path).map_err(Error::io("make volume", path))?;
-        set_mode(path, 0o755)?;
-        let made = path.join("..v0");
-        if made.exists() {
-            fs::remove_dir_all(&made).map_err(Error::io("replace", &made))?;
-        }
-        make_dirs(&made).map_err(Error::io("make folder", &made))?;
-        set_mode(&made, 0o755)?;
-        for (name, file) in files {
-            let target = made.join(name);
-            let mut parent = made.clone();
-            for part in Path::new(name).parent().into_iter().flat_map(Path::components) {
-                parent.push(part);
-                make_dirs(&parent).map_err(Error::io("make folder", &parent))?;
-                set_mode(&parent, 0o755)?;
-            }
-            fs::write(&target, &file.bytes).map_err(Error::io("write", &target))?;
-            self.own(&target)?;
-            let group_reads = if self.group.is_some() { 0o440 } else { 0 };
-            set_mode(&target, file.mode | group_reads)?;
-        }
-        link(&path.join("..data"), Path::new("..v0"))?;
-        for name in files.keys() {
-            let first = Path::new(name).components().next().expect("checked: a file has a name");
-            link(&path.join(first), &Path::new("..data").join(first))?;
-        }
-        Ok(())
-    }
-
-    fn own(&self, path: &Path) -> Result<(), Error> {
-        let Some(group) = self.group else { return Ok(()) };
-        chown(path, None, Some(group)).map_err(Error::io("give to fsGroup", path))
-    }
+/// Whether there is anything to [`remove`]. It costs two looks.
+pub(crate) fn are_there(folder: &PodFolder) -> bool {
+    folder.volumes().exists() || folder.all_files().exists()
 }
 
 /// Takes down the mounts below the pod's volumes, and removes the volumes. Nothing of `hostPath` is touched.
 pub fn remove(folder: &PodFolder) -> Result<(), Error> {
     let path = folder.volumes();
-    unmount_below(&path)?;
-    match fs::remove_dir_all(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove volumes", &path)(error)),
-        _ => Ok(()),
+    if path.exists() {
+        unmount_below(&path)?;
     }
+    // Nothing is ever mounted below the files.
+    for path in [path, folder.all_files()] {
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("remove volumes", &path)(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Unmounts everything below `path`, the latest first.
@@ -163,183 +158,8 @@ fn mount_memory(path: &Path, size: Option<u64>) -> Result<(), Error> {
         .map_err(|errno| Error::io("mount a volume in memory on", path)(errno.into()))
 }
 
-fn content(volume: &Volume, sources: &Sources, down: Downward<'_>) -> Result<Content, Error> {
-    let in_volume = |fault: Error| Error::config(format!("volume {:?}: {}", volume.name, fault.chain()));
-    if let Some(empty) = &volume.empty_dir {
-        return match empty.medium.as_deref() {
-            None | Some("") => Ok(Content::Empty),
-            Some("Memory") => {
-                let limit = empty.size_limit.as_ref().map(|size| stint_core::quantity::parse(&size.0)).transpose();
-                let limit = limit.map_err(|fault| in_volume(Error::config(format!("sizeLimit: {fault}"))))?;
-                Ok(Content::Memory(limit.and_then(|size| u64::try_from(size.value()).ok()).filter(|size| *size > 0)))
-            }
-            Some(medium) => Err(in_volume(Error::config(format!("emptyDir.medium {medium} is not supported")))),
-        };
-    }
-    if let Some(host) = &volume.host_path {
-        return Ok(Content::Host(host.clone()));
-    }
-    let mut files = Files { by_path: BTreeMap::new(), sources, down };
-    if let Some(map) = &volume.config_map {
-        let mode = map.default_mode;
-        files.config_map(&map.name, map.items.as_deref(), mode, map.optional).map_err(in_volume)?;
-    } else if let Some(secret) = &volume.secret {
-        let name = secret.secret_name.as_deref().unwrap_or_default();
-        files.secret(name, secret.items.as_deref(), secret.default_mode, secret.optional).map_err(in_volume)?;
-    } else if let Some(downward) = &volume.downward_api {
-        files.downward(downward.items.as_deref(), downward.default_mode).map_err(in_volume)?;
-    } else if let Some(projected) = &volume.projected {
-        let mode = projected.default_mode;
-        for source in projected.sources.iter().flatten() {
-            if let Some(map) = &source.config_map {
-                files.config_map(&map.name, map.items.as_deref(), mode, map.optional).map_err(in_volume)?;
-            } else if let Some(secret) = &source.secret {
-                files.secret(&secret.name, secret.items.as_deref(), mode, secret.optional).map_err(in_volume)?;
-            } else if let Some(downward) = &source.downward_api {
-                files.downward(downward.items.as_deref(), mode).map_err(in_volume)?;
-            } else {
-                let told = "projected: only configMap, secret and downwardAPI sources are supported yet";
-                return Err(in_volume(Error::config(told)));
-            }
-        }
-    } else {
-        let told =
-            "this kind of volume is not supported; use emptyDir, hostPath, configMap, secret, downwardAPI or projected";
-        return Err(in_volume(Error::config(told)));
-    }
-    Ok(Content::Files(files.by_path))
-}
-
-/// Files being gathered from sources.
-struct Files<'a> {
-    by_path: BTreeMap<String, File>,
-    sources: &'a Sources,
-    down: Downward<'a>,
-}
-
-impl Files<'_> {
-    fn config_map(
-        &mut self,
-        name: &str,
-        items: Option<&[KeyToPath]>,
-        mode: Option<i32>,
-        optional: Option<bool>,
-    ) -> Result<(), Error> {
-        let entries = self.sources.config_map(name);
-        self.entries(entries, "configmap", name, items, mode, optional)
-    }
-
-    fn secret(
-        &mut self,
-        name: &str,
-        items: Option<&[KeyToPath]>,
-        mode: Option<i32>,
-        optional: Option<bool>,
-    ) -> Result<(), Error> {
-        let entries = self.sources.secret(name);
-        self.entries(entries, "secret", name, items, mode, optional)
-    }
-
-    fn entries(
-        &mut self,
-        entries: Option<BTreeMap<&str, &[u8]>>,
-        kind: &str,
-        name: &str,
-        items: Option<&[KeyToPath]>,
-        mode: Option<i32>,
-        optional: Option<bool>,
-    ) -> Result<(), Error> {
-        let optional = optional == Some(true);
-        let Some(entries) = entries else {
-            return if optional { Ok(()) } else { Err(Error::config(format!("{kind} \"{name}\" not found"))) };
-        };
-        let Some(items) = items.filter(|items| !items.is_empty()) else {
-            for (key, bytes) in entries {
-                self.add(key, bytes.to_vec(), None, mode)?;
-            }
-            return Ok(());
-        };
-        for item in items {
-            match entries.get(item.key.as_str()) {
-                Some(bytes) => self.add(&item.path, bytes.to_vec(), item.mode, mode)?,
-                None if optional => {}
-                None => {
-                    return Err(Error::config(format!(
-                        "{kind} \"{name}\" references non-existent config key: {}",
-                        item.key
-                    )));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn downward(&mut self, items: Option<&[DownwardAPIVolumeFile]>, mode: Option<i32>) -> Result<(), Error> {
-        for item in items.into_iter().flatten() {
-            let text = match (&item.field_ref, &item.resource_field_ref) {
-                (Some(field), _) => self.down.field(field)?,
-                (None, Some(resource)) => self.down.resource(resource, None)?,
-                (None, None) => return Err(Error::config(format!("{:?} names no field", item.path))),
-            };
-            self.add(&item.path, text.into_bytes(), item.mode, mode)?;
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, path: &str, bytes: Vec<u8>, own: Option<i32>, default: Option<i32>) -> Result<(), Error> {
-        let plain = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
-        if path.is_empty() || !plain || path.starts_with("..") || path.contains('\0') {
-            return Err(Error::config(format!("the path {path:?} must be relative and must not contain '..'")));
-        }
-        let mode = own.or(default).unwrap_or(0o644);
-        let mode = u32::try_from(mode).unwrap_or(0o644) & 0o777;
-        self.by_path.insert(path.to_owned(), File { bytes, mode });
-        Ok(())
-    }
-}
-
-/// Checks what `hostPath.type` asks for, and makes what it says is to be made.
-fn check_host_path(name: &str, host: &HostPathVolumeSource) -> Result<(), Error> {
-    let path = Path::new(&host.path);
-    let refuse = |what: &str| Err(Error::config(format!("volume {name:?}: hostPath {} is not {what}", host.path)));
-    if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
-        return refuse("an absolute path without '..'");
-    }
-    let kind = host.type_.as_deref().unwrap_or_default();
-    if kind == "DirectoryOrCreate" && !path.exists() {
-        fs::create_dir_all(path).map_err(Error::io("make hostPath folder", path))?;
-        return set_mode(path, 0o755);
-    }
-    if kind == "FileOrCreate" && !path.exists() {
-        fs::write(path, b"").map_err(Error::io("make hostPath file", path))?;
-        return set_mode(path, 0o644);
-    }
-    let found = fs::metadata(path).map(|meta| meta.file_type());
-    let is = |check: fn(&fs::FileType) -> bool| found.as_ref().is_ok_and(check);
-    match kind {
-        "Directory" | "DirectoryOrCreate" if !is(fs::FileType::is_dir) => refuse("a directory"),
-        "File" | "FileOrCreate" if !is(fs::FileType::is_file) => refuse("a file"),
-        "Socket" if !is(fs::FileType::is_socket) => refuse("a socket"),
-        "CharDevice" if !is(fs::FileType::is_char_device) => refuse("a character device"),
-        "BlockDevice" if !is(fs::FileType::is_block_device) => refuse("a block device"),
-        // Without a type, the mount itself tells when nothing is there.
-        "" | "Directory" | "DirectoryOrCreate" | "File" | "FileOrCreate" | "Socket" | "CharDevice" | "BlockDevice" => {
-            Ok(())
-        }
-        other => Err(Error::config(format!("volume {name:?}: hostPath.type {other:?} is unknown"))),
-    }
-}
-
 fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(Error::io("set the mode of", path))
-}
-
-/// Makes a link, unless it is there already.
-fn link(at: &Path, to: &Path) -> Result<(), Error> {
-    match symlink(to, at) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(Error::io("link", at)(error)),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]
@@ -360,6 +180,7 @@ mod tests {
             config_maps: [("m".to_owned(), serde_json::from_value(json!({"data": {"k": "v", "l": "w"}})).unwrap())]
                 .into(),
             secrets: [("s".to_owned(), serde_json::from_value(json!({"data": {"p": "cHc="}})).unwrap())].into(),
+            ..Sources::default()
         };
         let down = Downward { pod: &pod, node: &node };
         Plan::of(pod.spec.as_ref().unwrap(), &sources, down).map_err(|error| error.chain())
@@ -369,10 +190,10 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let folder = PodFolder::new(&Folders::within(data.path()), "u").unwrap();
         let plan = plan(json!({"containers": [], "volumes": [volume]})).unwrap();
-        plan.make(&folder).unwrap();
-        plan.make(&folder).expect("making it again is no error");
-        let path = folder.volume("v");
-        (data, path)
+        plan.make(&folder, Timestamp::UNIX_EPOCH).unwrap();
+        plan.make(&folder, Timestamp::UNIX_EPOCH).expect("making it again is no error");
+        let files = folder.files("v");
+        (data, if files.exists() { files } else { folder.volume("v") })
     }
 
     #[test]
@@ -419,24 +240,5 @@ mod tests {
             let told = fault(volume);
             assert!(told.starts_with("volume \"v\": ") && told.contains(text), "{told}");
         }
-    }
-
-    #[test]
-    fn host_paths_are_checked() {
-        let dir = tempfile::tempdir().unwrap();
-        let check = |name: &str, kind: &str| {
-            let path = dir.path().join(name).display().to_string();
-            check_host_path("v", &HostPathVolumeSource { path, type_: Some(kind.to_owned()) })
-                .map_err(|e| e.to_string())
-        };
-        check("made", "DirectoryOrCreate").unwrap();
-        check("made", "Directory").unwrap();
-        check("file", "FileOrCreate").unwrap();
-        check("file", "File").unwrap();
-        check("none", "").unwrap();
-        assert!(check("none", "Directory").unwrap_err().contains("not a directory"));
-        assert!(check("file", "Socket").unwrap_err().contains("not a socket"));
-        assert!(check("file", "Odd").unwrap_err().contains("unknown"));
-        assert!(check("../x", "Directory").is_err());
     }
 }

@@ -21,9 +21,9 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::agent::{ROOTFS_ANNOTATION, RootfsMode, Shared};
-use crate::downward::Downward;
 use crate::error::{Error, chain};
 use crate::folder::{Identity, PodFolder, make_dirs};
+use crate::keeper::{self, Keeper};
 use crate::recover::Recovered;
 use crate::sources::{Sources, Wanted as WantedSources};
 use crate::spec::{ImageRun, Request};
@@ -48,11 +48,11 @@ pub(crate) enum Message {
 
 /// What the worker and its tasks share.
 #[derive(Clone)]
-struct Context {
-    shared: Arc<Shared>,
-    pod: Arc<Pod>,
-    identity: Identity,
-    folder: PodFolder,
+pub(crate) struct Context {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) identity: Identity,
+    pub(crate) folder: PodFolder,
     outbox: mpsc::UnboundedSender<Message>,
 }
 
@@ -63,6 +63,8 @@ pub(crate) struct Worker {
     inbox: mpsc::UnboundedReceiver<Message>,
     tasks: JoinSet<()>,
     images: HashMap<String, Arc<Image>>,
+    /// Who makes the pod's volumes and keeps them up to date.
+    keeper: Option<keeper::Handle>,
     told: PodStatus,
     status: watch::Sender<Wanted>,
     /// How many removals are under way, and whether the pod is to be torn down after them.
@@ -96,6 +98,7 @@ impl Worker {
             inbox,
             tasks: JoinSet::new(),
             images: HashMap::new(),
+            keeper: None,
             told,
             status,
             removals: 0,
@@ -133,17 +136,24 @@ impl Worker {
         }
     }
 
-    /// After a restart: waits for what still runs, and removes what ended without being removed.
+    /// After a restart: waits for what still runs, keeps its volumes, and removes what ended without being removed.
     fn pick_up(&mut self) {
+        let mut any_runs = false;
         for (container, attempt) in self.context.folder.attempts() {
             let running = matches!(self.state.life(&container), Some(Life::Running { .. }));
             if running && self.state.attempt(&container) == Some(attempt) {
+                any_runs = true;
                 let context = self.context.clone();
                 let Some(spec) = find(&self.context.pod, &container).cloned() else { continue };
                 self.tasks.spawn(async move { context.watch_exit(&spec, attempt).await });
             } else {
                 self.remove(&container, attempt);
             }
+        }
+        if any_runs && keeper::has_files(&self.context.pod) {
+            let (keeper, handle) = Keeper::new(self.context.clone());
+            self.keeper = Some(handle);
+            self.tasks.spawn(keeper.keep());
         }
     }
 
@@ -190,6 +200,9 @@ impl Worker {
             Message::Event(event) => queue.push_back(event),
             Message::Changed(pod) => {
                 queue.extend(delete_asked(&pod));
+                if let Some(keeper) = &self.keeper {
+                    keeper.changed(&pod);
+                }
                 self.context.pod = pod;
             }
             Message::Gone => {
@@ -235,12 +248,16 @@ impl Worker {
             queue.push_back(Event::VolumesReady);
             return;
         }
+        let (mut keeper, handle) = Keeper::new(context.clone());
+        self.keeper = Some(handle);
         self.tasks.spawn(async move {
-            let event = match context.make_volumes().await {
-                Ok(()) => Event::VolumesReady,
-                Err(error) => Event::VolumesFailed { message: error.chain() },
-            };
-            context.send(event);
+            match keeper.make().await {
+                Ok(()) => {
+                    context.send(Event::VolumesReady);
+                    keeper.keep().await;
+                }
+                Err(error) => context.send(Event::VolumesFailed { message: error.chain() }),
+            }
         });
     }
 
@@ -317,8 +334,11 @@ impl Worker {
     /// Removes the pod's volumes; the agent's own folder of it stays until the object is gone.
     fn tear_down(&mut self) {
         self.tear_down = false;
-        let context = self.context.clone();
+        let (context, keeper) = (self.context.clone(), self.keeper.take());
         self.tasks.spawn(async move {
+            if let Some(keeper) = keeper {
+                keeper.stop().await;
+            }
             let mut pause = Duration::from_secs(1);
             while let Err(error) = context.remove_volumes().await {
                 let pod = &context.identity.name;
@@ -341,24 +361,8 @@ impl Context {
         container_id(&self.identity.uid, container, attempt)
     }
 
-    async fn make_volumes(&self) -> Result<(), Error> {
-        let spec = self.pod.spec.clone().unwrap_or_default();
-        let sources = WantedSources::by_volumes(&spec).read(&self.shared.client, &self.identity.namespace).await?;
-        let down = Downward { pod: &self.pod, node: &self.shared.config.machine };
-        let plan = volumes::Plan::of(&spec, &sources, down)?;
-        let context = self.clone();
-        blocking(move || {
-            context.folder.make(&context.identity)?;
-            if context.shared.has_etc(&context.pod) {
-                context.make_etc()?;
-            }
-            plan.make(&context.folder)
-        })
-        .await
-    }
-
     /// The files of `/etc` that the node gives a pod.
-    fn make_etc(&self) -> Result<(), Error> {
+    pub(crate) fn make_etc(&self) -> Result<(), Error> {
         let etc = self.folder.etc();
         make_dirs(&etc).map_err(Error::io("make folder", &etc))?;
         let hostname = spec::hostname(&self.pod);
@@ -380,8 +384,8 @@ impl Context {
     }
 
     async fn remove_volumes(&self) -> Result<(), Error> {
-        // Whether there are any costs one look; most pods have none, and need no other thread.
-        if !self.folder.volumes().exists() {
+        // Whether there are any costs two looks; many pods have none, and need no other thread.
+        if !volumes::are_there(&self.folder) {
             return Ok(());
         }
         let folder = self.folder.clone();
@@ -631,7 +635,9 @@ fn logins_of(secret: &Secret) -> Vec<(String, Login)> {
 }
 
 /// Disk work that may take long, off the threads that serve everybody.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
@@ -648,7 +654,7 @@ fn resume_panic(done: Result<(), tokio::task::JoinError>) {
 }
 
 /// How long to wait for `at`, at least a moment and at most a minute.
-fn until(at: Timestamp, now: Timestamp) -> Duration {
+pub(crate) fn until(at: Timestamp, now: Timestamp) -> Duration {
     let left = at.duration_since(now);
     Duration::try_from(left).unwrap_or(Duration::ZERO).clamp(Duration::from_millis(1), LONGEST_WAIT)
 }

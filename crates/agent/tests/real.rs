@@ -5,26 +5,32 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use axum::Extension;
 use futures::StreamExt;
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, ContainerStateTerminated, Pod, PodStatus};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{ConfigMap, ContainerStateTerminated, Pod, PodStatus, ServiceAccount};
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use stint_agent::service::{ContainerRef, LogOptions, PodRef, Process, Service, ServiceError, Streams};
 use stint_agent::{Agent, AgentConfig, Attempt, Clock, Folders, Machine, RootfsMode, log_path, logs, sweep};
+use stint_auth::keys::Keyring;
+use stint_auth::token::Tokens;
 use stint_runtime::{Native, zygote};
+use stint_server::Peer;
+use stint_server::auth::Auth;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
-struct WallClock;
+/// The wall clock, and how many seconds a test has put it forward.
+struct WallClock(AtomicI64);
 
 impl Clock for WallClock {
     fn now(&self) -> Timestamp {
-        Timestamp::now()
+        Timestamp::now() + SignedDuration::from_secs(self.0.load(Ordering::Relaxed))
     }
 }
 
@@ -42,6 +48,7 @@ impl stint_server::Ids for CountingIds {
 
 struct World {
     client: Client,
+    clock: Arc<WallClock>,
     service: Service,
     pods: Api<Pod>,
     data: PathBuf,
@@ -58,19 +65,26 @@ fn main() {
     let failed = tokio.block_on(async {
         let data = tempfile::tempdir().unwrap();
         let store = stint_store::Store::in_memory();
-        let api = stint_server::Api::new(store, Arc::new(WallClock), Arc::new(CountingIds(AtomicU64::new(0))));
-        let client = Client::new(stint_server::router(api), "default");
+        let clock = Arc::new(WallClock(AtomicI64::new(0)));
+        let ids = Arc::new(CountingIds(AtomicU64::new(0)));
+        let mut api = stint_server::Api::new(store.clone(), clock.clone(), ids);
+        let keys = Keyring::from_pem(&stint_auth::keys::generate().unwrap()).unwrap();
+        api.auth = Some(Arc::new(Auth::new(store, 0).with_tokens(Tokens::new("https://issuer", keys))));
+        let client = Client::new(stint_server::router(api).layer(Extension(Peer::InProcess)), "default");
         let cgroups = PathBuf::from(format!("/stint/agent-test-{}", std::process::id()));
         let rootfs = RootfsMode::Host { size: Some(64 << 20) };
-        let config = AgentConfig::new(Machine::here("node"), Folders::within(data.path()), rootfs, cgroups.clone());
+        let folders = Folders::within(data.path());
+        let mut config = AgentConfig::new(Machine::here("node"), folders, rootfs, cgroups.clone());
+        config.sync_period = Duration::from_millis(100);
         let runtime = Arc::new(Native::new(zygote));
-        let agent = Agent::new(config, client.clone(), runtime.clone(), Arc::new(WallClock));
+        let agent = Agent::new(config, client.clone(), runtime.clone(), clock.clone());
         let service = agent.service();
         let agent = tokio::spawn(agent.run(std::future::pending()));
         let world = World {
             service,
             pods: Api::namespaced(client.clone(), "default"),
             client,
+            clock,
             data: data.path().to_path_buf(),
         };
         let mut failed = 0;
@@ -101,6 +115,7 @@ fn main() {
         case!(an_onlooker_sees_what_comes_from_now_on);
         case!(a_port_of_a_pod_is_reached);
         case!(a_hundred_pods_one_after_the_other);
+        case!(a_running_container_sees_its_token_replaced);
         case!(nothing_is_left);
         // The agent is gone while a container runs: what is left of it is swept up.
         world.sh("orphan", "sleep 1000").await;
@@ -285,6 +300,32 @@ async fn a_hundred_pods_one_after_the_other(world: &World) -> Verdict {
     times.sort();
     println!("  create to Succeeded of `true`: p50 {:.1?}, p99 {:.1?}", times[50], times[98]);
     Ok(())
+}
+
+/// It runs as one user, so the token is that user's and nobody else's. It never sees a folder without a token.
+async fn a_running_container_sees_its_token_replaced(world: &World) -> Verdict {
+    let accounts: Api<ServiceAccount> = Api::namespaced(world.client.clone(), "default");
+    let account: ServiceAccount = serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap();
+    accounts.create(&PostParams::default(), &account).await.unwrap();
+    let mut main = sh("id -u; stat -c '%a %u' /v/..data/token; first=$(cat /v/token) || exit 1; echo begun; \
+                       while now=$(cat /v/token) || exit 2; test \"$now\" = \"$first\"; do sleep 0.01; done; echo $now");
+    main["volumeMounts"] = json!([{"name": "v", "mountPath": "/v"}]);
+    let token = json!({"serviceAccountToken": {"path": "token", "audience": "somebody", "expirationSeconds": 600}});
+    let volume = json!({"name": "v", "projected": {"sources": [token]}});
+    let context = json!({"runAsUser": 1000});
+    let spec =
+        json!({"containers": [main], "volumes": [volume], "serviceAccountName": "default", "securityContext": context});
+    let pod = world.create("token", spec).await;
+    world.wait("token", |status| status.phase.as_deref() == Some("Running")).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let status = world.pods.get("token").await.unwrap().status.unwrap_or_default();
+    check(status.phase.as_deref() == Some("Running"), ("a young token stays", status))?;
+    world.clock.0.store(500, Ordering::Relaxed);
+    let (phase, ended) = world.ended("token").await;
+    let output = world.output(&pod).await;
+    check(phase == "Succeeded", (&ended, &output))?;
+    let now = output.strip_prefix("1000\n600 1000\nbegun\n").unwrap_or_default();
+    check(now.split('.').count() == 3, &output)
 }
 
 async fn nothing_is_left(world: &World) -> Verdict {

@@ -2,14 +2,14 @@
 //!
 //! Upstream: `pkg/kubelet/kubelet_pods.go`, `makeEnvironmentVariables`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use k8s_openapi::api::core::v1::{Container, EnvVar};
 
 use crate::downward::Downward;
 use crate::error::Error;
 use crate::expand::expand;
-use crate::sources::Sources;
+use crate::sources::{Entries, Sources};
 
 /// Where programs are looked for when nobody says.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -114,7 +114,7 @@ fn value_of(
 }
 
 fn entry(
-    entries: Option<BTreeMap<&str, &[u8]>>,
+    entries: Option<Entries<'_>>,
     name: &str,
     key: &str,
     optional: Option<bool>,

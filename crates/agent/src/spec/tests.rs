@@ -121,6 +121,7 @@ fn config_maps_and_secrets_reach_the_environment_or_are_missed() {
     let sources = Sources {
         config_maps: [("m".to_owned(), serde_json::from_value(json!({"data": {"k": "v", "l": "w"}})).unwrap())].into(),
         secrets: [("s".to_owned(), serde_json::from_value(json!({"data": {"p": "cHc="}})).unwrap())].into(),
+        ..Sources::default()
     };
     let with = |container: Value| built(json!({"containers": [container]}), &image(), &sources);
     let spec = with(json!({"name": "c",
@@ -233,7 +234,7 @@ fn volumes_are_mounted_outer_ones_first_and_in_place_of_defaults() {
             "/h /srv rbind,rprivate,ro",
             "/dev/termination-log /data/pods/uid-1/containers/c/0/termination-log rbind,rprivate",
             "/dev/shm /data/scratch/uid-1/volumes/e rbind,rprivate,rw",
-            "/a/b/c /data/scratch/uid-1/volumes/m rbind,rprivate,ro",
+            "/a/b/c /data/pods/uid-1/files/m rbind,rprivate,ro,exec",
         ]
     );
     assert_eq!(mounts.iter().filter(|m| m.destination() == Path::new("/dev/shm")).count(), 1);

@@ -7,17 +7,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use axum::Extension;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use stint_agent::{Agent, AgentConfig, Clock, Folders, Machine, RootfsMode};
+use stint_auth::keys::Keyring;
+use stint_auth::token::Tokens;
 use stint_runtime::{
     BoxFuture, Bundle, ContainerId, ContainerState, Error, ExecError, ExecHandle, Exit, ProcessSpec, Runtime,
     StartError, Started,
 };
-use stint_server::Ids;
+use stint_server::auth::Auth;
+use stint_server::{Ids, Peer};
 use stint_store::Store;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -214,8 +218,11 @@ impl World {
 
     pub fn with(rootfs: impl FnOnce(&Path) -> RootfsMode) -> World {
         let clock = Arc::new(TokioClock::new());
-        let api = stint_server::Api::new(Store::in_memory(), clock.clone(), Arc::new(CountingIds::default()));
-        let client = Client::new(stint_server::router(api), "default");
+        let store = Store::in_memory();
+        let mut api = stint_server::Api::new(store.clone(), clock.clone(), Arc::new(CountingIds::default()));
+        let keys = Keyring::from_pem(&stint_auth::keys::generate().unwrap()).unwrap();
+        api.auth = Some(Arc::new(Auth::new(store, 0).with_tokens(Tokens::new("https://issuer", keys))));
+        let client = Client::new(stint_server::router(api).layer(Extension(Peer::InProcess)), "default");
         let data = tempfile::tempdir().unwrap();
         let runtime = Fake(Arc::new(FakeRuntime::new(clock.clone())));
         let pods = Api::namespaced(client.clone(), "default");
