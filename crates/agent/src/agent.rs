@@ -1,6 +1,7 @@
 //! The agent: watches the pods of its node and keeps a worker for each.
 
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
@@ -58,6 +59,8 @@ pub struct AgentConfig {
     pub allow_host: bool,
     /// The cgroup below which pods have theirs, e.g. `/stint/run-1`.
     pub cgroup_parent: PathBuf,
+    /// Where containers reach the API. `None` where it is not served to them.
+    pub api: Option<SocketAddr>,
     /// How often what came from the API is read again for pods that run (the kubelet's `syncFrequency`).
     pub sync_period: Duration,
     /// For how long a status that is not final waits for a newer one.
@@ -77,6 +80,7 @@ impl AgentConfig {
             rootfs,
             allow_host: false,
             cgroup_parent,
+            api: None,
             sync_period: Duration::from_mins(1),
             status_delay,
             observer,

@@ -11,6 +11,7 @@ mod env;
 mod resources;
 mod security;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -48,6 +49,8 @@ pub struct Request<'a> {
     pub cgroup_parent: &'a Path,
     /// Whether `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` are mounted from the pod's folder.
     pub etc: bool,
+    /// Where containers reach the API, if they can.
+    pub api: Option<SocketAddr>,
 }
 
 /// How an image's containers run by default; empty on the host's own root filesystem.
@@ -89,7 +92,7 @@ static DEFAULTS: LazyLock<Spec> = LazyLock::new(stint_runtime::default_spec);
 pub fn build(request: Request<'_>) -> Result<Spec, Error> {
     let pod_spec = request.pod.spec.as_ref().ok_or_else(|| Error::config("the pod has no spec"))?;
     let down = Downward { pod: request.pod, node: request.node };
-    let variables = env::of_pod(request.container, request.sources, down)?;
+    let variables = env::of_pod(request.container, request.sources, down, request.api)?;
     let security = security::Security::of(pod_spec, request.container)?;
     let (user, home) = security.user(&request, pod_spec)?;
     let hostname = hostname(request.pod);

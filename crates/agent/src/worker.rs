@@ -493,6 +493,7 @@ impl Context {
             folder: &self.folder,
             cgroup_parent: &config.cgroup_parent,
             etc: self.shared.has_etc(&self.pod),
+            api: config.api,
         })?;
         self.folder.make(&self.identity)?;
         self.folder.make_container(&container.name, attempt)?;

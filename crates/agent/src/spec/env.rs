@@ -1,8 +1,10 @@
-//! A container's environment: the image's, `envFrom`, then `env`, with references expanded.
+//! A container's environment: the image's, where the API is, `envFrom`, then `env`, with references expanded.
 //!
-//! Upstream: `pkg/kubelet/kubelet_pods.go`, `makeEnvironmentVariables`.
+//! Upstream: `pkg/kubelet/kubelet_pods.go`, `makeEnvironmentVariables`; `pkg/kubelet/envvars/envvars.go`, v1.36.
+//! Left out: variables for other Services, which nothing listens at here.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use k8s_openapi::api::core::v1::{Container, EnvVar};
 
@@ -15,8 +17,13 @@ use crate::sources::{Entries, Sources};
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The variables that the pod sets, in order, with references expanded.
-pub(super) fn of_pod(container: &Container, sources: &Sources, down: Downward<'_>) -> Result<Variables, Error> {
-    let mut variables = Variables::default();
+pub(super) fn of_pod(
+    container: &Container,
+    sources: &Sources,
+    down: Downward<'_>,
+    api: Option<SocketAddr>,
+) -> Result<Variables, Error> {
+    let mut variables = api.map(kubernetes).unwrap_or_default();
     for from in container.env_from.iter().flatten() {
         let prefix = from.prefix.as_deref().unwrap_or_default();
         let (entries, what, optional) = match (&from.config_map_ref, &from.secret_ref) {
@@ -46,6 +53,26 @@ pub(super) fn of_pod(container: &Container, sources: &Sources, down: Downward<'_
         }
     }
     Ok(variables)
+}
+
+/// What tells a container where the API is: in a cluster that is the Service `kubernetes`, whose port is named `https`.
+fn kubernetes(api: SocketAddr) -> Variables {
+    let (host, port) = (api.ip().to_string(), api.port().to_string());
+    let (url, at) = (format!("tcp://{api}"), format!("KUBERNETES_PORT_{port}_TCP"));
+    let mut variables = Variables::default();
+    for (name, value) in [
+        ("KUBERNETES_SERVICE_HOST".to_owned(), host.as_str()),
+        ("KUBERNETES_SERVICE_PORT".to_owned(), &port),
+        ("KUBERNETES_SERVICE_PORT_HTTPS".to_owned(), &port),
+        ("KUBERNETES_PORT".to_owned(), &url),
+        (at.clone(), &url),
+        (format!("{at}_PROTO"), "tcp"),
+        (format!("{at}_PORT"), &port),
+        (format!("{at}_ADDR"), &host),
+    ] {
+        variables.set(name, value.to_owned());
+    }
+    variables
 }
 
 /// The whole environment of a process: the image's variables, what every container has, and the pod's.

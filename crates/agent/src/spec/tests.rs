@@ -41,6 +41,11 @@ fn users(name: &str) -> Result<User, String> {
 }
 
 fn built(spec: Value, image: &ImageRun, sources: &Sources) -> Result<Spec, String> {
+    built_for(None, spec, image, sources)
+}
+
+/// On a node that is told where the API is, or not.
+fn built_for(api: Option<&str>, spec: Value, image: &ImageRun, sources: &Sources) -> Result<Spec, String> {
     let pod = pod(spec);
     let container = pod.spec.as_ref().unwrap().containers[0].clone();
     let node = machine();
@@ -56,6 +61,7 @@ fn built(spec: Value, image: &ImageRun, sources: &Sources) -> Result<Spec, Strin
         folder: &folder,
         cgroup_parent: Path::new("/stint/run"),
         etc: false,
+        api: api.map(|api| api.parse().unwrap()),
     };
     build(request).map_err(|error| error.to_string())
 }
@@ -114,6 +120,42 @@ fn the_environment_is_layered_and_expanded() {
         built(json!({"containers": [{"name": "c", "command": ["x"]}]}), &ImageRun::default(), &Sources::default());
     let plain = env(&spec.unwrap());
     assert!(plain[0].starts_with("PATH=/usr/local/sbin:") && plain.contains(&"HOME=/root".to_owned()), "{plain:?}");
+}
+
+#[test]
+fn a_container_finds_the_api_as_in_a_cluster_unless_it_says_otherwise() {
+    let container = json!({"name": "c", "command": ["x", "$(KUBERNETES_SERVICE_PORT)"], "env": [
+        {"name": "URL", "value": "https://$(KUBERNETES_SERVICE_HOST)"}, {"name": "KUBERNETES_PORT", "value": "mine"}]});
+    let of = |api: Option<&str>| {
+        let spec = json!({"containers": [container], "enableServiceLinks": false});
+        built_for(api, spec, &image(), &Sources::default()).unwrap()
+    };
+    let spec = of(Some("10.0.0.1:6443"));
+    let mut found: Vec<String> =
+        env(&spec).into_iter().filter(|v| v.contains("KUBERNETES") || v.contains("URL")).collect();
+    found.sort();
+    assert_eq!(
+        found,
+        [
+            "KUBERNETES_PORT=mine",
+            "KUBERNETES_PORT_6443_TCP=tcp://10.0.0.1:6443",
+            "KUBERNETES_PORT_6443_TCP_ADDR=10.0.0.1",
+            "KUBERNETES_PORT_6443_TCP_PORT=6443",
+            "KUBERNETES_PORT_6443_TCP_PROTO=tcp",
+            "KUBERNETES_SERVICE_HOST=10.0.0.1",
+            "KUBERNETES_SERVICE_PORT=6443",
+            "KUBERNETES_SERVICE_PORT_HTTPS=6443",
+            "URL=https://10.0.0.1",
+        ]
+    );
+    assert_eq!(args(&spec), ["x", "6443"]);
+    let six = env(&of(Some("[::1]:1")));
+    assert!(
+        ["KUBERNETES_SERVICE_HOST=::1", "KUBERNETES_PORT_1_TCP=tcp://[::1]:1"]
+            .iter()
+            .all(|v| six.contains(&(*v).to_owned()))
+    );
+    assert!(!env(&of(None)).iter().any(|variable| variable.starts_with("KUBERNETES_SERVICE")), "nobody serves it");
 }
 
 #[test]
