@@ -21,6 +21,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::downward::Machine;
 use crate::folder::{Folders, PodFolder};
+use crate::node;
 use crate::recover::{self, Recovered};
 use crate::service::Service;
 use crate::worker::{Message, Worker};
@@ -61,6 +62,8 @@ pub struct AgentConfig {
     pub cgroup_parent: PathBuf,
     /// Where containers reach the API. `None` where it is not served to them.
     pub api: Option<SocketAddr>,
+    /// Whether the node shows in a Lease that it lives, as a cluster's do.
+    pub lease: bool,
     /// How often what came from the API is read again for pods that run (the kubelet's `syncFrequency`).
     pub sync_period: Duration,
     /// For how long a status that is not final waits for a newer one.
@@ -81,6 +84,7 @@ impl AgentConfig {
             allow_host: false,
             cgroup_parent,
             api: None,
+            lease: false,
             sync_period: Duration::from_mins(1),
             status_delay,
             observer,
@@ -171,7 +175,7 @@ impl Agent {
         self.found = recover::scan(&self.shared.config.folders, &*self.shared.runtime);
         let now = self.shared.clock.now();
         let machine = self.shared.config.machine.clone();
-        let node = tokio::spawn(crate::node::register(self.shared.client.clone(), machine, now));
+        let node = tokio::spawn(node::live(self.shared.client.clone(), machine, now, self.lease_clock()));
         let mut events = pin!(self.watch());
         let mut shutdown = pin!(shutdown);
         loop {
@@ -182,6 +186,11 @@ impl Agent {
             }
         }
         node.abort();
+    }
+
+    /// The clock of the node's Lease, if it has one.
+    fn lease_clock(&self) -> Option<Arc<dyn Clock>> {
+        self.shared.config.lease.then(|| Arc::clone(&self.shared.clock))
     }
 
     fn watch(&self) -> impl Stream<Item = Event<Pod>> + use<> {

@@ -1,7 +1,10 @@
-//! The machine as the agent sees it, and as the API shows it: a Node object.
+//! The machine as the agent sees it, and as the API shows it: a Node object, and a Lease that says that it lives.
+
+mod lease;
 
 use std::fs;
 use std::net::{IpAddr, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
+use stint_core::clock::Clock;
 use tokio::time::sleep;
 
 use crate::downward::Machine;
@@ -59,27 +63,35 @@ fn lowest_oom_score() -> i32 {
     own.trim().parse().unwrap_or(0)
 }
 
-/// Shows the machine as a Node, and tries again until the API takes it; an API that knows no nodes, or keeps them to
-/// itself, is left alone.
-pub(crate) async fn register(client: Client, machine: Machine, now: Timestamp) {
+/// Shows the machine as a Node, and then in a Lease that it lives, if it is given a clock for that.
+pub(crate) async fn live(client: Client, machine: Machine, now: Timestamp, clock: Option<Arc<dyn Clock>>) {
+    let uid = register(client.clone(), &machine, now).await;
+    if let (Some(uid), Some(clock)) = (uid, clock) {
+        lease::keep(&client, &machine.name, &uid, &*clock).await;
+    }
+}
+
+/// Shows the machine as a Node, and tries again until the API takes it; returns the Node's uid. An API that knows no nodes,
+/// or keeps them to itself, is left alone.
+async fn register(client: Client, machine: &Machine, now: Timestamp) -> Option<String> {
     let api: Api<Node> = Api::all(client);
     let mut pause = Duration::from_millis(200);
     loop {
-        let node = node(&machine, now);
+        let node = node(machine, now);
         let made = match api.create(&PostParams::default(), &node).await {
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
             other => other.map(drop),
         };
         let patch = json!({ "status": node.status });
         let shown = match made {
-            Ok(()) => api.patch_status(&machine.name, &PatchParams::default(), &Patch::Merge(&patch)).await.map(drop),
+            Ok(()) => api.patch_status(&machine.name, &PatchParams::default(), &Patch::Merge(&patch)).await,
             Err(error) => Err(error),
         };
         match shown {
-            Ok(()) => return,
+            Ok(node) => return node.metadata.uid,
             Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403 | 404 | 405) => {
                 tracing::debug!(node = machine.name, code = status.code, "the API takes no Node object");
-                return;
+                return None;
             }
             Err(error) => {
                 tracing::debug!(node = machine.name, %error, "failed to register the node; it is tried again");

@@ -241,7 +241,8 @@ impl World {
             lowest_oom_score: 0,
         };
         let folders = Folders::within(self.data.path());
-        let config = AgentConfig::new(machine, folders, self.rootfs.clone(), PathBuf::from("/stint/test"));
+        let mut config = AgentConfig::new(machine, folders, self.rootfs.clone(), PathBuf::from("/stint/test"));
+        config.lease = true;
         let runtime = Arc::new(self.runtime.clone());
         let agent = Agent::new(config, self.client.clone(), runtime, self.clock.clone());
         self.agent = Some(tokio::spawn(agent.run(std::future::pending())));
