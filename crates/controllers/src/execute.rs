@@ -119,7 +119,7 @@ impl Executor {
                     "a step was refused"
                 );
                 if let Action::CreatePod(_) = step.action {
-                    self.recorder.warn(job, "FailedCreate", format!("Error creating: {message}"));
+                    self.recorder.warn(job, "FailedCreate", &format!("Error creating: {message}"));
                 }
                 Ended::Failed
             }
@@ -337,7 +337,7 @@ mod tests {
     #[tokio::test]
     async fn a_release_that_conflicts_is_not_taken_for_done() {
         let client = conflicting();
-        let (recorder, _) = recorder(client.clone(), Arc::new(Epoch));
+        let (recorder, _) = recorder(client.clone(), Arc::new(Epoch), "job-controller");
         let pod = PodRef { name: "p".to_owned(), uid: Uid("u".to_owned()) };
         let plan = Plan::of(Phase::Release, vec![Step::new(Action::ReleasePod(pod), "it is recorded")]);
         let key = JobKey { namespace: "default".to_owned(), name: "j".to_owned() };

@@ -28,7 +28,7 @@ use crate::watch::watch;
 
 /// Runs the Job controller until it is dropped.
 pub async fn run(client: Client, clock: Arc<dyn Clock>, config: &Config) {
-    let (recorder, writing) = recorder(client.clone(), clock.clone());
+    let (recorder, writing) = recorder(client.clone(), clock.clone(), "job-controller");
     let mut state = State {
         cache: Cache::default(),
         queue: Queue::new(),
