@@ -8,6 +8,7 @@ pub mod bind;
 pub mod check;
 pub mod clock;
 pub mod columns;
+pub mod cronjob;
 pub mod decode;
 pub mod defaults;
 pub mod field;

@@ -70,11 +70,11 @@ pub enum Action {
     WriteJobStatus(Box<JobStatus>),
 }
 
-/// An action and why it is taken.
+/// An action and why it is taken. What can be done depends on the reconciler; a Job's actions are [`Action`].
 #[derive(Clone, Debug, PartialEq)]
-pub struct Step {
+pub struct Step<A = Action> {
     /// What to write.
-    pub action: Action,
+    pub action: A,
     /// Why, in a sentence for logs and `explain`.
     pub why: String,
     /// Kubernetes Events on the reconciled object, recorded in this order once the action succeeded.
@@ -145,31 +145,31 @@ pub enum Phase {
 
 /// What to do, in order.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
+pub struct Plan<A = Action> {
     /// Which phase this is.
     pub phase: Phase,
     /// The steps, to be taken in order until one fails.
-    pub steps: Vec<Step>,
+    pub steps: Vec<Step<A>>,
     /// When to look again, if nothing happens before.
     pub wake: Option<Wake>,
     /// Why the object is in the state it is in, for `explain` and logs, whether or not there are steps.
     pub because: Vec<String>,
 }
 
-impl Plan {
+impl<A> Plan<A> {
     /// The plan that does nothing, because of `why`.
-    pub fn rest(why: impl Into<String>) -> Plan {
+    pub fn rest(why: impl Into<String>) -> Self {
         Plan { phase: Phase::Rest, steps: Vec::new(), wake: None, because: vec![why.into()] }
     }
 
     /// A plan of one phase.
-    pub fn of(phase: Phase, steps: Vec<Step>) -> Plan {
+    pub fn of(phase: Phase, steps: Vec<Step<A>>) -> Self {
         Plan { phase, steps, wake: None, because: Vec::new() }
     }
 
     /// The same plan, which wakes at `wake` if it would not before.
     #[must_use]
-    pub fn waking(mut self, wake: Option<Wake>) -> Plan {
+    pub fn waking(mut self, wake: Option<Wake>) -> Self {
         self.wake = match (self.wake.take(), wake) {
             (Some(a), Some(b)) => Some(if b.at < a.at { b } else { a }),
             (a, b) => a.or(b),
@@ -183,15 +183,15 @@ impl Plan {
     }
 }
 
-impl Step {
+impl<A> Step<A> {
     /// A step without an Event.
-    pub fn new(action: Action, why: impl Into<String>) -> Step {
+    pub fn new(action: A, why: impl Into<String>) -> Self {
         Step { action, why: why.into(), events: Vec::new() }
     }
 
     /// The same step, with one more Event for when it succeeded.
     #[must_use]
-    pub fn announce(mut self, severity: Severity, reason: &str, note: Note) -> Step {
+    pub fn announce(mut self, severity: Severity, reason: &str, note: Note) -> Self {
         self.events.push(Event { severity, reason: reason.to_owned(), note });
         self
     }

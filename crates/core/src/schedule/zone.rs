@@ -4,7 +4,8 @@
 //! Left out: the system's database, which may be newer (whoever does I/O looks there first); changes of the clock after
 //! the year 2200.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -89,6 +90,17 @@ pub fn is_zone(name: &str) -> bool {
 /// The built-in zone of exactly this name.
 pub fn bundled(name: &str) -> Option<Zone> {
     Zone::from_tzif(name, data(name)?)
+}
+
+/// The zone of exactly this name. Each is read once.
+pub fn named(name: &str) -> Option<Zone> {
+    static READ: RwLock<BTreeMap<String, Zone>> = RwLock::new(BTreeMap::new());
+    let known = READ.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+    known.or_else(|| {
+        let zone = if name.is_empty() { Zone::utc() } else { bundled(name)? };
+        READ.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), zone.clone());
+        Some(zone)
+    })
 }
 
 /// Finds a zone that a user names.

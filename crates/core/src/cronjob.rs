@@ -1,0 +1,143 @@
+//! The CronJob controller's decisions: one CronJob, its Jobs and the time in; a plan of one phase out.
+//!
+//! ```text
+//!            ┌──────────────────────────────────────────────────────────────┐
+//!            ▼                                                              │
+//!   a Job that the status does not know yet ──► RECORD   active, lastScheduleTime
+//!   more finished Jobs than are kept        ──► EXPIRE   delete the oldest  │
+//!   a time is due                           ──► MANAGE   (replace,) create ─┘
+//!   status out of date                      ──► REFRESH  finished and missing Jobs leave `active`
+//!   otherwise                               ──► REST     say why nothing runs; wake at the next time
+//! ```
+//!
+//! Invariants: a Job's name follows from the time that it is for, and a Job that exists is recorded before anything is
+//! deleted or started; so there is one Job for a time, whichever write a crash comes before. With `Forbid`, nothing is
+//! started while a Job is active. A plan that writes nothing may announce; reconciling twice writes nothing.
+//!
+//! The behaviour is that of `pkg/controller/cronjob/cronjob_controllerv2.go` and `utils.go` (v1.36). On purpose different:
+//! of missed times the most recent one is found, where upstream's estimate misses it for schedules with uneven gaps; a
+//! schedule that was changed counts from then on; times that passed while nobody looked are told in an event; and a Job
+//! that was created but not recorded, since its controller died, is taken up without a warning.
+
+mod due;
+mod start;
+mod view;
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
+
+pub use due::{latest, missed};
+pub use start::{SCHEDULED_TIMESTAMP, job_name, manual_job};
+
+use crate::plan::{Event, Note, Phase, Plan, Severity, Step, Uid};
+use crate::schedule::zone::Zone;
+use view::View;
+
+/// One write to the API, or none.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Create this Job. One that exists under its name is a success if the CronJob controls it.
+    CreateJob(Box<Job>),
+    /// Delete this Job and, behind its back, its pods (Background); one that is gone is a success.
+    DeleteJob(JobRef),
+    /// Replace the CronJob's status, guarded by its `resourceVersion`.
+    WriteStatus(Box<CronJobStatus>),
+    /// Only record the step's Events.
+    Announce,
+}
+
+/// Names one Job of the CronJob's namespace; the UID guards its deletion.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobRef {
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.uid`.
+    pub uid: Uid,
+}
+
+/// What a controller knows that the API does not: since when it has been looking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Since when it looks without a break: since it started, or since its machine slept last.
+    pub since: Timestamp,
+    /// When it saw the schedule or its zone change, if it did: times before do not count.
+    pub changed: Option<Timestamp>,
+}
+
+/// Decides what is to be done about `cron_job` at the time `now`, given the Jobs of its namespace that it may control.
+///
+/// `zone` is that of `spec.timeZone`, or the machine's own where there is none; `None` if there is no zone of that name.
+pub fn reconcile(cron_job: &CronJob, jobs: &[Job], zone: Option<&Zone>, look: Look, now: Timestamp) -> Plan<Action> {
+    let view = View::of(cron_job, jobs);
+    if let Some(plan) = record(&view, view.unrecorded()) {
+        return plan;
+    }
+    if let Some(plan) = expire(&view) {
+        return plan;
+    }
+    let mut rest = match start::decide(&view, zone, look, now) {
+        start::Decision::Start(plan) => return plan,
+        start::Decision::Taken(job, at) => {
+            return record(&view, vec![(job, at)]).unwrap_or_else(|| Plan::rest("the Job of this time is recorded"));
+        }
+        start::Decision::Rest(plan) => plan,
+    };
+    let (status, events) = view.tidied(Vec::new());
+    if status != view.status {
+        let wake = rest.wake.take();
+        return write(Phase::Refresh, status, events, "the status shows the Jobs as they are").waking(wake);
+    }
+    for job in view.unexpected() {
+        let text = format!("Saw a job that the controller did not create or forgot: {job}");
+        rest.steps.push(announce(Severity::Warning, "UnexpectedJob", text));
+    }
+    rest
+}
+
+/// RECORD: these Jobs were created for these times, and the status does not say so yet.
+fn record(view: &View<'_>, jobs: Vec<(&Job, Timestamp)>) -> Option<Plan<Action>> {
+    if jobs.is_empty() {
+        return None;
+    }
+    let (status, events) = view.tidied(jobs);
+    Some(write(Phase::Record, status, events, "the Job of a time was created"))
+}
+
+/// EXPIRE: the oldest finished Jobs go, of each outcome those that are more than its limit.
+fn expire(view: &View<'_>) -> Option<Plan<Action>> {
+    let surplus = view.surplus();
+    if surplus.is_empty() {
+        return None;
+    }
+    let mut without = view.status.clone();
+    without.active.iter_mut().for_each(|active| {
+        active.retain(|entry| !surplus.iter().any(|job| job.metadata.uid == entry.uid));
+    });
+    let mut steps: Vec<Step<Action>> =
+        surplus.into_iter().map(|job| delete(job, "more finished Jobs than the history limit are there")).collect();
+    let (status, events) = view.with(without).tidied(Vec::new());
+    if status != view.status {
+        steps.extend(write(Phase::Refresh, status, events, "the status shows the Jobs as they are").steps);
+    }
+    Some(Plan::of(Phase::Expire, steps))
+}
+
+fn delete(job: &Job, why: &str) -> Step<Action> {
+    let name = job.metadata.name.clone().unwrap_or_default();
+    let uid = Uid(job.metadata.uid.clone().unwrap_or_default());
+    let note = Note::Text(format!("Deleted job {name}"));
+    Step::new(Action::DeleteJob(JobRef { name, uid }), why).announce(Severity::Normal, "SuccessfulDelete", note)
+}
+
+fn write(phase: Phase, status: CronJobStatus, events: Vec<Event>, why: &str) -> Plan<Action> {
+    let mut step = Step::new(Action::WriteStatus(Box::new(status)), why);
+    step.events = events;
+    Plan::of(phase, vec![step])
+}
+
+fn announce(severity: Severity, reason: &str, text: String) -> Step<Action> {
+    Step::new(Action::Announce, text.clone()).announce(severity, reason, Note::Text(text))
+}
+
+#[cfg(test)]
+mod tests;
