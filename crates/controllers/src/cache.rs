@@ -122,7 +122,7 @@ impl Cache {
                 let key = JobKey::of(&job);
                 self.jobs.remove(&key);
                 self.selecting.remove(&key);
-                self.names.remove(&Uid(job.metadata.uid.unwrap_or_default()));
+                self.names.remove(&Uid::of(&job.metadata));
                 BTreeSet::from([key])
             }
         }
@@ -215,7 +215,7 @@ impl Cache {
     fn put_job(&mut self, job: Job) -> JobKey {
         self.jobs_progress.saw(job.metadata.resource_version.as_ref());
         let key = JobKey::of(&job);
-        self.names.insert(Uid(job.metadata.uid.clone().unwrap_or_default()), key.clone());
+        self.names.insert(Uid::of(&job.metadata), key.clone());
         if job.spec.as_ref().is_some_and(|spec| spec.manual_selector == Some(true)) {
             self.selecting.insert(key.clone());
         }
@@ -249,7 +249,7 @@ impl Cache {
     /// The Jobs that may select this pod, which nobody controls.
     fn selectors_of(&self, pod: &Pod) -> Vec<JobKey> {
         let labels = pod.metadata.labels.as_ref();
-        let by_uid = labels.and_then(|labels| self.names.get(&Uid(labels.get(CONTROLLER_UID)?.clone())));
+        let by_uid = labels.and_then(|labels| self.names.get(&Uid::from(labels.get(CONTROLLER_UID)?.as_str())));
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let selects_it = |key: &&JobKey| {
             let selector = self.jobs.get(*key).and_then(|job| job.spec.as_ref()?.selector.as_ref());
@@ -329,9 +329,9 @@ mod tests {
         cache.pod_event(Event::Delete(pod("a", "j", 2)));
         cache.pod_event(Event::Apply(pod("c", "j", 3)));
         let uids: BTreeSet<_> = cache.pods_of(&key("j")).iter().map(uid_of).collect();
-        assert_eq!(uids, BTreeSet::from([Uid("b".to_owned()), Uid("c".to_owned())]));
+        assert_eq!(uids, BTreeSet::from([Uid::from("b"), Uid::from("c")]));
         assert_eq!(cache.pods_revision(), 3);
-        assert_eq!(cache.pod(&Uid("c".to_owned())).unwrap().metadata.resource_version.as_deref(), Some("3"));
+        assert_eq!(cache.pod(&Uid::from("c")).unwrap().metadata.resource_version.as_deref(), Some("3"));
         let both = BTreeSet::from([key("j"), key("k")]);
         assert_eq!(cache.pod_event(Event::Apply(pod("b", "k", 4))), both, "a pod that changed hands");
     }

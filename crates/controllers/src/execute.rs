@@ -10,7 +10,7 @@ use futures::future::join_all;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client};
 use serde_json::json;
 use stint_core::job::TRACKING_FINALIZER;
 use stint_core::job::view::controller_of;
@@ -88,7 +88,7 @@ impl Executor {
     /// Executes `plan` about pods whose Job is gone, if it is: the API is asked, since the cache may lag behind.
     pub async fn execute_absent(&self, key: JobKey, owners: Vec<Uid>, plan: Plan) -> Report {
         match self.jobs(&key).get_opt(&key.name).await {
-            Ok(Some(job)) if job.uid().is_some_and(|uid| owners.contains(&Uid(uid))) => {
+            Ok(Some(job)) if owners.contains(&Uid::of(&job.metadata)) => {
                 Report { phase: plan.phase, ended: Ended::Failed, sightings: Vec::new() }
             }
             Ok(_) => self.execute(key, Arc::new(Job::default()), plan).await,
@@ -187,7 +187,7 @@ impl Executor {
     }
 
     async fn delete(&self, key: &JobKey, pod: &PodRef) -> Result<Option<Sighting>, Trouble> {
-        let preconditions = Preconditions { uid: Some(pod.uid.0.clone()), resource_version: None };
+        let preconditions = Preconditions { uid: Some(pod.uid.to_string()), resource_version: None };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
         match self.pods(key).delete(&pod.name, &params).await {
             Ok(_) => Ok(Some(Sighting::PodLeaving(pod.uid.clone()))),
@@ -205,7 +205,7 @@ impl Executor {
         unchanged: Option<&String>,
     ) -> Result<Option<Sighting>, Trouble> {
         let mut patch = json!({ "metadata": {
-            "uid": pod.uid.0,
+            "uid": pod.uid,
             "$deleteFromPrimitiveList/finalizers": [TRACKING_FINALIZER],
         }});
         if let Some(revision) = unchanged {
@@ -229,7 +229,7 @@ impl Executor {
             return Err(Trouble::Conflict);
         };
         let patch = json!({ "metadata": {
-            "uid": pod.uid.0,
+            "uid": pod.uid,
             "ownerReferences": [{
                 "apiVersion": "batch/v1", "kind": "Job", "name": key.name, "uid": fresh.metadata.uid,
                 "controller": true, "blockOwnerDeletion": true,
@@ -242,7 +242,7 @@ impl Executor {
     /// Takes owner reference and finalizer from a pod that the Job's selector no longer selects.
     async fn let_go(&self, key: &JobKey, job: &Job, pod: &PodRef) -> Result<Option<Sighting>, Trouble> {
         let patch = json!({ "metadata": {
-            "uid": pod.uid.0,
+            "uid": pod.uid,
             "ownerReferences": [{ "$patch": "delete", "uid": job.metadata.uid }],
             "$deleteFromPrimitiveList/finalizers": [TRACKING_FINALIZER],
         }});
@@ -260,7 +260,7 @@ impl Executor {
 
     /// Deletes the Job after its time, pods first.
     async fn expire(&self, key: &JobKey, uid: &Uid) -> Result<Option<Sighting>, Trouble> {
-        let preconditions = Preconditions { uid: Some(uid.0.clone()), resource_version: None };
+        let preconditions = Preconditions { uid: Some(uid.to_string()), resource_version: None };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::foreground() };
         match self.jobs(key).delete(&key.name, &params).await {
             Ok(_) => Ok(None),
@@ -338,7 +338,7 @@ mod tests {
     async fn a_release_that_conflicts_is_not_taken_for_done() {
         let client = conflicting();
         let (recorder, _) = recorder(client.clone(), Arc::new(Epoch), "job-controller");
-        let pod = PodRef { name: "p".to_owned(), uid: Uid("u".to_owned()) };
+        let pod = PodRef { name: "p".to_owned(), uid: Uid::from("u") };
         let plan = Plan::of(Phase::Release, vec![Step::new(Action::ReleasePod(pod), "it is recorded")]);
         let key = JobKey { namespace: "default".to_owned(), name: "j".to_owned() };
         let report = Executor::new(client, recorder).execute(key, Arc::new(Job::default()), plan).await;

@@ -15,10 +15,10 @@ use futures::stream::{self, BoxStream, FuturesUnordered, SelectAll};
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Client;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use kube::core::metadata::PartialObjectMeta;
 use kube::runtime::watcher::{self, Event};
-use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use stint_core::clock::Clock;
 use stint_core::owners::{Action, Owner, OwnerState, Propagation, Step, reconcile};
@@ -109,7 +109,7 @@ impl Collector {
                 self.unlisted = self.unlisted.saturating_sub(1);
                 self.graph.list_ends(kind)
             }
-            Event::Delete(meta) => self.graph.delete(&Uid(meta.uid.unwrap_or_default())),
+            Event::Delete(meta) => self.graph.delete(&Uid::of(&meta)),
         };
         for uid in dirty {
             self.queue.mark(uid);
@@ -208,7 +208,7 @@ impl Api {
             return Ok(OwnerState::Unknown); // a cluster-wide object can't have an owner in a namespace
         }
         let found = kind.metadata(&self.client, node.namespace.as_deref()).get_opt(&owner.name).await?;
-        let Some(found) = found.filter(|found| found.uid().as_deref() == Some(&owner.uid.0)) else {
+        let Some(found) = found.filter(|found| Uid::of(&found.metadata) == owner.uid) else {
             return Ok(OwnerState::Gone);
         };
         let item = stint_core::owners::Item::of(&found.metadata);
@@ -253,14 +253,14 @@ impl Api {
                     .item
                     .owners
                     .iter()
-                    .map(|owner| json!({ "uid": owner.uid.0, "blockOwnerDeletion": false }))
+                    .map(|owner| json!({ "uid": owner.uid, "blockOwnerDeletion": false }))
                     .collect();
-                let patch = json!({ "metadata": { "uid": target.item.uid.0, "ownerReferences": references } });
+                let patch = json!({ "metadata": { "uid": target.item.uid, "ownerReferences": references } });
                 self.patch(target, patch).await
             }
             Action::Finalize(finalizer) => {
                 let patch = json!({ "metadata": {
-                    "uid": target.item.uid.0,
+                    "uid": target.item.uid,
                     "$deleteFromPrimitiveList/finalizers": [finalizer],
                 }});
                 self.patch(target, patch).await
@@ -285,7 +285,7 @@ impl Api {
                 Propagation::Orphan => PropagationPolicy::Orphan,
             }),
             preconditions: Some(Preconditions {
-                uid: Some(target.item.uid.0.clone()),
+                uid: Some(target.item.uid.to_string()),
                 resource_version: Some(target.revision.clone()),
             }),
             ..DeleteParams::default()
@@ -302,6 +302,6 @@ impl Api {
 
 /// A patch that removes the references to `owners` from `target`.
 fn disown<'a>(target: &Node, owners: impl Iterator<Item = &'a Uid>) -> Value {
-    let references: Vec<Value> = owners.map(|uid| json!({ "$patch": "delete", "uid": uid.0 })).collect();
-    json!({ "metadata": { "uid": target.item.uid.0, "ownerReferences": references } })
+    let references: Vec<Value> = owners.map(|uid| json!({ "$patch": "delete", "uid": uid })).collect();
+    json!({ "metadata": { "uid": target.item.uid, "ownerReferences": references } })
 }

@@ -150,7 +150,7 @@ impl State {
         if orphans.is_empty() {
             return self.queue.done(&key);
         }
-        let owners = orphans.iter().filter_map(owner).map(|uid| Uid(uid.to_owned())).collect();
+        let owners = orphans.iter().filter_map(owner).map(|uid| Uid::from(uid)).collect();
         let plan = reconcile_absent(&orphans);
         let executor = self.executor.clone();
         let execution = async move { (key.clone(), executor.execute_absent(key, owners, plan).await) };

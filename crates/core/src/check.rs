@@ -176,7 +176,7 @@ impl Ledger {
 
     /// Notes that `job` was committed in this state.
     pub fn job(&mut self, job: &Job) -> Result<(), Broken> {
-        let uid = Uid(job.metadata.uid.clone().unwrap_or_default());
+        let uid = Uid::of(&job.metadata);
         let status = job.status.clone().unwrap_or_default();
         let name = job.metadata.name.clone().unwrap_or_default();
         let parallelism = job.spec.as_ref().and_then(|s| s.parallelism).unwrap_or(1);
@@ -200,7 +200,7 @@ impl Ledger {
         ];
         for (kind, list) in lists {
             for pod in list.into_iter().flatten() {
-                known.recorded.insert(Uid(pod.clone()), kind);
+                known.recorded.insert(Uid::from(pod.as_str()), kind);
             }
         }
         counts_match_records(known)?;
@@ -219,7 +219,7 @@ impl Ledger {
     /// Notes that `pod` was committed in this state.
     pub fn pod(&mut self, pod: &Pod) -> Result<(), Broken> {
         let Some(owner) = controller_of(pod) else { return Ok(()) };
-        let (uid, job) = (uid_of(pod), Uid(owner.uid.clone()));
+        let (uid, job) = (uid_of(pod), Uid::from(owner.uid.as_str()));
         let name = pod.metadata.name.clone().unwrap_or_default();
         let index = index::of_pod(pod);
         let new = PodEntry { name: name.clone(), job: job.clone(), class: class(pod), tracked: is_tracked(pod), index };

@@ -124,7 +124,7 @@ fn expire(view: &View<'_>) -> Option<Plan<Action>> {
 
 fn delete(job: &Job, why: &str) -> Step<Action> {
     let name = job.metadata.name.clone().unwrap_or_default();
-    let uid = Uid(job.metadata.uid.clone().unwrap_or_default());
+    let uid = Uid::of(&job.metadata);
     let note = Note::Text(format!("Deleted job {name}"));
     Step::new(Action::DeleteJob(JobRef { name, uid }), why).announce(Severity::Normal, "SuccessfulDelete", note)
 }

@@ -23,4 +23,5 @@ pub mod pod;
 pub mod quantity;
 pub mod schedule;
 pub mod ttl;
+pub mod uid;
 pub mod validate;

@@ -62,7 +62,7 @@ impl Item {
     pub fn of(meta: &ObjectMeta) -> Item {
         let has = |name: &str| meta.finalizers.iter().flatten().any(|finalizer| finalizer == name);
         Item {
-            uid: Uid(meta.uid.clone().unwrap_or_default()),
+            uid: Uid::of(meta),
             owners: meta.owner_references.iter().flatten().map(Owner::of).collect(),
             deleting: meta.deletion_timestamp.is_some(),
             orphans: has(ORPHAN),
@@ -87,7 +87,7 @@ impl Owner {
             api_version: reference.api_version.clone(),
             kind: reference.kind.clone(),
             name: reference.name.clone(),
-            uid: Uid(reference.uid.clone()),
+            uid: Uid::from(reference.uid.as_str()),
             blocks: reference.block_owner_deletion == Some(true),
         }
     }
@@ -224,11 +224,11 @@ mod tests {
             api_version: "batch/v1".into(),
             kind: "Job".into(),
             name: format!("job-{uid}"),
-            uid: Uid((*uid).to_owned()),
+            uid: Uid::from(*uid),
             blocks: true,
         };
         Item {
-            uid: Uid(uid.to_owned()),
+            uid: Uid::from(uid),
             owners: owners.iter().map(owner).collect(),
             deleting: false,
             orphans: false,
@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn an_object_lives_as_long_as_one_owner_may_be_alive() {
         use OwnerState::{Alive, Gone, Unknown, Waiting};
-        let uid = |uid: &str| Uid(uid.to_owned());
+        let uid = |uid: &str| Uid::from(uid);
         let two = item("x", &["a", "b"]);
         assert_eq!(actions(&item("x", &[]), &[], &[]), []);
         assert_eq!(actions(&two, &[Alive, Alive], &[]), []);
@@ -290,7 +290,7 @@ mod tests {
     fn orphans_lose_their_reference_before_the_owner_goes() {
         let top = Item { deleting: true, orphans: true, ..item("top", &[]) };
         let child = item("x", &["top"]);
-        assert_eq!(actions(&top, &[], &[&child]), [Action::Orphan(Uid("x".to_owned())), Action::Finalize(ORPHAN)]);
+        assert_eq!(actions(&top, &[], &[&child]), [Action::Orphan(Uid::from("x")), Action::Finalize(ORPHAN)]);
     }
 
     #[test]

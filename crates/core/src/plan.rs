@@ -6,21 +6,11 @@
 //!
 //! Left out: how a step reaches the API, retries, and concurrency. Those are the executor's.
 
-use std::fmt;
-
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::JobStatus;
 use k8s_openapi::api::core::v1::Pod;
 
-/// A UID of a Kubernetes object (`metadata.uid`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Uid(pub String);
-
-impl fmt::Display for Uid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+pub use crate::uid::Uid;
 
 /// Names one pod of the reconciled object's namespace. The UID guards every write, so that a pod that was deleted and
 /// made again under the same name is never touched by a plan about the first one.
@@ -35,10 +25,7 @@ pub struct PodRef {
 impl PodRef {
     /// The reference to `pod`. A pod that was never stored has neither name nor UID and yields empty ones.
     pub fn of(pod: &Pod) -> PodRef {
-        PodRef {
-            name: pod.metadata.name.clone().unwrap_or_default(),
-            uid: Uid(pod.metadata.uid.clone().unwrap_or_default()),
-        }
+        PodRef { name: pod.metadata.name.clone().unwrap_or_default(), uid: Uid::of(&pod.metadata) }
     }
 }
 

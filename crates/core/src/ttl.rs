@@ -19,7 +19,7 @@ pub fn reconcile(job: &Job, now: Timestamp) -> Plan {
         let why = format!("the finished Job stays until {at}");
         return Plan::rest(why.clone()).waking(Some(Wake { at, why }));
     }
-    let uid = Uid(job.metadata.uid.clone().unwrap_or_default());
+    let uid = Uid::of(&job.metadata);
     Plan::of(
         Phase::Expire,
         vec![Step::new(Action::DeleteJob(uid), format!("its time after finishing was over at {at}"))],
@@ -62,7 +62,7 @@ mod tests {
         let early = reconcile(&job(Some(10), true), at(9));
         assert!(early.is_empty() && early.wake.unwrap().at == at(10));
         let plan = reconcile(&job(Some(10), true), at(10));
-        assert_eq!(plan.steps[0].action, Action::DeleteJob(Uid("u".to_owned())));
+        assert_eq!(plan.steps[0].action, Action::DeleteJob(Uid::from("u")));
         assert_eq!(reconcile(&job(Some(0), true), end).steps.len(), 1);
         for other in [job(None, true), job(Some(0), false)] {
             let plan = reconcile(&other, at(1000));

@@ -156,7 +156,7 @@ impl Way {
         let lists = [&uncounted["succeeded"], &uncounted["failed"]];
         let uids = lists.into_iter().filter_map(|list| list.as_array()).flatten().filter_map(|uid| uid.as_str());
         let state = self.world.state();
-        uids.filter_map(|uid| Some(state.history.pods.get(&Uid(uid.to_owned()))?.name.clone())).collect()
+        uids.filter_map(|uid| Some(state.history.pods.get(&Uid::from(uid))?.name.clone())).collect()
     }
 }
 

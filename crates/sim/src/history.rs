@@ -107,7 +107,7 @@ pub fn put(state: &mut State, entry: &Entry) -> Result<(), String> {
 }
 
 fn job_put(history: &mut History, key: &str, job: Job) -> Result<(), String> {
-    let uid = Uid(job.metadata.uid.clone().unwrap_or_default());
+    let uid = Uid::of(&job.metadata);
     history.uids.insert(key.to_owned(), uid.clone());
     let known = history.jobs.entry(uid).or_default();
     let parallelism = |job: &Job| job.spec.as_ref().and_then(|spec| spec.parallelism);
@@ -126,7 +126,7 @@ fn pod_put(history: &mut History, key: &str, pod: &Pod) -> Result<(), String> {
     history.uids.insert(key.to_owned(), uid.clone());
     let known = history.pods.entry(uid).or_insert_with(|| PodRecord {
         name: pod.metadata.name.clone().unwrap_or_default(),
-        job: controller_of(pod).map(|owner| Uid(owner.uid.clone())),
+        job: controller_of(pod).map(|owner| Uid::from(owner.uid.as_str())),
         phase: String::new(),
         left: false,
         restarts: 0,
@@ -205,7 +205,7 @@ fn pod_line(pod: &Pod) -> String {
         .then(|| format!(" deleting({}s)", pod.metadata.deletion_grace_period_seconds.unwrap_or(0)));
     format!(
         "{} {}{}{}{} restarts={}",
-        short(&uid_of(pod).0),
+        short(&uid_of(pod).to_string()),
         phase(pod),
         if pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some()) { " bound" } else { "" },
         if is_tracked(pod) { " tracked" } else { "" },

@@ -59,7 +59,7 @@ fn judge_pod(state: &State, uid: &Uid, pod: &PodRecord) -> Result<(), String> {
     if !pod.gone && pod.class == Class::Leaving {
         return Err(format!("pod {} is still being deleted", pod.name));
     }
-    let last = state.containers.of_pod(&uid.0).next_back();
+    let last = state.containers.of_pod(&uid.to_string()).next_back();
     if !pod.gone && last.is_some_and(|(_, one)| one.ends > state.elapsed()) && pod.class != Class::Active {
         return Err(format!("pod {} has ended, and its container runs", pod.name));
     }

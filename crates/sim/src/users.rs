@@ -8,7 +8,6 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy}
 use kube::{Api, Client};
 use serde_json::json;
 use stint_core::job::view::Class;
-use stint_core::plan::Uid;
 
 use crate::auditor::Auditor;
 use crate::history::PodRecord;
@@ -179,7 +178,7 @@ pub async fn collect_garbage(world: World, client: Client) {
         for pod in lost {
             let _ = pods.delete(&pod, &DeleteParams::default()).await;
         }
-        for (Uid(uid), job) in bare {
+        for (uid, job) in bare {
             let patch = json!({ "metadata": { "uid": uid, "finalizers": null } });
             let _ = jobs.patch(&job, &PatchParams::default(), &Patch::Merge(patch)).await;
         }

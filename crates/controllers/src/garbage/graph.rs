@@ -169,7 +169,7 @@ mod tests {
     const JOBS: KindIndex = KindIndex(1);
 
     fn uid(text: &str) -> Uid {
-        Uid(text.to_owned())
+        Uid::from(text)
     }
 
     fn set(uids: &[&str]) -> BTreeSet<Uid> {

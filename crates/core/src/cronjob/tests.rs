@@ -64,7 +64,7 @@ impl World {
                 Action::CreateJob(job) => self.create((**job).clone()),
                 Action::DeleteJob(job) => {
                     let gone = self.jobs.remove(&job.name).expect("what is deleted is there");
-                    assert_eq!(gone.metadata.uid, Some(job.uid.0.clone()));
+                    assert_eq!(gone.metadata.uid, Some(job.uid.to_string()));
                 }
                 Action::WriteStatus(status) => self.cron_job.status = Some((**status).clone()),
                 Action::Announce => {}

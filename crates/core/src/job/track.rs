@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::UncountedTerminatedPods;
 
 use super::policy::Judgement;
-use super::view::{Class, Seen, View, uid_of};
+use super::view::{Class, Seen, View};
 use super::{
     End, MAX_UNCOUNTED_PODS, Outcome, refresh, set_completed, set_failed, set_gauges, shown, to_i32, to_time, write,
 };
@@ -28,8 +28,8 @@ impl View<'_> {
         let (succeeded, failed) = self.uncounted();
         let unrecorded = |wanted: &dyn Fn(&Seen<'_>) -> bool| {
             let new = self.pods.iter().filter(|s| s.tracked && wanted(s)).filter(|s| {
-                let uid = uid_of(s.pod).0;
-                !succeeded.contains(uid.as_str()) && !failed.contains(uid.as_str())
+                let uid = s.pod.metadata.uid.as_deref().unwrap_or_default();
+                !succeeded.contains(uid) && !failed.contains(uid)
             });
             to_i32(new.count())
         };
@@ -50,8 +50,8 @@ impl View<'_> {
 pub(super) fn release(view: &View<'_>, end_is_decided: bool) -> Option<Plan> {
     let (succeeded, failed) = view.uncounted();
     let why = |seen: &Seen<'_>| {
-        let uid = uid_of(seen.pod).0;
-        if succeeded.contains(uid.as_str()) || failed.contains(uid.as_str()) {
+        let uid = seen.pod.metadata.uid.as_deref().unwrap_or_default();
+        if succeeded.contains(uid) || failed.contains(uid) {
             return Some("it is recorded in status.uncountedTerminatedPods");
         }
         match (seen.class, &view.indexed) {
@@ -151,14 +151,14 @@ pub(super) fn record(view: &View<'_>, end: Option<&End>, decided_now: bool, now:
             if seen.judgement == Judgement::Ignore || (end.is_none() && view.is_awaiting_replacement(seen)) {
                 continue;
             }
-            uncounted.failed.get_or_insert_default().push(uid_of(seen.pod).0);
+            uncounted.failed.get_or_insert_default().push(seen.pod.metadata.uid.clone().unwrap_or_default());
             // An index fails in the same write as its pod: one that is being deleted may still end with success.
             failed.extend(seen.index.filter(|index| view.has_failed(*index)));
         } else if let Some(completed) = &mut completed {
             // The index is enough to count it once.
             completed.extend(seen.index);
         } else {
-            uncounted.succeeded.get_or_insert_default().push(uid_of(seen.pod).0);
+            uncounted.succeeded.get_or_insert_default().push(seen.pod.metadata.uid.clone().unwrap_or_default());
         }
         recorded += 1;
     }

@@ -186,7 +186,7 @@ pub fn controller_of(pod: &Pod) -> Option<&OwnerReference> {
 
 /// `metadata.uid`, or the empty string of an object that was never stored.
 pub fn uid_of(pod: &Pod) -> Uid {
-    Uid(pod.metadata.uid.clone().unwrap_or_default())
+    Uid::of(&pod.metadata)
 }
 
 /// Whether the tracking finalizer is on `pod`.
