@@ -28,6 +28,7 @@ mod backoff;
 mod claim;
 mod end;
 pub mod index;
+pub mod kept;
 mod manage;
 pub mod per_index;
 pub mod policy;

@@ -49,7 +49,9 @@ impl World {
 
     fn plan(&self) -> Plan {
         let pods: Vec<Pod> = self.pods.values().cloned().collect();
-        reconcile(&self.job, &pods, self.now)
+        let plan = reconcile(&self.job, &pods, self.now);
+        kept::tests::is_remembered(&plan, &self.job, &pods, self.now);
+        plan
     }
 
     /// Executes the first `steps` steps of the plan, as a controller does that is killed after them.
