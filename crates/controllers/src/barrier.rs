@@ -40,10 +40,8 @@ impl Barrier {
         self.awaited.retain(|sighting| match sighting {
             Sighting::JobsAt(revision) => !jobs_fresh && cache.jobs_revision() < *revision,
             Sighting::PodsAt(revision) => !pods_fresh && cache.pods_revision() < *revision,
-            Sighting::PodLeaving(uid) => {
-                !pods_fresh && cache.pod(uid).is_some_and(|pod| pod.metadata.deletion_timestamp.is_none())
-            }
-            Sighting::PodReleased(uid) => !pods_fresh && cache.pod(uid).is_some_and(stint_core::job::view::is_tracked),
+            Sighting::PodLeaving(uid) => !pods_fresh && cache.pod(uid).is_some_and(|pod| !pod.deleting),
+            Sighting::PodReleased(uid) => !pods_fresh && cache.pod(uid).is_some_and(|pod| pod.tracked),
         });
         self.awaited.is_empty()
     }

@@ -1,94 +1,93 @@
-//! Jobs and pods as the watches have shown them so far, pods indexed by the Job that owns them.
+//! Jobs and pods as the watches have shown them so far, pods by the Job that owns them: no more of each than decisions read.
 //!
-//! Invariant: only watch events change the cache, in their order, so that its revision says what it has seen. A fresh
-//! list replaces everything at once. The cost of an event does not depend on how much there is.
+//! ```text
+//!   Job that goes on ─► whole       its pods ─► slim        reconciled often, as they are
+//!   Job that ended   ─► Ended       its pods ─► Leftover    looked at rarely, made up again then
+//! ```
+//!
+//! Invariants: only watch events change the cache, in their order, so that its revision says what it has seen. A fresh list
+//! replaces everything at once. The cost of an event does not depend on how much there is. A pod is a leftover only while
+//! its Job has ended or is gone: should a Job go on again, which no API server allows, the cache is not complete until pods
+//! were listed afresh.
 
-use std::collections::{BTreeSet, HashMap};
+mod loose;
+mod owned;
+mod progress;
+
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher::Event;
+use stint_core::job::kept::{Ended, Leftover, slim};
 use stint_core::job::view::{controller_of, uid_of};
 use stint_core::plan::Uid;
-use stint_core::validate::selects;
 
-/// The label that generated selectors select by.
-const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
+use loose::{Loose, is_handwritten, is_selected, named_jobs};
+use owned::{Owned, Standing};
+use progress::Progress;
+pub use progress::parse_revision;
 
-/// Names a Job: its namespace and name.
+/// Names a Job: its namespace and name. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct JobKey {
     /// `metadata.namespace`.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// `metadata.name`.
-    pub name: String,
+    pub name: Arc<str>,
 }
 
 impl JobKey {
     /// The key of `job`.
     pub fn of(job: &Job) -> JobKey {
-        let meta = &job.metadata;
-        JobKey { namespace: meta.namespace.clone().unwrap_or_default(), name: meta.name.clone().unwrap_or_default() }
-    }
-}
-
-/// How far one watch has come.
-#[derive(Debug, Default)]
-struct Progress {
-    revision: u64,
-    lists_begun: u64,
-    /// Which list was completed last, by its number.
-    list_done: u64,
-}
-
-impl Progress {
-    fn saw(&mut self, revision: Option<&String>) {
-        self.revision = self.revision.max(parse_revision(revision));
+        let text = |text: &Option<String>| Arc::from(text.as_deref().unwrap_or_default());
+        JobKey { namespace: text(&job.metadata.namespace), name: text(&job.metadata.name) }
     }
 }
 
 /// The cache.
 #[derive(Debug, Default)]
 pub struct Cache {
-    jobs: HashMap<JobKey, Arc<Job>>,
-    pods: HashMap<Uid, JobKey>,
-    owned: HashMap<JobKey, Owned>,
-    /// Pods that nobody controls, by namespace: a Job's selector may select them.
-    loose: HashMap<String, HashMap<Uid, Pod>>,
-    /// The names of Jobs by uid: a generated selector selects by it.
+    jobs: HashMap<JobKey, Held>,
+    owned: Owned,
+    /// Pods that nobody controls: a Job's selector may select them.
+    loose: Loose,
+    /// The names of Jobs that go on, by uid: a generated selector selects by it.
     names: HashMap<Uid, JobKey>,
-    /// Jobs whose selector a user wrote, which may select anything in their namespace.
+    /// Jobs that go on and whose selector a user wrote, which may select anything in their namespace.
     selecting: BTreeSet<JobKey>,
+    /// One text for each namespace.
+    namespaces: HashSet<Arc<str>>,
     jobs_progress: Progress,
     pods_progress: Progress,
-    listed_jobs: Vec<Job>,
+    listed_jobs: Vec<(JobKey, Held)>,
     listed_pods: Vec<Pod>,
+    listed_leftovers: Vec<(JobKey, Leftover)>,
+    /// How many lists of pods had begun when more was asked for than leftovers hold.
+    missed: Option<u64>,
 }
 
-/// The pods of one Job, side by side, so that a reconcile borrows them as one slice.
-#[derive(Debug, Default)]
-struct Owned {
-    pods: Vec<Pod>,
-    place: HashMap<Uid, usize>,
+/// A Job.
+#[derive(Debug)]
+enum Held {
+    Whole(Arc<Job>),
+    Ended(Box<Ended>),
 }
 
-impl Owned {
-    fn put(&mut self, pod: Pod) {
-        let uid = uid_of(&pod);
-        if let Some(place) = self.place.get(&uid) {
-            self.pods[*place] = pod;
-        } else {
-            self.place.insert(uid, self.pods.len());
-            self.pods.push(pod);
+impl Held {
+    fn of(job: Job) -> Held {
+        match Ended::of(&job) {
+            Some(ended) => Held::Ended(Box::new(ended)),
+            None => Held::Whole(Arc::new(job)),
         }
     }
 
-    fn remove(&mut self, uid: &Uid) {
-        let Some(place) = self.place.remove(uid) else { return };
-        self.pods.swap_remove(place);
-        if let Some(moved) = self.pods.get(place) {
-            self.place.insert(uid_of(moved), place);
+    fn uid(&self) -> Uid {
+        match self {
+            Held::Whole(job) => Uid::of(&job.metadata),
+            Held::Ended(ended) => ended.uid().clone(),
         }
     }
 }
@@ -98,31 +97,37 @@ impl Cache {
     pub fn job_event(&mut self, event: Event<Job>) -> BTreeSet<JobKey> {
         match event {
             Event::Init => {
-                self.jobs_progress.lists_begun += 1;
-                self.listed_jobs.clear();
+                self.jobs_progress.begin();
+                self.listed_jobs = Vec::new();
                 BTreeSet::new()
             }
             Event::InitApply(job) => {
-                self.listed_jobs.push(job);
+                self.jobs_progress.lists(&job.metadata);
+                let key = self.shared(JobKey::of(&job));
+                self.listed_jobs.push((key, Held::of(job)));
                 BTreeSet::new()
             }
             Event::InitDone => {
-                self.jobs_progress.list_done = self.jobs_progress.lists_begun;
+                self.jobs_progress.end();
                 let mut dirty: BTreeSet<JobKey> = self.jobs.drain().map(|(key, _)| key).collect();
                 self.names.clear();
                 self.selecting.clear();
-                for job in std::mem::take(&mut self.listed_jobs) {
-                    dirty.insert(self.put_job(job));
+                for (key, job) in std::mem::take(&mut self.listed_jobs) {
+                    dirty.insert(key.clone());
+                    self.put_job(key, job);
                 }
                 dirty
             }
-            Event::Apply(job) => BTreeSet::from([self.put_job(job)]),
+            Event::Apply(job) => {
+                self.jobs_progress.saw(&job.metadata);
+                let key = self.shared(JobKey::of(&job));
+                self.put_job(key.clone(), Held::of(job));
+                BTreeSet::from([key])
+            }
             Event::Delete(job) => {
-                self.jobs_progress.saw(job.metadata.resource_version.as_ref());
-                let key = JobKey::of(&job);
-                self.jobs.remove(&key);
-                self.selecting.remove(&key);
-                self.names.remove(&Uid::of(&job.metadata));
+                self.jobs_progress.saw(&job.metadata);
+                let key = self.shared(JobKey::of(&job));
+                self.remove_job(&key);
                 BTreeSet::from([key])
             }
         }
@@ -132,59 +137,91 @@ impl Cache {
     pub fn pod_event(&mut self, event: Event<Pod>) -> BTreeSet<JobKey> {
         match event {
             Event::Init => {
-                self.pods_progress.lists_begun += 1;
-                self.listed_pods.clear();
+                self.pods_progress.begin();
+                (self.listed_pods, self.listed_leftovers) = Default::default();
                 BTreeSet::new()
             }
             Event::InitApply(pod) => {
-                self.listed_pods.push(pod);
+                self.pods_progress.lists(&pod.metadata);
+                match self.leftover(&pod) {
+                    Some(leftover) => self.listed_leftovers.push(leftover),
+                    None => self.listed_pods.push(slim(pod)),
+                }
                 BTreeSet::new()
             }
             Event::InitDone => {
-                self.pods_progress.list_done = self.pods_progress.lists_begun;
-                self.pods.clear();
-                self.loose.clear();
-                let mut dirty: BTreeSet<JobKey> = self.owned.drain().map(|(key, _)| key).collect();
+                self.pods_progress.end();
+                self.missed = self.missed.filter(|lists| self.pods_progress.list_done <= *lists);
+                let mut dirty: BTreeSet<JobKey> = self.owned.keys().cloned().collect();
+                (self.owned, self.loose) = Default::default();
                 for pod in std::mem::take(&mut self.listed_pods) {
                     dirty.extend(self.put_pod(pod));
                 }
+                for (key, leftover) in std::mem::take(&mut self.listed_leftovers) {
+                    self.put_leftover(&key, leftover);
+                    dirty.insert(key);
+                }
                 dirty
             }
-            Event::Apply(pod) => self.put_pod(pod).into_iter().collect(),
+            Event::Apply(pod) => {
+                self.pods_progress.saw(&pod.metadata);
+                self.put_pod(slim(pod))
+            }
             Event::Delete(pod) => {
-                self.pods_progress.saw(pod.metadata.resource_version.as_ref());
-                self.remove_loose(&pod);
-                self.remove_pod(&uid_of(&pod)).into_iter().collect()
+                self.pods_progress.saw(&pod.metadata);
+                let uid = uid_of(&pod);
+                self.loose.remove(&uid);
+                self.owned.remove(&uid).into_iter().collect()
             }
         }
     }
 
-    /// Whether both watches have shown everything at least once. Before that nothing may be decided.
+    /// Whether Jobs were listed at least once: pods that come later need not be remembered whole where their Job has ended.
+    pub fn has_jobs(&self) -> bool {
+        self.jobs_progress.list_done > 0
+    }
+
+    /// Whether both watches have shown everything that is needed. Before that nothing may be decided.
     pub fn is_complete(&self) -> bool {
-        self.jobs_progress.list_done > 0 && self.pods_progress.list_done > 0
+        self.has_jobs() && self.pods_progress.list_done > 0 && self.missed.is_none()
     }
 
-    /// The Job `key`.
-    pub fn job(&self, key: &JobKey) -> Option<&Arc<Job>> {
-        self.jobs.get(key)
+    /// Whether pods have to be listed afresh, and no list has begun that would do.
+    pub fn wants_pods(&self) -> bool {
+        self.missed.is_some_and(|lists| self.pods_progress.lists_begun <= lists)
     }
 
-    /// The pods whose controller is a Job of this key, whatever its UID.
-    pub fn pods_of(&self, key: &JobKey) -> &[Pod] {
-        self.owned.get(key).map_or(&[], |owned| &owned.pods)
+    /// The Job `key`, or one of which the decisions are the same.
+    pub fn job(&self, key: &JobKey) -> Option<Arc<Job>> {
+        Some(match self.jobs.get(key)? {
+            Held::Whole(job) => job.clone(),
+            Held::Ended(ended) => Arc::new(ended.job(&key.namespace, &key.name)),
+        })
     }
 
-    /// The pods without a controller that the selector of `job` selects.
-    pub fn loose_pods_of<'a>(&'a self, key: &JobKey, job: &'a Job) -> impl Iterator<Item = &'a Pod> {
-        let selector = job.spec.as_ref().and_then(|spec| spec.selector.as_ref());
-        let loose = self.loose.get(&key.namespace).into_iter().flat_map(HashMap::values);
-        loose.filter(move |pod| selector.is_some_and(|selector| selects(selector, pod.metadata.labels.as_ref())))
+    /// The pods that decisions about `key` need: those whose controller is a Job of this name, whatever its UID.
+    pub fn pods_of(&self, key: &JobKey) -> Cow<'_, [Pod]> {
+        let pods = self.owned.pods(key);
+        let mut tracked = self.owned.leftovers(key).iter().filter(|leftover| leftover.tracked).peekable();
+        if tracked.peek().is_none() {
+            return Cow::Borrowed(pods);
+        }
+        Cow::Owned(pods.iter().cloned().chain(tracked.map(|leftover| leftover.pod(&key.namespace))).collect())
     }
 
-    /// The pod with this UID.
-    pub fn pod(&self, uid: &Uid) -> Option<&Pod> {
-        let owned = self.owned.get(self.pods.get(uid)?)?;
-        owned.pods.get(*owned.place.get(uid)?)
+    /// Those, and the pods without a controller that the selector of `job` selects, which is the Job `key`.
+    pub fn candidates_of(&self, key: &JobKey, job: &Job) -> Cow<'_, [Pod]> {
+        let pods = self.pods_of(key);
+        if matches!(self.jobs.get(key), Some(Held::Ended(_))) {
+            return pods; // it adopts nothing any more
+        }
+        let mut loose = self.loose.selected_by(job).peekable();
+        if loose.peek().is_none() { pods } else { Cow::Owned(pods.iter().chain(loose).cloned().collect()) }
+    }
+
+    /// How it stands with the pod of this UID, if somebody controls it.
+    pub fn pod(&self, uid: &Uid) -> Option<Standing> {
+        self.owned.get(uid)
     }
 
     /// Every key that has a Job or pods.
@@ -212,185 +249,93 @@ impl Cache {
         (self.jobs_progress.list_done > lists.0, self.pods_progress.list_done > lists.1)
     }
 
-    fn put_job(&mut self, job: Job) -> JobKey {
-        self.jobs_progress.saw(job.metadata.resource_version.as_ref());
-        let key = JobKey::of(&job);
-        self.names.insert(Uid::of(&job.metadata), key.clone());
-        if job.spec.as_ref().is_some_and(|spec| spec.manual_selector == Some(true)) {
-            self.selecting.insert(key.clone());
-        }
-        self.jobs.insert(key.clone(), Arc::new(job));
-        key
-    }
-
-    fn put_pod(&mut self, pod: Pod) -> Vec<JobKey> {
-        self.pods_progress.saw(pod.metadata.resource_version.as_ref());
-        let uid = uid_of(&pod);
-        let owner = owner_key(&pod);
-        let mut dirty = Vec::new();
-        if self.pods.get(&uid) != owner.as_ref() {
-            dirty.extend(self.remove_pod(&uid)); // it changed hands
-        }
-        if controller_of(&pod).is_none() {
-            dirty.extend(self.selectors_of(&pod));
-            let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-            self.loose.entry(namespace).or_default().insert(uid, pod);
-            return dirty;
-        }
-        self.remove_loose(&pod);
-        if let Some(key) = owner {
-            self.pods.insert(uid, key.clone());
-            self.owned.entry(key.clone()).or_default().put(pod);
-            dirty.push(key);
-        }
-        dirty
-    }
-
-    /// The Jobs that may select this pod, which nobody controls.
-    fn selectors_of(&self, pod: &Pod) -> Vec<JobKey> {
-        let labels = pod.metadata.labels.as_ref();
-        let by_uid = labels.and_then(|labels| self.names.get(&Uid::from(labels.get(CONTROLLER_UID)?.as_str())));
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let selects_it = |key: &&JobKey| {
-            let selector = self.jobs.get(*key).and_then(|job| job.spec.as_ref()?.selector.as_ref());
-            key.namespace == namespace && selector.is_some_and(|selector| selects(selector, labels))
-        };
-        by_uid.into_iter().chain(self.selecting.iter().filter(selects_it)).cloned().collect()
-    }
-
-    fn remove_loose(&mut self, pod: &Pod) {
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let Some(pods) = self.loose.get_mut(namespace) else { return };
-        pods.remove(&uid_of(pod));
-        if pods.is_empty() {
-            self.loose.remove(namespace);
-        }
-    }
-
-    fn remove_pod(&mut self, uid: &Uid) -> Option<JobKey> {
-        let key = self.pods.remove(uid)?;
-        if let Some(owned) = self.owned.get_mut(&key) {
-            owned.remove(uid);
-            if owned.pods.is_empty() {
-                self.owned.remove(&key);
+    fn put_job(&mut self, key: JobKey, job: Held) {
+        self.remove_job(&key);
+        let uid = job.uid();
+        match &job {
+            Held::Ended(_) => self.owned.shrink(&key, &uid),
+            Held::Whole(job) => {
+                if self.owned.leftovers(&key).iter().any(|leftover| leftover.job == uid) {
+                    self.missed = Some(self.pods_progress.lists_begun);
+                }
+                self.names.insert(uid, key.clone());
+                if is_handwritten(job) {
+                    self.selecting.insert(key.clone());
+                }
             }
         }
-        Some(key)
+        self.jobs.insert(key, job);
+    }
+
+    fn remove_job(&mut self, key: &JobKey) {
+        if let Some(Held::Whole(job)) = self.jobs.remove(key) {
+            self.names.remove(&Uid::of(&job.metadata));
+            self.selecting.remove(key);
+        }
+    }
+
+    /// Takes in a slim pod; returns the keys that it makes dirty.
+    fn put_pod(&mut self, pod: Pod) -> BTreeSet<JobKey> {
+        let uid = uid_of(&pod);
+        if controller_of(&pod).is_none() {
+            let mut dirty: BTreeSet<JobKey> = self.owned.remove(&uid).into_iter().collect();
+            dirty.extend(self.selectors_of(&pod));
+            self.loose.put(pod);
+            return dirty;
+        }
+        self.loose.remove(&uid);
+        let Some(key) = owner_key(&pod) else { return self.owned.remove(&uid).into_iter().collect() };
+        let (key, before) = if let Some((key, leftover)) = self.leftover(&pod) {
+            let before = self.owned.put_leftover(&key, leftover);
+            (key, before)
+        } else {
+            let key = self.shared(key);
+            let before = self.owned.put(&key, pod);
+            (key, before)
+        };
+        before.into_iter().chain([key]).collect() // two where it changed hands
+    }
+
+    /// What is to be remembered of `pod`, and under which key, if its Job has ended.
+    fn leftover(&self, pod: &Pod) -> Option<(JobKey, Leftover)> {
+        let (key, job) = self.jobs.get_key_value(&owner_key(pod)?)?;
+        let Held::Ended(ended) = job else { return None };
+        let leftover = Leftover::of(pod).filter(|leftover| leftover.job == *ended.uid())?;
+        Some((key.clone(), leftover))
+    }
+
+    /// Takes in a leftover of a list, whose Job may have changed since the list began.
+    fn put_leftover(&mut self, key: &JobKey, leftover: Leftover) {
+        if matches!(self.jobs.get(key), Some(Held::Whole(job)) if Uid::of(&job.metadata) == leftover.job) {
+            self.missed = Some(self.pods_progress.lists_begun);
+        }
+        self.owned.put_leftover(key, leftover);
+    }
+
+    /// The Jobs that go on and may select this pod, which nobody controls.
+    fn selectors_of(&self, pod: &Pod) -> Vec<JobKey> {
+        let selects_it = |key: &&JobKey| matches!(self.jobs.get(*key), Some(Held::Whole(job)) if is_selected(job, pod));
+        let named = named_jobs(pod).filter_map(|uid| self.names.get(&uid));
+        named.chain(self.selecting.iter().filter(selects_it)).cloned().collect()
+    }
+
+    /// The same key, sharing its texts with what is known already.
+    fn shared(&mut self, key: JobKey) -> JobKey {
+        let known = self.jobs.get_key_value(&key).map(|(known, _)| known).or_else(|| self.owned.known(&key));
+        if let Some(known) = known {
+            return known.clone();
+        }
+        let namespace = self.namespaces.get(&key.namespace).cloned().unwrap_or_else(|| key.namespace.clone());
+        self.namespaces.insert(namespace.clone());
+        JobKey { namespace, name: key.name }
     }
 }
 
 fn owner_key(pod: &Pod) -> Option<JobKey> {
     let owner = controller_of(pod).filter(|o| o.kind == "Job" && o.api_version.starts_with("batch/"))?;
-    Some(JobKey { namespace: pod.metadata.namespace.clone().unwrap_or_default(), name: owner.name.clone() })
-}
-
-/// `metadata.resourceVersion` as a number (KEP-5504: comparable since 1.35); 0 when it is absent or no number.
-pub fn parse_revision(revision: Option<&String>) -> u64 {
-    revision.and_then(|text| text.parse().ok()).unwrap_or(0)
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    Some(JobKey { namespace: namespace.into(), name: owner.name.as_str().into() })
 }
 
 #[cfg(test)]
-mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-    use stint_core::plan::Uid;
-
-    use super::*;
-    use crate::barrier::{Barrier, Sighting};
-
-    fn pod(uid: &str, job: &str, revision: u64) -> Pod {
-        let owner = OwnerReference {
-            api_version: "batch/v1".to_owned(),
-            kind: "Job".to_owned(),
-            name: job.to_owned(),
-            controller: Some(true),
-            ..OwnerReference::default()
-        };
-        Pod {
-            metadata: ObjectMeta {
-                uid: Some(uid.to_owned()),
-                resource_version: Some(revision.to_string()),
-                owner_references: Some(vec![owner]),
-                ..ObjectMeta::default()
-            },
-            ..Pod::default()
-        }
-    }
-
-    fn key(name: &str) -> JobKey {
-        JobKey { namespace: String::new(), name: name.to_owned() }
-    }
-
-    #[test]
-    fn pods_are_found_by_owner_through_changes_and_removals() {
-        let mut cache = Cache::default();
-        for uid in ["a", "b", "c"] {
-            assert_eq!(cache.pod_event(Event::Apply(pod(uid, "j", 1))), BTreeSet::from([key("j")]));
-        }
-        cache.pod_event(Event::Delete(pod("a", "j", 2)));
-        cache.pod_event(Event::Apply(pod("c", "j", 3)));
-        let uids: BTreeSet<_> = cache.pods_of(&key("j")).iter().map(uid_of).collect();
-        assert_eq!(uids, BTreeSet::from([Uid::from("b"), Uid::from("c")]));
-        assert_eq!(cache.pods_revision(), 3);
-        assert_eq!(cache.pod(&Uid::from("c")).unwrap().metadata.resource_version.as_deref(), Some("3"));
-        let both = BTreeSet::from([key("j"), key("k")]);
-        assert_eq!(cache.pod_event(Event::Apply(pod("b", "k", 4))), both, "a pod that changed hands");
-    }
-
-    #[test]
-    fn a_pod_that_nobody_controls_is_shown_to_the_jobs_that_select_it() {
-        let mut cache = Cache::default();
-        let job = |name: &str, manual: bool, label: (&str, &str)| -> Job {
-            serde_json::from_value(serde_json::json!({
-                "metadata": { "name": name, "namespace": "", "uid": format!("uid-{name}") },
-                "spec": { "manualSelector": manual, "selector": { "matchLabels": { label.0: label.1 } }, "template": {} },
-            }))
-            .unwrap()
-        };
-        cache.job_event(Event::Apply(job("generated", false, (CONTROLLER_UID, "uid-generated"))));
-        cache.job_event(Event::Apply(job("manual", true, ("app", "x"))));
-        let mut loose = pod("a", "j", 1);
-        loose.metadata.owner_references = None;
-        loose.metadata.labels = Some([("app".to_owned(), "x".to_owned())].into());
-        assert_eq!(cache.pod_event(Event::Apply(loose.clone())), BTreeSet::from([key("manual")]));
-        loose.metadata.labels = Some([(CONTROLLER_UID.to_owned(), "uid-generated".to_owned())].into());
-        assert_eq!(cache.pod_event(Event::Apply(loose.clone())), BTreeSet::from([key("generated")]));
-        let generated = cache.job(&key("generated")).unwrap().clone();
-        assert_eq!(cache.loose_pods_of(&key("generated"), &generated).count(), 1);
-        cache.pod_event(Event::Apply(pod("a", "generated", 2)));
-        assert_eq!(cache.loose_pods_of(&key("generated"), &generated).count(), 0, "it has a controller now");
-    }
-
-    #[test]
-    fn a_fresh_list_replaces_everything_and_makes_it_all_dirty() {
-        let mut cache = Cache::default();
-        cache.pod_event(Event::Apply(pod("a", "j", 1)));
-        cache.pod_event(Event::Init);
-        cache.pod_event(Event::InitApply(pod("b", "k", 2)));
-        assert_eq!(cache.pods_of(&key("j")).len(), 1, "the old state holds until the list is whole");
-        assert_eq!(cache.pod_event(Event::InitDone), BTreeSet::from([key("j"), key("k")]));
-        assert!(cache.pods_of(&key("j")).is_empty());
-    }
-
-    #[test]
-    fn the_barrier_is_down_once_the_cache_has_seen_the_writes() {
-        let mut cache = Cache::default();
-        let mut barrier = Barrier::new(vec![Sighting::PodsAt(7)], &cache);
-        assert!(!barrier.is_down(&cache));
-        cache.pod_event(Event::Apply(pod("a", "j", 6)));
-        assert!(!barrier.is_down(&cache));
-        cache.pod_event(Event::Apply(pod("b", "k", 8)));
-        assert!(barrier.is_down(&cache));
-    }
-
-    #[test]
-    fn only_a_list_that_began_after_the_write_takes_the_barrier_down() {
-        let mut cache = Cache::default();
-        cache.pod_event(Event::Init);
-        let mut barrier = Barrier::new(vec![Sighting::PodsAt(7)], &cache);
-        cache.pod_event(Event::InitDone);
-        assert!(!barrier.is_down(&cache), "that list may be older than the write");
-        cache.pod_event(Event::Init);
-        cache.pod_event(Event::InitDone);
-        assert!(barrier.is_down(&cache));
-    }
-}
+mod tests;

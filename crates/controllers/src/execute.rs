@@ -93,7 +93,7 @@ impl Executor {
             }
             Ok(_) => self.execute(key, Arc::new(Job::default()), plan).await,
             Err(error) => {
-                tracing::warn!(%error, job = key.name, "could not ask whether a Job still exists; it is asked again");
+                tracing::warn!(%error, job = &*key.name, "could not ask whether a Job still exists; it is asked again");
                 Report { phase: plan.phase, ended: Ended::Failed, sightings: Vec::new() }
             }
         }
@@ -112,8 +112,8 @@ impl Executor {
             Trouble::Conflict => Ended::Conflict,
             Trouble::Refused(message) => {
                 tracing::warn!(
-                    job = key.name,
-                    namespace = key.namespace,
+                    job = &*key.name,
+                    namespace = &*key.namespace,
                     why = step.why,
                     message,
                     "a step was refused"
@@ -124,7 +124,7 @@ impl Executor {
                 Ended::Failed
             }
             Trouble::Unknown(message) => {
-                tracing::warn!(job = key.name, message, "a write's outcome is unknown; the API is read");
+                tracing::warn!(job = &*key.name, message, "a write's outcome is unknown; the API is read");
                 sightings.extend(self.read(key).await);
                 Ended::Failed
             }
@@ -139,13 +139,13 @@ impl Executor {
             let everything = ListParams::default();
             match futures::try_join!(jobs.get_opt(&key.name), pods.list(&everything)) {
                 Ok((job, pods)) => {
-                    let own = |pod: &&Pod| controller_of(pod).is_some_and(|owner| owner.name == key.name);
+                    let own = |pod: &&Pod| controller_of(pod).is_some_and(|owner| *owner.name == *key.name);
                     let newest = pods.iter().filter(own).map(|p| parse_revision(p.metadata.resource_version.as_ref()));
                     let job = job.map(|job| Sighting::JobsAt(parse_revision(job.metadata.resource_version.as_ref())));
                     return newest.max().map(Sighting::PodsAt).into_iter().chain(job).collect();
                 }
                 Err(error) => {
-                    tracing::warn!(%error, job = key.name, "the read after an unknown outcome failed; it is repeated");
+                    tracing::warn!(%error, job = &*key.name, "the read after an unknown outcome failed; it is repeated");
                     tokio::time::sleep(delay).await;
                     delay = (delay * 2).min(std::time::Duration::from_secs(10));
                 }
@@ -154,7 +154,7 @@ impl Executor {
     }
 
     async fn take(&self, key: &JobKey, job: &Job, step: &Step) -> Result<Option<Sighting>, Trouble> {
-        tracing::debug!(job = key.name, why = step.why, "taking a step");
+        tracing::debug!(job = &*key.name, why = step.why, "taking a step");
         let (sighting, pod) = match &step.action {
             Action::CreatePod(pod) => {
                 let pod = self.pods(key).create(&PostParams::default(), pod).await.map_err(trouble)?;
@@ -231,7 +231,7 @@ impl Executor {
         let patch = json!({ "metadata": {
             "uid": pod.uid,
             "ownerReferences": [{
-                "apiVersion": "batch/v1", "kind": "Job", "name": key.name, "uid": fresh.metadata.uid,
+                "apiVersion": "batch/v1", "kind": "Job", "name": &*key.name, "uid": fresh.metadata.uid,
                 "controller": true, "blockOwnerDeletion": true,
             }],
             "finalizers": [TRACKING_FINALIZER],
@@ -340,7 +340,7 @@ mod tests {
         let (recorder, _) = recorder(client.clone(), Arc::new(Epoch), "job-controller");
         let pod = PodRef { name: "p".to_owned(), uid: Uid::from("u") };
         let plan = Plan::of(Phase::Release, vec![Step::new(Action::ReleasePod(pod), "it is recorded")]);
-        let key = JobKey { namespace: "default".to_owned(), name: "j".to_owned() };
+        let key = JobKey { namespace: "default".into(), name: "j".into() };
         let report = Executor::new(client, recorder).execute(key, Arc::new(Job::default()), plan).await;
         assert_eq!((report.ended, report.sightings), (Ended::Conflict, Vec::new()));
     }

@@ -26,6 +26,9 @@ use crate::execute::{Ended, Executor, Report};
 use crate::queue::{Queue, wait_for};
 use crate::watch::watch;
 
+/// How many keys are looked at before events are, and before others in the process get their turn.
+const LOOKS: usize = 256;
+
 /// Runs the Job controller until it is dropped.
 pub async fn run(client: Client, clock: Arc<dyn Clock>, config: &Config) {
     let (recorder, writing) = recorder(client.clone(), clock.clone(), "job-controller");
@@ -38,10 +41,14 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>, config: &Config) {
         next_full_pass: clock.now().saturating_add(config.full_pass).unwrap_or(Timestamp::MAX),
     };
     let mut jobs = pin!(watch(scoped(&client, config), watcher::Config::default()).fuse());
-    let mut pods = pin!(watch(scoped(&client, config), watcher::Config::default()).fuse());
+    let watch_pods = || watch(scoped::<Pod>(&client, config), watcher::Config::default()).fuse();
+    let mut pods = pin!(watch_pods());
     let mut writing = pin!(writing.fuse());
     loop {
-        state.begin(&*clock, config);
+        if state.cache.wants_pods() {
+            pods.set(watch_pods());
+        }
+        let more = state.begin(&*clock, config);
         let wait = state.wait(clock.now());
         tokio::select! {
             biased; // so that one seed is one order of events
@@ -52,10 +59,12 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>, config: &Config) {
                 let dirty = state.cache.job_event(event);
                 if is_urgent { state.mark(dirty) } else { state.gather(dirty, clock.now(), config) }
             }
-            Some(event) = pods.next() => {
+            // After the Jobs, so that of a pod whose Job has ended no more is remembered than has to be.
+            Some(event) = pods.next(), if state.cache.has_jobs() => {
                 let dirty = state.cache.pod_event(event);
                 state.gather(dirty, clock.now(), config);
             }
+            () = tokio::task::yield_now(), if more => {}
             () = tokio::time::sleep(wait) => {}
             () = &mut writing => {}
         }
@@ -96,38 +105,38 @@ impl State {
         known.is_none_or(|known| known.metadata.generation != job.metadata.generation)
     }
 
-    /// Reconciles every key that is dirty and whose cache is recent enough, as long as there are workers.
-    fn begin(&mut self, clock: &dyn Clock, config: &Config) {
+    /// Reconciles keys that are dirty and whose cache is recent enough, as long as there are workers; returns whether there
+    /// may be more of them, since so many had nothing to be done about.
+    fn begin(&mut self, clock: &dyn Clock, config: &Config) -> bool {
         if !self.cache.is_complete() {
-            return;
+            return false;
         }
         let now = clock.now();
         if now >= self.next_full_pass {
             self.next_full_pass = now.saturating_add(config.full_pass).unwrap_or(Timestamp::MAX);
             self.mark(self.cache.keys());
         }
-        while self.queue.busy() < config.workers {
+        for _ in 0..LOOKS {
+            if self.queue.busy() >= config.workers {
+                return false;
+            }
             let (cache, barriers) = (&self.cache, &mut self.barriers);
             let is_free = |key: &JobKey| barriers.get_mut(key).is_none_or(|barrier| barrier.is_down(cache));
-            let Some(key) = self.queue.take(now, is_free) else { return };
+            let Some(key) = self.queue.take(now, is_free) else { return false };
             self.barriers.remove(&key);
             self.reconcile(key, now, config);
         }
+        true
     }
 
     /// Decides about a Job and its pods, those included that it may adopt.
     fn plan(&self, key: &JobKey, job: &Job, now: Timestamp, config: &Config) -> Plan {
-        let pods = self.cache.pods_of(key);
-        let mut loose = self.cache.loose_pods_of(key, job).peekable();
-        if loose.peek().is_none() {
-            return reconcile_with(job, pods, now, config.backoff);
-        }
-        let all: Vec<Pod> = pods.iter().chain(loose).cloned().collect();
-        reconcile_with(job, &all, now, config.backoff)
+        reconcile_with(job, &self.cache.candidates_of(key, job), now, config.backoff)
     }
 
     fn reconcile(&mut self, key: JobKey, now: Timestamp, config: &Config) {
-        let job = self.cache.job(&key).cloned();
+        let job = self.cache.job(&key);
+        let uid = job.as_ref().and_then(|job| job.metadata.uid.clone());
         if let Some(job) = job {
             let mut plan = self.plan(&key, &job, now, config);
             if config.ttl && plan.is_empty() {
@@ -138,19 +147,19 @@ impl State {
                 self.queue.mark_at(key.clone(), wake.at);
             }
             if !plan.is_empty() {
-                tracing::debug!(job = key.name, phase = ?plan.phase, steps = plan.steps.len(), "reconciled");
+                tracing::debug!(job = &*key.name, phase = ?plan.phase, steps = plan.steps.len(), "reconciled");
                 let executor = self.executor.clone();
                 let execution = async move { (key.clone(), executor.execute(key, job, plan).await) };
                 return self.executing.push(execution.boxed());
             }
         }
         let pods = self.cache.pods_of(&key);
-        let uid = self.cache.job(&key).and_then(|job| job.metadata.uid.as_deref());
-        let orphans: Vec<Pod> = pods.iter().filter(|pod| is_tracked(pod) && owner(pod) != uid).cloned().collect();
+        let is_orphan = |pod: &&Pod| is_tracked(pod) && owner(pod) != uid.as_deref();
+        let orphans: Vec<Pod> = pods.iter().filter(is_orphan).cloned().collect();
         if orphans.is_empty() {
             return self.queue.done(&key);
         }
-        let owners = orphans.iter().filter_map(owner).map(|uid| Uid::from(uid)).collect();
+        let owners = orphans.iter().filter_map(owner).map(Uid::from).collect();
         let plan = reconcile_absent(&orphans);
         let executor = self.executor.clone();
         let execution = async move { (key.clone(), executor.execute_absent(key, owners, plan).await) };
