@@ -12,6 +12,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures::future::{try_join, try_join_all};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use k8s_openapi::api::core::v1::Namespace;
@@ -225,29 +226,27 @@ async fn detached(mutation: impl Future<Output = Result<Response>> + Send + 'sta
     }
 }
 
-/// Makes sure of what always exists: namespaces, the classes of system pods, and the roles that everybody needs.
+/// Makes sure of what always exists: namespaces, the classes of system pods, and the roles that everybody needs. All at
+/// once, so that the store can commit them together.
 async fn bootstrap(api: &Api) -> Result<()> {
-    if api.auth.is_some() {
-        auth::bootstrap(api).await?;
-    }
     let cluster = api.admission == Admission::Cluster;
     let namespaces: &[&str] =
         if cluster { &["default", "kube-node-lease", "kube-public", "kube-system"] } else { &["default"] };
-    for name in namespaces {
-        let metadata = ObjectMeta { name: Some((*name).into()), ..ObjectMeta::default() };
-        keep(api, Namespace { metadata, ..Namespace::default() }).await?;
-    }
-    for (name, value, description) in priority::SYSTEM.iter().filter(|_| cluster) {
+    let named = |name: &str| ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() };
+    let namespaces =
+        namespaces.iter().map(|name| keep(api, Namespace { metadata: named(name), ..Namespace::default() }));
+    let classes = priority::SYSTEM.iter().filter(|_| cluster).map(|(name, value, description)| {
         let class = PriorityClass {
-            metadata: ObjectMeta { name: Some((*name).into()), ..ObjectMeta::default() },
+            metadata: named(name),
             value: Some(*value),
             description: Some((*description).into()),
             preemption_policy: Some("PreemptLowerPriority".into()),
             global_default: None,
         };
-        keep(api, class).await?;
-    }
-    Ok(())
+        keep(api, class)
+    });
+    let roles = async { if api.auth.is_some() { auth::bootstrap(api).await } else { Ok(()) } };
+    try_join(try_join(try_join_all(namespaces), try_join_all(classes)), roles).await.map(drop)
 }
 
 /// Makes an object without a namespace unless it is there.
