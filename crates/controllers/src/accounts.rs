@@ -2,7 +2,7 @@
 //! certificate by which pods know the API.
 //!
 //! Invariant: both are there in every active namespace, also after somebody deleted them; the ConfigMap says what this
-//! server's certificate is.
+//! server's certificate is, and is never made after the account.
 //! Upstream: `pkg/controller/serviceaccount/serviceaccounts_controller.go`,
 //! `pkg/controller/certificates/rootcacertpublisher/publisher.go`, v1.36.
 
@@ -82,19 +82,28 @@ struct Keeper {
 }
 
 impl Keeper {
+    /// The certificate first: a pod may be made as soon as its account is there, and then needs both.
     async fn keep(&self, namespace: &str) -> kube::Result<()> {
-        let meta = |name: &str| ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
+        let certificate = self.keep_certificate(namespace).await;
+        self.keep_account(namespace).await.and(certificate)
+    }
+
+    async fn keep_account(&self, namespace: &str) -> kube::Result<()> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
-        if accounts.get_opt(ACCOUNT).await?.is_none() {
-            let account = ServiceAccount { metadata: meta(ACCOUNT), ..ServiceAccount::default() };
-            settled(accounts.create(&PostParams::default(), &account).await)?;
+        if accounts.get_opt(ACCOUNT).await?.is_some() {
+            return Ok(());
         }
+        let account = ServiceAccount { metadata: named(ACCOUNT), ..ServiceAccount::default() };
+        settled(accounts.create(&PostParams::default(), &account).await)
+    }
+
+    async fn keep_certificate(&self, namespace: &str) -> kube::Result<()> {
         let Some(root_ca) = &self.root_ca else { return Ok(()) };
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
         let wanted = BTreeMap::from([("ca.crt".to_owned(), root_ca.clone())]);
         match maps.get_opt(ROOT_CA).await? {
             None => {
-                let mut map = ConfigMap { metadata: meta(ROOT_CA), data: Some(wanted), ..ConfigMap::default() };
+                let mut map = ConfigMap { metadata: named(ROOT_CA), data: Some(wanted), ..ConfigMap::default() };
                 let description =
                     "Contains a CA bundle that can be used to verify the API server; it is kept up to date.";
                 let note = ("kubernetes.io/description".to_owned(), description.to_owned());
@@ -108,6 +117,10 @@ impl Keeper {
             }
         }
     }
+}
+
+fn named(name: &str) -> ObjectMeta {
+    ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() }
 }
 
 /// That somebody else made it, or that the namespace goes, is as good.

@@ -5,6 +5,8 @@
 //! Left out: changes of objects. Upstream checks limits and quotas again when a pod is resized or a claim grows; the
 //! first isn't served, the second is not counted until the next creation.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::{
     LimitRange, PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaStatus, Service, ServiceAccount,
 };
@@ -16,6 +18,7 @@ use stint_core::admission::{account, default_tolerations, limits, priority};
 use stint_core::json;
 use stint_store::{Mutation, Outcome};
 use tokio::sync::MutexGuard;
+use tokio::time::timeout;
 
 use crate::Api;
 use crate::kinds::{KINDS, Kind};
@@ -23,6 +26,9 @@ use crate::path::Place;
 use crate::status::{Error, Result};
 use crate::strategy::{Object, Strategy};
 use crate::update::write;
+
+/// How long a pod may wait for the ServiceAccount that every namespace has.
+const ACCOUNT_APPEARS: Duration = Duration::from_secs(1);
 
 /// What is done to new objects besides defaulting and validation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,7 +57,7 @@ fn one<T: Strategy>(api: &Api, namespace: Option<&str>, name: &str) -> Option<T>
 }
 
 /// Adds to a new object what other objects say, before it is validated.
-pub(crate) fn mutate(api: &Api, place: &Place, object: &mut dyn Object) -> Result<()> {
+pub(crate) async fn mutate(api: &Api, place: &Place, object: &mut dyn Object) -> Result<()> {
     if api.admission == Admission::Bare {
         return Ok(());
     }
@@ -62,7 +68,7 @@ pub(crate) fn mutate(api: &Api, place: &Place, object: &mut dyn Object) -> Resul
         return Ok(());
     };
     let name = account::name(pod);
-    let Some(account) = one::<ServiceAccount>(api, namespace, &name) else {
+    let Some(account) = account_of(api, namespace, &name).await else {
         let namespace = namespace.unwrap_or_default();
         return refuse(format!(
             "error looking up service account {namespace}/{name}: serviceaccount {name:?} not found"
@@ -83,6 +89,25 @@ pub(crate) fn mutate(api: &Api, place: &Place, object: &mut dyn Object) -> Resul
     limits::default_pod(pod, &all::<LimitRange>(api, namespace));
     object.default_fields();
     Ok(())
+}
+
+/// A pod's account. The usual one is made by a controller soon after its namespace, so it is waited for, as upstream does.
+async fn account_of(api: &Api, namespace: Option<&str>, name: &str) -> Option<ServiceAccount> {
+    let found = one(api, namespace, name);
+    if found.is_some() || name != account::DEFAULT {
+        return found;
+    }
+    let key = kind_of::<ServiceAccount>().key(namespace, name);
+    let mut made = api.store.watch(&key, api.store.revision()).ok()?;
+    let appears = async {
+        loop {
+            if let Some(account) = one(api, namespace, name) {
+                return Some(account);
+            }
+            made.next().await?.ok()?;
+        }
+    };
+    timeout(ACCOUNT_APPEARS, appears).await.ok()?
 }
 
 /// What has to be held until an admitted object is written.

@@ -68,6 +68,28 @@ async fn a_pod_of_a_cluster_gets_account_tolerations_and_priority() {
     assert_eq!((elsewhere.code, elsewhere.message()), (404, "namespaces \"none\" not found".to_owned()));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_pod_waits_a_moment_for_the_account_that_its_namespace_is_about_to_get() {
+    let router = router(Api { admission: Admission::Cluster, ..api() });
+    let refusal = "pods \"a\" is forbidden: error looking up service account default/default: serviceaccount \"default\" \
+                   not found";
+    let began = tokio::time::Instant::now();
+    refused(&post(&router, PODS, &pod("a")).await, refusal);
+    assert_eq!(began.elapsed().as_millis(), 1000);
+    let accounts = format!("{CORE}/serviceaccounts");
+    let account = async {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        // Another one is not the one.
+        made(&router, &accounts, &json!({"metadata": {"name": "default-2"}})).await;
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        made(&router, &accounts, &json!({"metadata": {"name": "default"}})).await;
+    };
+    let began = tokio::time::Instant::now();
+    let pod = pod("a");
+    let (answer, ()) = tokio::join!(post(&router, PODS, &pod), account);
+    assert_eq!((answer.code, began.elapsed().as_millis()), (201, 600), "{}", answer.text);
+}
+
 #[tokio::test]
 async fn a_run_without_a_cluster_leaves_pods_as_they_are() {
     let router = router(api());

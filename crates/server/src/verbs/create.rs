@@ -74,7 +74,7 @@ pub(crate) async fn make(
         if let Some(namespace) = &place.namespace {
             expect_namespace(api, kind, &name, namespace)?;
         }
-        admission::mutate(api, place, object.as_mut())?;
+        admission::mutate(api, place, object.as_mut()).await?;
         object.prepare_create(&uid);
         rules::create(object.meta_mut(), &uid, now, kind.facts.generation);
         let faults = object.create_faults();
