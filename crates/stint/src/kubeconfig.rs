@@ -93,14 +93,19 @@ pub fn file(data: &Path) -> PathBuf {
     data.join("kubeconfig")
 }
 
-/// Where clients on this machine reach what listens on `address`.
+/// Where clients on this machine reach what listens on `address`, as a URL.
 pub fn url(address: SocketAddr) -> String {
+    format!("https://{}", reachable(address))
+}
+
+/// Where clients on this machine reach what listens on `address`.
+pub fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
         ip => ip,
     };
-    format!("https://{}", SocketAddr::new(ip, address.port()))
+    SocketAddr::new(ip, address.port())
 }
 
 /// The kubeconfig of the administrator; everything is in PEM.

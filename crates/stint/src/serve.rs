@@ -32,7 +32,7 @@ use axum::Router;
 use jiff::Timestamp;
 use stint_agent::{Agent, AgentConfig, Machine, RootfsMode};
 use stint_controllers::Housekeeping;
-use stint_server::Api;
+use stint_server::{Admission, Api};
 use stint_store::{SqliteDisk, Store};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -122,13 +122,17 @@ impl Daemon<'_> {
         let metrics = Arc::new(Metrics::new(store.clone()));
         let here = Here::default();
         let mut api = Api::new(store.clone(), clock, Arc::new(RandomIds));
+        api.admission = Admission::Cluster;
         let mut door = Door::open(&data, &self.resolved.settings, store)?;
         api.auth = Some(door.auth());
         api.observe = Some(metrics.clone());
         api.node = Some(Arc::new(here.clone()));
         let router = stint_server::router(api);
-        let parts = Parts::start(&self.resolved, &self.instance.id, &router, launcher, pki.ca.clone(), &here)?;
+        let address = addresses.first().copied().map(kubeconfig::reachable);
+        let way = Way { root_ca: pki.ca.clone(), address };
+        let parts = Parts::start(&self.resolved, &self.instance.id, &router, launcher, way, &here)?;
         parts.tasks().for_each(|(part, task)| metrics.check(part, task));
+        bootstrapped(&router).await?;
         let http = Arc::new(Http::new(router, metrics));
         let taking = sockets.serve(&tls, &http);
 
@@ -229,6 +233,13 @@ impl Daemon<'_> {
     }
 }
 
+/// How pods reach the API: pods are on the host's network, so as everybody on this machine.
+struct Way {
+    /// The authority's certificate, in PEM.
+    root_ca: String,
+    address: Option<SocketAddr>,
+}
+
 /// Controllers and agent, at work in the process.
 struct Parts {
     controllers: Option<JoinHandle<()>>,
@@ -241,7 +252,7 @@ impl Parts {
         id: &str,
         router: &Router,
         launcher: Option<Launcher>,
-        root_ca: String,
+        way: Way,
         here: &Here,
     ) -> anyhow::Result<Parts> {
         let settings = &resolved.settings;
@@ -252,7 +263,7 @@ impl Parts {
             node: (wanted.bind && launcher.is_some()).then(|| machine.name.clone()),
             jobs: wanted.jobs,
             workers: 16,
-            housekeeping: wanted.housekeeping.then_some(Housekeeping { root_ca: Some(root_ca) }),
+            housekeeping: wanted.housekeeping.then_some(Housekeeping { root_ca: Some(way.root_ca) }),
             ..stint_controllers::Config::default()
         };
         let any = wanted.jobs || wanted.bind || wanted.housekeeping;
@@ -268,6 +279,8 @@ impl Parts {
                 let folders = folder::served(&resolved.data, id);
                 let mut config = AgentConfig::new(machine, folders, rootfs, Path::new("/stint").join(id));
                 config.allow_host = settings.allow_host;
+                config.api = way.address;
+                config.lease = true;
                 let agent = Agent::new(config, client(router, Part::Agent), launcher.runtime(), clock);
                 here.set(Some(agent.service()));
                 let (stop, stopped) = oneshot::channel();
@@ -299,6 +312,13 @@ impl Parts {
             }
         }
     }
+}
+
+/// Waits until the API has what every API has from the start, which its first request makes.
+async fn bootstrapped(router: &Router) -> anyhow::Result<()> {
+    let request = ::http::Request::get("/api/v1/namespaces/default").body(Vec::new()).expect("the path is one");
+    let answer = client(router, Part::Command).request_text(request).await;
+    answer.map(drop).context("can't make the namespaces and roles that every API has; is there room on the disk?")
 }
 
 fn access(settings: &Settings) -> stint_image::Access {
