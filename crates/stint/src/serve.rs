@@ -20,6 +20,7 @@ mod metrics;
 mod node;
 mod notify;
 mod pki;
+mod room;
 mod tls;
 
 use std::net::SocketAddr;

@@ -1,13 +1,14 @@
 //! HTTP/1.1 and HTTP/2 on one connection, with limits, until the daemon stops.
 //!
-//! Invariant: what a client may keep the daemon waiting for is bounded: heads, bodies and idle connections in time.
+//! Invariant: what a client may keep the daemon waiting for is bounded: heads, bodies and idle connections in time; heads
+//! and what waits to be sent in bytes; requests at once on a connection in number.
 //! When the daemon stops, a stream without an end of its own (a watch, a log) ends behind a whole line, and everything
 //! else is answered to its end.
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -23,7 +24,6 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use prometheus_client::metrics::counter::Counter;
 use stint_server::Peer;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -32,9 +32,12 @@ use tokio::time::Sleep;
 use tower::ServiceExt;
 
 use super::metrics::{Begun, Metrics};
+use super::room::{Busy, Guest, IDLE};
 
-/// How long a client may take for a request's head, and how long a connection may idle (upstream: 90 s of idling).
-const HEAD: Duration = Duration::from_secs(90);
+/// How many bytes a request's head may have.
+const HEAD_BYTES: u32 = 256 << 10;
+/// How many fields the head of an HTTP/1.1 request may have.
+const FIELDS: usize = 100;
 /// How long a client may take for a request's body.
 const BODY: Duration = Duration::from_mins(1);
 /// How many requests one HTTP/2 connection may have at once (upstream's default).
@@ -43,12 +46,16 @@ const STREAMS: u32 = 250;
 const PING: Duration = Duration::from_secs(30);
 /// How much of a stalled HTTP/2 stream's answer waits for it.
 const STREAM_BUFFER: usize = 256 << 10;
+/// How many HTTP/2 streams may be reset before they were looked at (CVE-2023-44487), and how many because of the client's
+/// mistakes, before the connection ends.
+const RESETS: (usize, usize) = (20, 1024);
+/// How long a connection that has to go is given to do so.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Serves connections, and ends them together.
 pub struct Http {
     router: Router,
     metrics: Arc<Metrics>,
-    connections: GracefulShutdown,
     stop: watch::Sender<bool>,
 }
 
@@ -56,37 +63,43 @@ pub struct Http {
 pub struct Connection {
     router: Router,
     metrics: Arc<Metrics>,
-    watcher: Watcher,
     stop: watch::Receiver<bool>,
 }
 
 impl Http {
     /// Serves `router`.
     pub fn new(router: Router, metrics: Arc<Metrics>) -> Http {
-        Http { router, metrics, connections: GracefulShutdown::new(), stop: watch::channel(false).0 }
+        Http { router, metrics, stop: watch::channel(false).0 }
     }
 
     /// What serves the next connection.
     pub fn connection(&self) -> Connection {
         let (router, metrics) = (self.router.clone(), Arc::clone(&self.metrics));
-        Connection { router, metrics, watcher: self.connections.watcher(), stop: self.stop.subscribe() }
+        Connection { router, metrics, stop: self.stop.subscribe() }
     }
 
     /// Ends streams, and waits until what was asked is answered, at most for `grace`. Returns whether all was.
     pub async fn stop(self, grace: Duration) -> bool {
         self.stop.send_replace(true);
         drop((self.router, self.metrics));
-        tokio::time::timeout(grace, self.connections.shutdown()).await.is_ok()
+        // Each connection and each stream listens, as long as it is there.
+        tokio::time::timeout(grace, self.stop.closed()).await.is_ok()
     }
 }
 
 impl Connection {
     /// Serves it to its end.
-    pub async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: Peer) {
-        let Connection { router, metrics, watcher, stop } = self;
+    pub async fn serve(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        peer: Peer,
+        guest: Arc<Guest>,
+    ) {
+        let Connection { router, metrics, mut stop } = self;
+        let (stops, inside) = (stop.clone(), Arc::clone(&guest));
         let service = service_fn(move |request: Request<Incoming>| {
-            let (router, stop, peer) = (router.clone(), stop.clone(), peer.clone());
-            let begun = metrics.begins(&request);
+            let (router, stop, peer) = (router.clone(), stops.clone(), peer.clone());
+            let (begun, busy) = (metrics.begins(&request), inside.begin());
             async move {
                 let line = Line::of(&request);
                 let mut request = request.map(|body| Body::new(Timed { body, alarm: None }));
@@ -94,20 +107,44 @@ impl Connection {
                 let response = router.oneshot(request).await?;
                 let took = begun.answered(response.status());
                 line.log(response.status(), took);
-                Ok::<_, Infallible>(response.map(|body| Ending::of(body, stop, begun)))
+                Ok::<_, Infallible>(response.map(|body| Ending::of(body, stop, begun, busy)))
             }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(IDLE)
+            .max_buf_size(HEAD_BYTES as usize)
+            .max_headers(FIELDS);
         builder
             .http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS)
+            .max_header_list_size(HEAD_BYTES)
+            .max_pending_accept_reset_streams(RESETS.0)
+            .max_local_error_reset_streams(RESETS.1)
             .max_send_buf_size(STREAM_BUFFER)
             .keep_alive_interval(PING)
             .keep_alive_timeout(PING);
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-        if let Err(error) = watcher.watch(connection).await {
+        let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = async { drop(stop.wait_for(|stop| *stop).await) } => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+            () = guest.has_to_leave() => {
+                connection.as_mut().graceful_shutdown();
+                match tokio::time::timeout(FAREWELL, connection.as_mut()).await {
+                    Ok(ended) => ended,
+                    Err(_) if guest.is_idle() => return,
+                    // A request came while we said farewell: it is the last one.
+                    Err(_) => connection.await,
+                }
+            }
+        };
+        if let Err(error) = ended {
             tracing::debug!(%error, "a connection ended early");
         }
     }
@@ -174,20 +211,22 @@ struct Ending {
     events: Option<Counter>,
     /// Counted as open until this goes.
     _begun: Option<Begun>,
+    /// The connection is busy until this goes.
+    _busy: Busy,
     /// Whether the last byte that was sent ended a line, or none was sent.
     between_lines: bool,
 }
 
 impl Ending {
     /// Wraps bodies whose length nobody knows; the others end by themselves.
-    fn of(body: Body, mut stop: watch::Receiver<bool>, begun: Begun) -> Body {
+    fn of(body: Body, mut stop: watch::Receiver<bool>, begun: Begun, busy: Busy) -> Body {
         if body.size_hint().exact().is_some() {
             return body;
         }
         let stop = async move { drop(stop.wait_for(|stop| *stop).await) }.boxed();
         let events = begun.events();
         let begun = begun.stays().then_some(begun);
-        Body::new(Ending { body, stop, events, _begun: begun, between_lines: true })
+        Body::new(Ending { body, stop, events, _begun: begun, _busy: busy, between_lines: true })
     }
 }
 
@@ -219,3 +258,6 @@ impl HttpBody for Ending {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

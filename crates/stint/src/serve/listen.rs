@@ -1,6 +1,7 @@
 //! Sockets: those that systemd hands over, or our own; and who is at the other end of each connection.
 //!
-//! Invariant: a failure to take one connection ends nothing but that connection.
+//! Invariant: a failure to take one connection ends nothing but that connection. The two kinds of sockets have rooms of
+//! their own, so that nobody on the network keeps out who is on this machine.
 
 use std::fs;
 use std::io;
@@ -13,20 +14,23 @@ use std::time::Duration;
 use anyhow::Context;
 use listenfd::ListenFd;
 use stint_server::Peer;
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::http::Http;
 use super::pki;
+use super::room::Room;
 use super::tls::Tls;
 
 /// How long a client may take to agree on TLS.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How many connections there may be at once; more wait to be taken.
-const CONNECTIONS: usize = 16_384;
+/// How many connections over TLS there may be at once, and over unix sockets; fewer if the system gives fewer descriptors.
+const CONNECTIONS: (usize, usize) = (16_384, 4_096);
+/// How long a client's machine may be silent before it is asked whether it is still there, how often that is repeated, and
+/// after how many of them without an answer the connection ends.
+const SILENCE: (Duration, Duration, u32) = (Duration::from_mins(1), Duration::from_secs(15), 4);
 /// How long nothing is taken after the system had no room for another connection.
 const NO_ROOM: Duration = Duration::from_millis(100);
 
@@ -73,13 +77,13 @@ impl Sockets {
 
     /// Takes connections until the task is dropped.
     pub fn serve(self, tls: &Tls, http: &Arc<Http>) -> JoinSet<()> {
-        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        let (remote, local) = rooms();
         let mut tasks = JoinSet::new();
         for listener in self.tcp {
-            tasks.spawn(serve_tcp(listener, tls.clone(), Arc::clone(http), Arc::clone(&room)));
+            tasks.spawn(serve_tcp(listener, tls.clone(), Arc::clone(http), Arc::clone(&remote)));
         }
         for listener in self.unix {
-            tasks.spawn(serve_unix(listener, Arc::clone(http), Arc::clone(&room)));
+            tasks.spawn(serve_unix(listener, Arc::clone(http), Arc::clone(&local)));
         }
         tasks
     }
@@ -118,9 +122,27 @@ fn bind(path: &Path, for_everybody: bool) -> io::Result<std::os::unix::net::Unix
     Ok(listener)
 }
 
-async fn serve_tcp(listener: TcpListener, tls: Tls, http: Arc<Http>, room: Arc<Semaphore>) {
+/// The rooms for TLS and for unix sockets. Some descriptors are left for the store, the images and the pods.
+fn rooms() -> (Arc<Room>, Arc<Room>) {
+    use rustix::process::{Resource, getrlimit};
+    let limit = getrlimit(Resource::Nofile).current;
+    let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    (Room::new(CONNECTIONS.0.min(limit / 2)), Room::new(CONNECTIONS.1.min(limit / 8)))
+}
+
+/// Makes a connection end whose other end is gone without a word, as when a machine loses its power.
+fn ask_when_silent(stream: &TcpStream) -> io::Result<()> {
+    use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl};
+    let (silence, again, times) = SILENCE;
+    set_tcp_keepidle(stream, silence)?;
+    set_tcp_keepintvl(stream, again)?;
+    set_tcp_keepcnt(stream, times)?;
+    set_socket_keepalive(stream, true)?;
+    Ok(())
+}
+
+async fn serve_tcp(listener: TcpListener, tls: Tls, http: Arc<Http>, room: Arc<Room>) {
     loop {
-        let place = Arc::clone(&room).acquire_owned().await.expect("never closed");
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -128,12 +150,18 @@ async fn serve_tcp(listener: TcpListener, tls: Tls, http: Arc<Http>, room: Arc<S
                 continue;
             }
         };
+        let guest = room.enter().await;
         let (tls, connection) = (tls.current(), http.connection());
         tokio::spawn(async move {
-            let _place = place;
             // Only slower without.
             let _ = stream.set_nodelay(true);
-            let stream = match timeout(HANDSHAKE, TlsAcceptor::from(tls).accept(stream)).await {
+            // Only later noticed without.
+            let _ = ask_when_silent(&stream);
+            let agreed = tokio::select! {
+                agreed = timeout(HANDSHAKE, TlsAcceptor::from(tls).accept(stream)) => agreed,
+                () = guest.has_to_leave() => return,
+            };
+            let stream = match agreed {
                 Ok(Ok(stream)) => stream,
                 Ok(Err(error)) => return tracing::debug!(%address, %error, "a client failed to agree on TLS"),
                 Err(_) => return tracing::debug!(%address, "a client took too long to agree on TLS"),
@@ -144,14 +172,13 @@ async fn serve_tcp(listener: TcpListener, tls: Tls, http: Arc<Http>, room: Arc<S
                 Some((name, groups)) => Peer::ClientCertificate { name, groups, address: ip },
                 None => Peer::Tcp { address: ip },
             };
-            connection.serve(stream, peer).await;
+            connection.serve(stream, peer, guest).await;
         });
     }
 }
 
-async fn serve_unix(listener: UnixListener, http: Arc<Http>, room: Arc<Semaphore>) {
+async fn serve_unix(listener: UnixListener, http: Arc<Http>, room: Arc<Room>) {
     loop {
-        let place = Arc::clone(&room).acquire_owned().await.expect("never closed");
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -161,11 +188,8 @@ async fn serve_unix(listener: UnixListener, http: Arc<Http>, room: Arc<Semaphore
         };
         let Ok(peer) = stream.peer_cred() else { continue };
         let peer = Peer::UnixSocket { uid: peer.uid(), gid: peer.gid() };
-        let connection = http.connection();
-        tokio::spawn(async move {
-            let _place = place;
-            connection.serve(stream, peer).await;
-        });
+        let (guest, connection) = (room.enter().await, http.connection());
+        tokio::spawn(connection.serve(stream, peer, guest));
     }
 }
 
