@@ -10,7 +10,8 @@
 //!
 //! A commit puts its events into the mailboxes of the watches that they interest. A mailbox is small: a watch that
 //! does not keep up falls behind, and then reads from the history which all share. So one rule bounds memory and
-//! decides who is too slow: a watch expires when the history no longer holds what it needs.
+//! decides who is too slow: a watch expires when the history no longer holds what it needs, also if that still lies in
+//! its mailbox.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
@@ -137,6 +138,10 @@ impl Mailbox {
     fn receive(&mut self, event: &Arc<Event>, floor: Revision) -> Option<Waker> {
         match self.phase {
             Phase::Live if event.revision <= self.cursor => None,
+            // Nobody reads this mailbox, and it would keep alive what the history has let go of.
+            Phase::Live | Phase::Behind if self.queue.front().is_some_and(|oldest| oldest.revision <= floor) => {
+                self.expire(floor)
+            }
             Phase::Live if self.queue.len() < MAILBOX => {
                 self.queue.push_back(event.clone());
                 self.cursor = event.revision;
@@ -146,14 +151,17 @@ impl Mailbox {
                 self.phase = Phase::Behind;
                 None
             }
-            // Nobody reads this mailbox: let go of what it keeps alive.
-            Phase::Behind if self.cursor < floor => {
-                self.phase = Phase::Expired(Expired { after: self.cursor, oldest: floor });
-                self.queue = VecDeque::new();
-                self.waker.take()
-            }
+            Phase::Behind if self.cursor < floor => self.expire(floor),
             Phase::Behind | Phase::Expired(_) | Phase::Closed => None,
         }
+    }
+
+    /// Lets go of everything: some of what is needed has left the history. Returns whom to wake.
+    fn expire(&mut self, oldest: Revision) -> Option<Waker> {
+        let after = self.queue.front().map_or(self.cursor, |next| Revision(next.revision.0 - 1));
+        self.phase = Phase::Expired(Expired { after, oldest });
+        self.queue = VecDeque::new();
+        self.waker.take()
     }
 
     /// Fills an empty mailbox from the history.

@@ -95,11 +95,26 @@ fn slow_watch_expires_and_then_ends() {
     for number in 0..1000 {
         create(&store, &format!("a/{number}"));
     }
-    assert_eq!(slow.try_next(), Some(Err(Expired { after: Revision(256), oldest: Revision(257) })));
+    assert_eq!(slow.try_next(), Some(Err(Expired { after: Revision(0), oldest: Revision(1) })));
     assert_eq!(slow.try_next(), None);
     runtime().block_on(async { assert_eq!(slow.next().await, None) });
     create(&store, "b");
     assert_eq!(elsewhere.try_next().unwrap().unwrap().revision, Revision(1001), "events of others cost it nothing");
+}
+
+/// A few large events fill the history long before a mailbox is full.
+#[test]
+fn events_that_nobody_reads_are_kept_no_longer_than_the_history_keeps_them() {
+    let store = Store::open_with(MemoryDisk, &Options { history_bytes: 3000, ..Options::default() }).unwrap();
+    let mut slow = store.watch("", Revision(0)).unwrap();
+    write(&store, Mutation::create("large", |_| vec![b'x'; 1400].into())).unwrap();
+    let entry = store.get("large").unwrap();
+    assert!(!entry.value.is_unique(), "the store, the history and the mailbox hold it");
+    write(&store, Mutation::delete("large", entry.revision, value("small"))).unwrap();
+    write(&store, Mutation::create("other", |_| vec![b'z'; 2000].into())).unwrap();
+    assert!(entry.value.is_unique(), "nothing but this test holds it");
+    assert_eq!(slow.try_next(), Some(Err(Expired { after: Revision(0), oldest: Revision(2) })));
+    assert_eq!(slow.try_next(), None);
 }
 
 #[test]
