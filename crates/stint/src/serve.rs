@@ -15,6 +15,7 @@
 mod door;
 mod http;
 mod instance;
+mod linger;
 mod listen;
 mod metrics;
 mod node;

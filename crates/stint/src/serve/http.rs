@@ -31,6 +31,7 @@ use tokio::sync::watch;
 use tokio::time::Sleep;
 use tower::ServiceExt;
 
+use super::linger::{Linger, Unread};
 use super::metrics::{Begun, Metrics};
 use super::room::{Busy, Guest, IDLE};
 
@@ -96,13 +97,14 @@ impl Connection {
         guest: Arc<Guest>,
     ) {
         let Connection { router, metrics, mut stop } = self;
-        let (stops, inside) = (stop.clone(), Arc::clone(&guest));
+        let (stops, inside, unread) = (stop.clone(), Arc::clone(&guest), Unread::default());
+        let stream = Linger::new(stream, unread.clone());
         let service = service_fn(move |request: Request<Incoming>| {
             let (router, stop, peer) = (router.clone(), stops.clone(), peer.clone());
-            let (begun, busy) = (metrics.begins(&request), inside.begin());
+            let (begun, busy, unread) = (metrics.begins(&request), inside.begin(), unread.clone());
             async move {
                 let line = Line::of(&request);
-                let mut request = request.map(|body| Body::new(Timed { body, alarm: None }));
+                let mut request = request.map(|body| Body::new(Timed { body, alarm: None, ended: false, unread }));
                 request.extensions_mut().insert(peer);
                 let response = router.oneshot(request).await?;
                 let took = begun.answered(response.status());
@@ -175,6 +177,17 @@ struct Timed {
     body: Incoming,
     /// Set when the client is first waited for.
     alarm: Option<Pin<Box<Sleep>>>,
+    ended: bool,
+    /// Told if it is left before its end.
+    unread: Unread,
+}
+
+impl Drop for Timed {
+    fn drop(&mut self) {
+        if !self.ended && !self.body.is_end_stream() {
+            self.unread.note();
+        }
+    }
 }
 
 impl HttpBody for Timed {
@@ -186,6 +199,7 @@ impl HttpBody for Timed {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            self.ended |= frame.is_none();
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep(BODY)));

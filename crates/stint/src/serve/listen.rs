@@ -28,6 +28,9 @@ use super::tls::Tls;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How many connections over TLS there may be at once, and over unix sockets; fewer if the system gives fewer descriptors.
 const CONNECTIONS: (usize, usize) = (16_384, 4_096);
+/// How many clients may wait to be taken, as far as the system lets them. Who finds no place there tries again a second
+/// later only.
+const WAITING: i32 = 4_096;
 /// How long a client's machine may be silent before it is asked whether it is still there, how often that is repeated, and
 /// after how many of them without an answer the connection ends.
 const SILENCE: (Duration, Duration, u32) = (Duration::from_mins(1), Duration::from_secs(15), 4);
@@ -60,9 +63,11 @@ impl Sockets {
         let failed = "can't use a socket";
         for listener in &tcp {
             listener.set_nonblocking(true).context(failed)?;
+            rustix::net::listen(listener, WAITING).context(failed)?;
         }
         for listener in &unix {
             listener.set_nonblocking(true).context(failed)?;
+            rustix::net::listen(listener, WAITING).context(failed)?;
         }
         Ok(Sockets {
             tcp: tcp.into_iter().map(TcpListener::from_std).collect::<io::Result<_>>().context(failed)?,

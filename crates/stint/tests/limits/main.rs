@@ -7,4 +7,8 @@
 mod support;
 
 mod client;
+mod connections;
+mod frames;
+mod http2;
 mod settings;
+mod watchers;

@@ -44,11 +44,26 @@ impl Daemon {
         command
     }
 
+    /// With so many descriptors at most, without an agent.
+    pub fn with_descriptors(most: u32) -> Daemon {
+        let mut daemon = Daemon::folder();
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {most}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_stint"), "--data"]);
+        command.arg(daemon.data.path()).args(["serve", "--listen", "127.0.0.1:0", "--no-agent"]).stdin(Stdio::null());
+        daemon.spawn(command);
+        daemon
+    }
+
     /// Starts the program and waits until it says that it is ready; returns how long that took.
     pub fn start_again(&mut self, args: &[&str]) -> Duration {
         let mut command = self.command(&["serve", "--listen", "127.0.0.1:0"]);
+        command.args(args);
+        self.spawn(command)
+    }
+
+    fn spawn(&mut self, mut command: Command) -> Duration {
         let began = Instant::now();
-        let mut child = command.args(args).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut said = String::new();
         while !said.contains("serving at") {
@@ -104,6 +119,13 @@ impl Daemon {
         let (code, body) = self.ask("GET", path, "");
         assert_eq!(code, 200, "{path}: {body}");
         serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"))
+    }
+
+    /// How much memory it has, in MiB.
+    pub fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.as_ref().unwrap().id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
     }
 
     pub fn kubeconfig(&self) -> PathBuf {
