@@ -4,21 +4,22 @@
 //! 4 … (upstream's slow start), so that a request that the API refuses is refused once and not five hundred times.
 //! A write whose outcome is unknown is followed by a consistent read.
 
+mod write;
+
 use std::sync::Arc;
 
 use futures::future::join_all;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::{Api, Client};
-use serde_json::json;
-use stint_core::job::TRACKING_FINALIZER;
+use kube::Client;
+use kube::api::ListParams;
 use stint_core::job::view::controller_of;
-use stint_core::plan::{Action, Phase, Plan, PodRef, Step, Uid};
+use stint_core::plan::{Action, Phase, Plan, Step, Uid};
 
 use crate::barrier::Sighting;
 use crate::cache::{JobKey, parse_revision};
 use crate::events::Recorder;
+use write::Trouble;
 
 /// How executing a plan ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,7 +28,9 @@ pub enum Ended {
     Done,
     /// Something changed in the meantime: reconcile again.
     Conflict,
-    /// A step was refused, or its outcome is unknown: reconcile again after a while.
+    /// A step was refused: reconcile again after a while.
+    Refused,
+    /// The outcome of a step is unknown: reconcile again after a while.
     Failed,
 }
 
@@ -40,13 +43,6 @@ pub struct Report {
     pub ended: Ended,
     /// What the cache must show before the next plan.
     pub sightings: Vec<Sighting>,
-}
-
-/// Why one step did not go through.
-enum Trouble {
-    Conflict,
-    Refused(String),
-    Unknown(String),
 }
 
 /// Executes plans about the Jobs of one API.
@@ -78,7 +74,21 @@ impl Executor {
             for (step, result) in now.iter().zip(results) {
                 match result {
                     Ok(sighting) => sightings.extend(sighting),
-                    Err(trouble) => ended = self.explain(&key, &job, step, trouble, &mut sightings).await,
+                    // What is unknown, or has changed, weighs more than what was refused.
+                    Err(trouble) => match self.explain(&key, &job, step, trouble, &mut sightings).await {
+                        Ended::Refused if ended != Ended::Done => {}
+                        other => ended = other,
+                    },
+                }
+            }
+        }
+        if ended == Ended::Refused {
+            for step in &plan.otherwise {
+                match self.take(&key, &job, step).await {
+                    Ok(sighting) => sightings.extend(sighting),
+                    Err(trouble) => {
+                        self.explain(&key, &job, step, trouble, &mut sightings).await;
+                    }
                 }
             }
         }
@@ -110,18 +120,19 @@ impl Executor {
     ) -> Ended {
         match trouble {
             Trouble::Conflict => Ended::Conflict,
-            Trouble::Refused(message) => {
-                tracing::warn!(
-                    job = &*key.name,
-                    namespace = &*key.namespace,
-                    why = step.why,
-                    message,
-                    "a step was refused"
-                );
-                if let Action::CreatePod(_) = step.action {
-                    self.recorder.warn(job, "FailedCreate", &format!("Error creating: {message}"));
+            Trouble::Refused { message, is_expected } => {
+                let (namespace, why) = (&*key.namespace, &step.why);
+                tracing::warn!(job = &*key.name, namespace, why, message, "a step was refused");
+                match step.action {
+                    Action::CreatePod(_) if !is_expected => {
+                        self.recorder.warn(job, "FailedCreate", &format!("Error creating: {message}"));
+                    }
+                    Action::DeletePod(_) => {
+                        self.recorder.warn(job, "FailedDelete", &format!("Error deleting: {message}"));
+                    }
+                    _ => {}
                 }
-                Ended::Failed
+                Ended::Refused
             }
             Trouble::Unknown(message) => {
                 tracing::warn!(job = &*key.name, message, "a write's outcome is unknown; the API is read");
@@ -152,152 +163,10 @@ impl Executor {
             }
         }
     }
-
-    async fn take(&self, key: &JobKey, job: &Job, step: &Step) -> Result<Option<Sighting>, Trouble> {
-        tracing::debug!(job = &*key.name, why = step.why, "taking a step");
-        let (sighting, pod) = match &step.action {
-            Action::CreatePod(pod) => {
-                let pod = self.pods(key).create(&PostParams::default(), pod).await.map_err(trouble)?;
-                let at = parse_revision(pod.metadata.resource_version.as_ref());
-                (Some(Sighting::PodsAt(at)), pod.metadata.name)
-            }
-            Action::DeletePod(pod) => (self.delete(key, pod).await?, Some(pod.name.clone())),
-            Action::ReleasePod(pod) => (self.release(key, pod, None).await?, Some(pod.name.clone())),
-            Action::ReleaseUncounted { pod, resource_version } => {
-                (self.release(key, pod, Some(resource_version)).await?, Some(pod.name.clone()))
-            }
-            Action::Adopt(pod) => (self.adopt(key, job, pod).await?, None),
-            Action::LetGo(pod) => (self.let_go(key, job, pod).await?, None),
-            Action::DeleteJob(uid) => (self.expire(key, uid).await?, None),
-            Action::WriteJobStatus(status) => {
-                let mut job = job.clone();
-                job.status = Some((**status).clone());
-                let job = self.jobs(key).replace_status(&key.name, &PostParams::default(), &job).await;
-                match job {
-                    Ok(job) => (Some(Sighting::JobsAt(parse_revision(job.metadata.resource_version.as_ref()))), None),
-                    Err(error) if is_gone(&error) => return Err(Trouble::Conflict),
-                    Err(error) => return Err(trouble(error)),
-                }
-            }
-        };
-        for event in &step.events {
-            self.recorder.record(job, event, pod.as_deref());
-        }
-        Ok(sighting)
-    }
-
-    async fn delete(&self, key: &JobKey, pod: &PodRef) -> Result<Option<Sighting>, Trouble> {
-        let preconditions = Preconditions { uid: Some(pod.uid.to_string()), resource_version: None };
-        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-        match self.pods(key).delete(&pod.name, &params).await {
-            Ok(_) => Ok(Some(Sighting::PodLeaving(pod.uid.clone()))),
-            // Another pod has the name now: the one that the plan is about is gone.
-            Err(error) if is_gone(&error) || is_conflict(&error) => Ok(Some(Sighting::PodLeaving(pod.uid.clone()))),
-            Err(error) => Err(trouble(error)),
-        }
-    }
-
-    /// Takes the tracking finalizer off; if `unchanged` is given, only while the pod is at that revision.
-    async fn release(
-        &self,
-        key: &JobKey,
-        pod: &PodRef,
-        unchanged: Option<&String>,
-    ) -> Result<Option<Sighting>, Trouble> {
-        let mut patch = json!({ "metadata": {
-            "uid": pod.uid,
-            "$deleteFromPrimitiveList/finalizers": [TRACKING_FINALIZER],
-        }});
-        if let Some(revision) = unchanged {
-            patch["metadata"]["resourceVersion"] = json!(revision);
-        }
-        let released = Some(Sighting::PodReleased(pod.uid.clone()));
-        match self.pods(key).patch(&pod.name, &PatchParams::default(), &Patch::Strategic(patch)).await {
-            Ok(_) => Ok(released),
-            Err(error) if is_gone(&error) => Ok(released),
-            // Another pod has the name now, or others wrote to this one faster than the API could patch it: not
-            // released, as far as anybody knows. The cache will tell which.
-            Err(error) => Err(trouble(error)),
-        }
-    }
-
-    /// Makes a pod the Job's, unless the API says that the Job is going or gone: the cache may not have seen it.
-    async fn adopt(&self, key: &JobKey, job: &Job, pod: &PodRef) -> Result<Option<Sighting>, Trouble> {
-        let fresh = self.jobs(key).get_opt(&key.name).await.map_err(trouble)?;
-        let is_same = |fresh: &Job| fresh.metadata.uid == job.metadata.uid;
-        let Some(fresh) = fresh.filter(is_same).filter(|fresh| fresh.metadata.deletion_timestamp.is_none()) else {
-            return Err(Trouble::Conflict);
-        };
-        let patch = json!({ "metadata": {
-            "uid": pod.uid,
-            "ownerReferences": [{
-                "apiVersion": "batch/v1", "kind": "Job", "name": &*key.name, "uid": fresh.metadata.uid,
-                "controller": true, "blockOwnerDeletion": true,
-            }],
-            "finalizers": [TRACKING_FINALIZER],
-        }});
-        self.patch(key, pod, patch).await
-    }
-
-    /// Takes owner reference and finalizer from a pod that the Job's selector no longer selects.
-    async fn let_go(&self, key: &JobKey, job: &Job, pod: &PodRef) -> Result<Option<Sighting>, Trouble> {
-        let patch = json!({ "metadata": {
-            "uid": pod.uid,
-            "ownerReferences": [{ "$patch": "delete", "uid": job.metadata.uid }],
-            "$deleteFromPrimitiveList/finalizers": [TRACKING_FINALIZER],
-        }});
-        self.patch(key, pod, patch).await
-    }
-
-    /// Patches a pod; one that is gone needs it no more.
-    async fn patch(&self, key: &JobKey, pod: &PodRef, patch: serde_json::Value) -> Result<Option<Sighting>, Trouble> {
-        match self.pods(key).patch(&pod.name, &PatchParams::default(), &Patch::Strategic(patch)).await {
-            Ok(pod) => Ok(Some(Sighting::PodsAt(parse_revision(pod.metadata.resource_version.as_ref())))),
-            Err(error) if is_gone(&error) => Ok(None),
-            Err(error) => Err(trouble(error)),
-        }
-    }
-
-    /// Deletes the Job after its time, pods first.
-    async fn expire(&self, key: &JobKey, uid: &Uid) -> Result<Option<Sighting>, Trouble> {
-        let preconditions = Preconditions { uid: Some(uid.to_string()), resource_version: None };
-        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::foreground() };
-        match self.jobs(key).delete(&key.name, &params).await {
-            Ok(_) => Ok(None),
-            Err(error) if is_gone(&error) || is_conflict(&error) => Ok(None),
-            Err(error) => Err(trouble(error)),
-        }
-    }
-
-    fn pods(&self, key: &JobKey) -> Api<Pod> {
-        Api::namespaced(self.client.clone(), &key.namespace)
-    }
-
-    fn jobs(&self, key: &JobKey) -> Api<Job> {
-        Api::namespaced(self.client.clone(), &key.namespace)
-    }
 }
 
 fn same_kind(a: &Action, b: &Action) -> bool {
     std::mem::discriminant(a) == std::mem::discriminant(b)
-}
-
-fn is_gone(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 404)
-}
-
-fn is_conflict(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 409)
-}
-
-/// An answer below 500 says that nothing was written; anything else says nothing.
-fn trouble(error: kube::Error) -> Trouble {
-    match error {
-        kube::Error::Api(status) if status.code == 409 => Trouble::Conflict,
-        kube::Error::Api(status) if status.code < 500 => Trouble::Refused(status.message.clone()),
-        kube::Error::BuildRequest(error) => Trouble::Refused(error.to_string()),
-        other => Trouble::Unknown(other.to_string()),
-    }
 }
 
 #[cfg(test)]
@@ -308,6 +177,9 @@ mod tests {
     use jiff::Timestamp;
     use kube::client::Body;
     use stint_core::clock::Clock;
+
+    use serde_json::json;
+    use stint_core::plan::PodRef;
 
     use super::*;
     use crate::events::recorder;

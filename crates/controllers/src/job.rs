@@ -23,6 +23,7 @@ use crate::barrier::Barrier;
 use crate::cache::{Cache, JobKey};
 use crate::events::recorder;
 use crate::execute::{Ended, Executor, Report};
+use crate::orphan::Orphans;
 use crate::queue::{Queue, wait_for};
 use crate::watch::watch;
 
@@ -40,6 +41,7 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>, config: &Config) {
         executor: Executor::new(client.clone(), recorder),
         next_full_pass: clock.now().saturating_add(config.full_pass).unwrap_or(Timestamp::MAX),
     };
+    let mut orphans = Orphans::new(client.clone());
     let mut jobs = pin!(watch(scoped(&client, config), watcher::Config::default()).fuse());
     let watch_pods = || watch(scoped::<Pod>(&client, config), watcher::Config::default()).fuse();
     let mut pods = pin!(watch_pods());
@@ -61,9 +63,11 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>, config: &Config) {
             }
             // After the Jobs, so that of a pod whose Job has ended no more is remembered than has to be.
             Some(event) = pods.next(), if state.cache.has_jobs() => {
+                orphans.see(&event);
                 let dirty = state.cache.pod_event(event);
                 state.gather(dirty, clock.now(), config);
             }
+            Some(()) = orphans.progress() => {}
             () = tokio::task::yield_now(), if more => {}
             () = tokio::time::sleep(wait) => {}
             () = &mut writing => {}
@@ -180,7 +184,7 @@ impl State {
                 }
                 self.queue.done(key);
             }
-            Ended::Conflict | Ended::Failed => self.queue.failed(key, now),
+            Ended::Conflict | Ended::Refused | Ended::Failed => self.queue.failed(key, now),
         }
     }
 

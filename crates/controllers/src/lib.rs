@@ -20,6 +20,7 @@ mod execute;
 mod garbage;
 mod job;
 mod namespaces;
+mod orphan;
 mod queue;
 mod served;
 mod watch;

@@ -98,6 +98,8 @@ fn slim_container(container: ContainerStatus) -> ContainerStatus {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ended {
     uid: Uid,
+    /// `metadata.resourceVersion`, by which its deletion is guarded. A number (KEP-5504), which takes less room.
+    revision: Option<u64>,
     outcome: Outcome,
     /// When the terminal condition was written.
     at: Option<Time>,
@@ -125,6 +127,7 @@ impl Ended {
         }
         Some(Ended {
             uid: Uid::of(&job.metadata),
+            revision: job.metadata.resource_version.as_ref().and_then(|text| text.parse().ok()),
             outcome,
             at,
             ttl_seconds_after_finished: spec.ttl_seconds_after_finished,
@@ -153,6 +156,7 @@ impl Ended {
                 name: Some(name.to_owned()),
                 namespace: Some(namespace.to_owned()),
                 uid: Some(self.uid.to_string()),
+                resource_version: self.revision.map(|revision| revision.to_string()),
                 deletion_timestamp: self.deletion.clone(),
                 ..ObjectMeta::default()
             },

@@ -14,7 +14,7 @@ use super::index::{INDEX, Index, IndexSet};
 use super::per_index::{Counts, FAILURES, IGNORED};
 use super::suspend::{self, refresh_managed, write_managed};
 use super::track::forget;
-use super::view::{Class, Indexed, Seen, View, is_ready, phase, restarts};
+use super::view::{Class, Indexed, Seen, View, is_ready, phase, ready_since, restarts};
 use super::{Backoff, MAX_PODS_PER_PLAN, TRACKING_FINALIZER, parallelism, set_gauges, shown};
 use crate::names::MAX_GENERATED_BASE;
 use crate::plan::{Action, Note, Phase, Plan, PodRef, Severity, Step, Wake};
@@ -179,11 +179,12 @@ fn grow(view: &View<'_>, pods: Vec<Pod>, active: i32, missing: i32, now: Timesta
     let mut status = shown(view, now);
     set_gauges(&mut status, active + count, view.ready(), view.count(Class::Leaving));
     steps.push(write_managed(view, status, now, &why));
-    Plan::of(Phase::Manage, steps)
+    // Where a quota refuses the pods, the status says so much at least: that the Job has started, or was resumed.
+    Plan { otherwise: refresh_managed(view, now, &why).steps, ..Plan::of(Phase::Manage, steps) }
 }
 
 /// The order in which surplus pods go, first to go first (`ActivePods.Less`): not bound before bound, Pending before
-/// Unknown before Running, not ready before ready, then more restarts, then the newer one.
+/// Unknown before Running, not ready before ready, the latest ready first, then more restarts, then the newer one.
 fn removal_rank(pod: &Pod) -> impl Ord + use<> {
     let bound = pod.spec.as_ref().is_some_and(|s| s.node_name.is_some());
     let progress = match phase(pod) {
@@ -191,8 +192,11 @@ fn removal_rank(pod: &Pod) -> impl Ord + use<> {
         "Unknown" => 1,
         _ => 0,
     };
-    let created = pod.metadata.creation_timestamp.as_ref().map(|t| t.0);
-    (bound, progress, is_ready(pod), Reverse(restarts(pod)), Reverse(created), pod.metadata.name.clone())
+    // A time that is not known counts as the latest.
+    let latest = |time: Option<Timestamp>| Reverse(time.unwrap_or(Timestamp::MAX));
+    let created = latest(pod.metadata.creation_timestamp.as_ref().map(|t| t.0));
+    let ready = is_ready(pod).then(|| latest(ready_since(pod)));
+    (bound, progress, ready, Reverse(restarts(pod)), created, pod.metadata.name.clone())
 }
 
 /// The pod that this Job's template describes (`GetPodFromTemplate` with the tracking finalizer).

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use jiff::{Timestamp, ToSpan};
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use super::index::{self, Index, IndexSet};
@@ -211,7 +211,17 @@ pub fn phase(pod: &Pod) -> &str {
 
 /// Whether the condition Ready is True.
 pub fn is_ready(pod: &Pod) -> bool {
-    pod.status.iter().flat_map(|s| s.conditions.iter().flatten()).any(|c| c.type_ == "Ready" && c.status == "True")
+    ready_condition(pod).is_some()
+}
+
+/// Since when it is, if the node says so.
+pub fn ready_since(pod: &Pod) -> Option<Timestamp> {
+    Some(ready_condition(pod)?.last_transition_time.as_ref()?.0)
+}
+
+fn ready_condition(pod: &Pod) -> Option<&PodCondition> {
+    let mut conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    conditions.find(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 /// When `pod` ended: the latest end of its containers if all ended, else when it stopped being ready, else when its

@@ -1,0 +1,180 @@
+//! The writes of a Job's plan, one request or two each, and what each answer means.
+//!
+//! Invariant: an answer below 500 says that nothing was written; anything else says nothing, and is told so.
+
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use serde_json::json;
+use stint_core::job::TRACKING_FINALIZER;
+use stint_core::plan::{Action, PodRef, Step, Uid};
+
+use super::Executor;
+use crate::barrier::Sighting;
+use crate::cache::{JobKey, parse_revision};
+
+/// Why one step did not go through.
+pub(super) enum Trouble {
+    /// Something changed in the meantime.
+    Conflict,
+    /// The API will not have it.
+    Refused {
+        /// What it says.
+        message: String,
+        /// Whether the namespace is being deleted: then nobody needs to hear of it.
+        is_expected: bool,
+    },
+    /// Nobody knows whether it was written.
+    Unknown(String),
+}
+
+impl Executor {
+    /// Takes one step.
+    pub(super) async fn take(&self, key: &JobKey, job: &Job, step: &Step) -> Result<Option<Sighting>, Trouble> {
+        tracing::debug!(job = &*key.name, why = step.why, "taking a step");
+        let (sighting, pod) = match &step.action {
+            Action::CreatePod(pod) => {
+                let pod = self.pods(key).create(&PostParams::default(), pod).await.map_err(trouble)?;
+                let at = parse_revision(pod.metadata.resource_version.as_ref());
+                (Some(Sighting::PodsAt(at)), pod.metadata.name)
+            }
+            Action::DeletePod(pod) => (self.delete(key, pod).await?, Some(pod.name.clone())),
+            Action::ReleasePod(pod) => (self.release(key, pod, None).await?, Some(pod.name.clone())),
+            Action::ReleaseUncounted { pod, resource_version } => {
+                (self.release(key, pod, Some(resource_version)).await?, Some(pod.name.clone()))
+            }
+            Action::Adopt(pod) => (self.adopt(key, job, pod).await?, None),
+            Action::LetGo(pod) => (self.let_go(key, job, pod).await?, None),
+            Action::DeleteJob(uid) => (self.expire(key, job, uid).await?, None),
+            Action::WriteJobStatus(status) => {
+                let mut job = job.clone();
+                job.status = Some((**status).clone());
+                let job = self.jobs(key).replace_status(&key.name, &PostParams::default(), &job).await;
+                match job {
+                    Ok(job) => (Some(Sighting::JobsAt(parse_revision(job.metadata.resource_version.as_ref()))), None),
+                    Err(error) if is_gone(&error) => return Err(Trouble::Conflict),
+                    Err(error) => return Err(trouble(error)),
+                }
+            }
+        };
+        for event in &step.events {
+            self.recorder.record(job, event, pod.as_deref());
+        }
+        Ok(sighting)
+    }
+
+    async fn delete(&self, key: &JobKey, pod: &PodRef) -> Result<Option<Sighting>, Trouble> {
+        let preconditions = Preconditions { uid: Some(pod.uid.to_string()), resource_version: None };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+        match self.pods(key).delete(&pod.name, &params).await {
+            Ok(_) => Ok(Some(Sighting::PodLeaving(pod.uid.clone()))),
+            // Another pod has the name now: the one that the plan is about is gone.
+            Err(error) if is_gone(&error) || is_conflict(&error) => Ok(Some(Sighting::PodLeaving(pod.uid.clone()))),
+            Err(error) => Err(trouble(error)),
+        }
+    }
+
+    /// Takes the tracking finalizer off; if `unchanged` is given, only while the pod is at that revision.
+    async fn release(
+        &self,
+        key: &JobKey,
+        pod: &PodRef,
+        unchanged: Option<&String>,
+    ) -> Result<Option<Sighting>, Trouble> {
+        let mut patch = json!({ "metadata": {
+            "uid": pod.uid,
+            "$deleteFromPrimitiveList/finalizers": [TRACKING_FINALIZER],
+        }});
+        if let Some(revision) = unchanged {
+            patch["metadata"]["resourceVersion"] = json!(revision);
+        }
+        let released = Some(Sighting::PodReleased(pod.uid.clone()));
+        match self.pods(key).patch(&pod.name, &PatchParams::default(), &Patch::Strategic(patch)).await {
+            Ok(_) => Ok(released),
+            Err(error) if is_gone(&error) => Ok(released),
+            // Another pod has the name now, or others wrote to this one faster than the API could patch it: not
+            // released, as far as anybody knows. The cache will tell which.
+            Err(error) => Err(trouble(error)),
+        }
+    }
+
+    /// Makes a pod the Job's, unless the API says that the Job is going or gone: the cache may not have seen it.
+    async fn adopt(&self, key: &JobKey, job: &Job, pod: &PodRef) -> Result<Option<Sighting>, Trouble> {
+        let fresh = self.jobs(key).get_opt(&key.name).await.map_err(trouble)?;
+        let is_same = |fresh: &Job| fresh.metadata.uid == job.metadata.uid;
+        let Some(fresh) = fresh.filter(is_same).filter(|fresh| fresh.metadata.deletion_timestamp.is_none()) else {
+            return Err(Trouble::Conflict);
+        };
+        let patch = json!({ "metadata": {
+            "uid": pod.uid,
+            "ownerReferences": [{
+                "apiVersion": "batch/v1", "kind": "Job", "name": &*key.name, "uid": fresh.metadata.uid,
+                "controller": true, "blockOwnerDeletion": true,
+            }],
+            "finalizers": [TRACKING_FINALIZER],
+        }});
+        self.patch(key, pod, patch).await
+    }
+
+    /// Takes owner reference and finalizer from a pod that the Job's selector no longer selects.
+    async fn let_go(&self, key: &JobKey, job: &Job, pod: &PodRef) -> Result<Option<Sighting>, Trouble> {
+        let patch = json!({ "metadata": {
+            "uid": pod.uid,
+            "ownerReferences": [{ "$patch": "delete", "uid": job.metadata.uid }],
+            "$deleteFromPrimitiveList/finalizers": [TRACKING_FINALIZER],
+        }});
+        self.patch(key, pod, patch).await
+    }
+
+    /// Patches a pod; one that is gone needs it no more.
+    async fn patch(&self, key: &JobKey, pod: &PodRef, patch: serde_json::Value) -> Result<Option<Sighting>, Trouble> {
+        match self.pods(key).patch(&pod.name, &PatchParams::default(), &Patch::Strategic(patch)).await {
+            Ok(pod) => Ok(Some(Sighting::PodsAt(parse_revision(pod.metadata.resource_version.as_ref())))),
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(error) => Err(trouble(error)),
+        }
+    }
+
+    /// Deletes the Job after its time, pods first; unless somebody has just changed it, and with it maybe its time.
+    async fn expire(&self, key: &JobKey, job: &Job, uid: &Uid) -> Result<Option<Sighting>, Trouble> {
+        let resource_version = job.metadata.resource_version.clone();
+        let preconditions = Preconditions { uid: Some(uid.to_string()), resource_version };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::foreground() };
+        match self.jobs(key).delete(&key.name, &params).await {
+            Ok(_) => Ok(None),
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(error) => Err(trouble(error)),
+        }
+    }
+
+    pub(super) fn pods(&self, key: &JobKey) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), &key.namespace)
+    }
+
+    pub(super) fn jobs(&self, key: &JobKey) -> Api<Job> {
+        Api::namespaced(self.client.clone(), &key.namespace)
+    }
+}
+
+fn is_gone(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 409)
+}
+
+/// An answer below 500 says that nothing was written; anything else says nothing.
+fn trouble(error: kube::Error) -> Trouble {
+    match error {
+        kube::Error::Api(status) if status.code == 409 => Trouble::Conflict,
+        kube::Error::Api(status) if status.code < 500 => {
+            let causes = status.details.iter().flat_map(|details| &details.causes);
+            let is_expected = causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating");
+            Trouble::Refused { message: status.message.clone(), is_expected }
+        }
+        kube::Error::BuildRequest(error) => Trouble::Refused { message: error.to_string(), is_expected: false },
+        other => Trouble::Unknown(other.to_string()),
+    }
+}
