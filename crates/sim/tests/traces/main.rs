@@ -7,6 +7,7 @@
 //! Left out: states that last only until the controller's own next write. Upstream's order of creating and counting
 //! differs there from ours, see `core::job`.
 
+mod rules;
 mod stage;
 mod story;
 mod trace;

@@ -14,7 +14,7 @@ use http::Request;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use stint_controllers::{Config, Housekeeping};
-use stint_server::{Api, Clock, Ids};
+use stint_server::{Admission, Api, Clock, Ids};
 use stint_store::Store;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -26,8 +26,10 @@ use crate::trace::{Act, Deed, Entry, Place, Target, places};
 const GATHER: SignedDuration = SignedDuration::from_secs(1);
 /// The longest that the outside waits for our controllers.
 const PATIENCE: Duration = Duration::from_mins(1);
-const JSON: &str = "application/json";
-const MERGE: &str = "application/merge-patch+json";
+/// The media type of whole objects.
+pub const JSON: &str = "application/json";
+/// The media type of merge patches.
+pub const MERGE: &str = "application/merge-patch+json";
 
 struct VirtualClock {
     begin: Timestamp,
@@ -69,17 +71,23 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Opens the place at the wall time `begin`. Call it inside a tokio runtime whose time is paused.
+    /// Opens the place at the wall time `begin`, where events gather as long as upstream. Call it inside a tokio runtime
+    /// whose time is paused.
     pub fn open(begin: Timestamp) -> Stage {
+        Stage::open_with(begin, Admission::Bare, Config { gather: GATHER, ..Config::default() })
+    }
+
+    /// Opens the place for controllers of `config` before an API that admits as `admission` says.
+    pub fn open_with(begin: Timestamp, admission: Admission, config: Config) -> Stage {
         let started = Instant::now();
         let clock = Arc::new(VirtualClock { begin, started });
-        let router =
-            stint_server::router(Api::new(Store::in_memory(), clock.clone(), Arc::new(CountingIds::default())));
+        let api = Api::new(Store::in_memory(), clock.clone(), Arc::new(CountingIds::default()));
+        let router = stint_server::router(Api { admission, ..api });
         let record = Record::default();
         let kinds = [("job", "/apis/batch/v1/jobs"), ("pod", "/api/v1/pods"), ("event", "/api/v1/events")];
         let watches =
             kinds.map(|(kind, path)| tokio::spawn(watch(router.clone(), kind, path, record.clone(), started)));
-        let config = Config { gather: GATHER, housekeeping: Some(Housekeeping::default()), ..Config::default() };
+        let config = Config { housekeeping: Some(Housekeeping::default()), ..config };
         let client = kube::Client::new(router.clone(), "default");
         let controllers = tokio::spawn(stint_controllers::run(client, clock, config));
         let tasks = watches.into_iter().chain([controllers]).collect();
@@ -104,12 +112,16 @@ impl Stage {
                 }
                 self.send("POST", &collection(resource, &self.namespace), JSON, &manifest).await;
             }
-            Act::Patch(target, patch) => self.send("PATCH", &self.path(&target), MERGE, &patch).await,
+            Act::Patch(target, patch) => {
+                self.send("PATCH", &self.path(&target), MERGE, &patch).await;
+            }
             Act::Tell(target, status) => {
                 let patch = json!({ "status": self.later(&status) });
                 self.send("PATCH", &format!("{}/status", self.path(&target)), MERGE, &patch).await;
             }
-            Act::Delete(target, options) => self.send("DELETE", &self.path(&target), JSON, &options).await,
+            Act::Delete(target, options) => {
+                self.send("DELETE", &self.path(&target), JSON, &options).await;
+            }
         }
     }
 
@@ -156,11 +168,16 @@ impl Stage {
         }
     }
 
-    async fn send(&self, method: &str, path: &str, media: &str, body: &Value) {
+    /// Sends a request that has to succeed.
+    pub async fn send(&self, method: &str, path: &str, media: &str, body: &Value) -> Value {
         let request = Request::builder().method(method).uri(path).header("content-type", media);
         let request = request.body(Body::from(body.to_string())).expect("the request is well-formed");
         let answer = self.router.clone().oneshot(request).await.expect("the router always answers");
-        assert!(answer.status().is_success(), "{method} {path}: {}", answer.status());
+        let status = answer.status();
+        let frames: Vec<_> = answer.into_body().into_data_stream().collect().await;
+        let bytes: Vec<u8> = frames.into_iter().flat_map(|frame| frame.expect("the answer is whole")).collect();
+        assert!(status.is_success(), "{method} {path}: {}", String::from_utf8_lossy(&bytes));
+        serde_json::from_slice(&bytes).expect("an answer is JSON")
     }
 }
 
