@@ -99,7 +99,7 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>, config: Config) {
     };
     let jobs = async {
         if config.jobs {
-            job::run(client.clone(), clock.clone(), &config).await;
+            Box::pin(job::run(client.clone(), clock.clone(), &config)).await;
         }
     };
     tokio::join!(jobs, binder, housekeeping);
