@@ -173,9 +173,9 @@ impl Agent {
     /// Runs pods until `shutdown` resolves. Containers that run then go on; the next agent takes them over.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         self.found = recover::scan(&self.shared.config.folders, &*self.shared.runtime);
-        let now = self.shared.clock.now();
-        let machine = self.shared.config.machine.clone();
-        let node = tokio::spawn(node::live(self.shared.client.clone(), machine, now, self.lease_clock()));
+        let Shared { config, client, clock, .. } = &*self.shared;
+        let node = node::live(client.clone(), config.machine.clone(), Arc::clone(clock), config.lease);
+        let node = tokio::spawn(node);
         let mut events = pin!(self.watch());
         let mut shutdown = pin!(shutdown);
         loop {
@@ -186,11 +186,6 @@ impl Agent {
             }
         }
         node.abort();
-    }
-
-    /// The clock of the node's Lease, if it has one.
-    fn lease_clock(&self) -> Option<Arc<dyn Clock>> {
-        self.shared.config.lease.then(|| Arc::clone(&self.shared.clock))
     }
 
     fn watch(&self) -> impl Stream<Item = Event<Pod>> + use<> {

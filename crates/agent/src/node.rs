@@ -63,10 +63,12 @@ fn lowest_oom_score() -> i32 {
     own.trim().parse().unwrap_or(0)
 }
 
-/// Shows the machine as a Node, and then in a Lease that it lives, if it is given a clock for that.
-pub(crate) async fn live(client: Client, machine: Machine, now: Timestamp, clock: Option<Arc<dyn Clock>>) {
-    let uid = register(client.clone(), &machine, now).await;
-    if let (Some(uid), Some(clock)) = (uid, clock) {
+/// Shows the machine as a Node, and in a Lease that it lives, if it is to have one. Should somebody delete the Node, its
+/// Lease goes with it, and both are made again.
+pub(crate) async fn live(client: Client, machine: Machine, clock: Arc<dyn Clock>, has_lease: bool) {
+    while let Some(uid) = register(client.clone(), &machine, clock.now()).await
+        && has_lease
+    {
         lease::keep(&client, &machine.name, &uid, &*clock).await;
     }
 }

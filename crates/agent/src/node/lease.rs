@@ -1,6 +1,7 @@
 //! The node's Lease in `kube-node-lease`: renewed while the agent lives, so that others can tell.
 //!
-//! Invariant: a Lease that somebody deleted is there again with the next renewal; it goes with its Node.
+//! Invariant: a Lease goes with its Node. One that somebody deleted is noticed with the next renewal, and made again for the
+//! Node that there is then.
 //! Upstream: `k8s.io/component-helpers/apimachinery/lease/controller.go`, as the kubelet uses it, v1.36.
 
 use std::time::Duration;
@@ -18,22 +19,25 @@ const PERIOD: Duration = Duration::from_secs(LIFETIME_SECONDS / 4);
 /// Where the Leases of nodes are.
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
 
-/// Renews the Lease of the node `name`, whose object has the uid `uid`, until it is dropped.
+/// Makes the Lease of the node `name`, whose object has the uid `uid`, and renews it until it is gone.
 pub(super) async fn keep(client: &Client, name: &str, uid: &str, clock: &dyn Clock) {
+    let path = format!("{LEASES}/{name}");
+    let spec = |now: Timestamp| json!({ "spec": lease(name, uid, now)["spec"] });
+    let mut done = match send(client, "POST", LEASES, &lease(name, uid, clock.now())).await {
+        Err(kube::Error::Api(status)) if status.code == 409 => send(client, "PATCH", &path, &spec(clock.now())).await,
+        other => other,
+    };
     loop {
-        if let Err(error) = renew(client, name, uid, clock.now()).await {
+        if let Err(error) = done {
             tracing::debug!(node = name, %error, "failed to renew the node's Lease; it is tried again");
         }
         sleep(PERIOD).await;
-    }
-}
-
-async fn renew(client: &Client, name: &str, uid: &str, now: Timestamp) -> kube::Result<()> {
-    let lease = lease(name, uid, now);
-    let renewed = send(client, "PATCH", &format!("{LEASES}/{name}"), &json!({ "spec": lease["spec"] })).await;
-    match renewed {
-        Err(kube::Error::Api(status)) if status.code == 404 => send(client, "POST", LEASES, &lease).await,
-        other => other,
+        done = send(client, "PATCH", &path, &spec(clock.now())).await;
+        if let Err(kube::Error::Api(status)) = &done
+            && status.code == 404
+        {
+            return;
+        }
     }
 }
 
