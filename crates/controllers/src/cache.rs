@@ -15,7 +15,7 @@ mod owned;
 mod progress;
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::Job;
@@ -29,6 +29,8 @@ use loose::{Loose, is_handwritten, is_selected, named_jobs};
 use owned::{Owned, Standing};
 use progress::Progress;
 pub use progress::parse_revision;
+
+use crate::texts::Texts;
 
 /// Names a Job: its namespace and name. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -58,8 +60,7 @@ pub struct Cache {
     names: HashMap<Uid, JobKey>,
     /// Jobs that go on and whose selector a user wrote, which may select anything in their namespace.
     selecting: BTreeSet<JobKey>,
-    /// One text for each namespace.
-    namespaces: HashSet<Arc<str>>,
+    namespaces: Texts,
     jobs_progress: Progress,
     pods_progress: Progress,
     listed_jobs: Vec<(JobKey, Held)>,
@@ -325,9 +326,7 @@ impl Cache {
         if let Some(known) = known {
             return known.clone();
         }
-        let namespace = self.namespaces.get(&key.namespace).cloned().unwrap_or_else(|| key.namespace.clone());
-        self.namespaces.insert(namespace.clone());
-        JobKey { namespace, name: key.name }
+        JobKey { namespace: self.namespaces.share(&key.namespace), name: key.name }
     }
 }
 

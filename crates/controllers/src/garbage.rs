@@ -6,7 +6,7 @@
 
 mod graph;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,26 +31,29 @@ use graph::{Graph, KindIndex, Node};
 
 /// How many objects are worked on at once.
 const WORKERS: usize = 16;
+/// How many objects are looked at before events are, and before others in the process get their turn.
+const LOOKS: usize = 256;
 
 /// Collects garbage until it is dropped.
 pub async fn run(client: Client, clock: Arc<dyn Clock>) {
     let kinds: Arc<[Served]> = discover(&client).await.into();
     let mut events = pin!(watch_all(&client, &kinds));
+    let unlisted = kinds.iter().zip(0..).map(|(_, position)| KindIndex(position)).collect();
     let mut collector = Collector {
         api: Api { client, kinds },
         graph: Graph::default(),
         queue: Queue::new(),
         working: FuturesUnordered::new(),
-        unlisted: 0,
+        unlisted,
     };
-    collector.unlisted = collector.api.kinds.len();
     loop {
-        collector.begin(clock.now());
+        let more = collector.begin(clock.now());
         let wait = collector.wait(clock.now());
         tokio::select! {
             biased;
             Some((uid, outcome)) = collector.working.next() => collector.finish(&uid, outcome, clock.now()),
             Some((kind, event)) = events.next() => collector.take(kind, event),
+            () = tokio::task::yield_now(), if more => {}
             () = tokio::time::sleep(wait) => {}
         }
     }
@@ -93,8 +96,8 @@ struct Collector {
     graph: Graph,
     queue: Queue<Uid>,
     working: FuturesUnordered<BoxFuture<'static, (Uid, Outcome)>>,
-    /// How many kinds have not been listed yet. Before that an owner may be there and not known.
-    unlisted: usize,
+    /// The kinds that have not been listed yet. Before that an owner may be there and not known.
+    unlisted: HashSet<KindIndex>,
 }
 
 impl Collector {
@@ -106,7 +109,7 @@ impl Collector {
             }
             Event::InitApply(meta) | Event::Apply(meta) => self.graph.apply(kind, &meta),
             Event::InitDone => {
-                self.unlisted = self.unlisted.saturating_sub(1);
+                self.unlisted.remove(&kind);
                 self.graph.list_ends(kind)
             }
             Event::Delete(meta) => self.graph.delete(&Uid::of(&meta)),
@@ -116,9 +119,14 @@ impl Collector {
         }
     }
 
-    fn begin(&mut self, now: Timestamp) {
-        while self.unlisted == 0 && self.queue.busy() < WORKERS {
-            let Some(uid) = self.queue.take(now, |_| true) else { return };
+    /// Looks at objects that are to be looked at, as long as there are workers; returns whether there may be more of them,
+    /// since so many had nothing to be done about.
+    fn begin(&mut self, now: Timestamp) -> bool {
+        for _ in 0..LOOKS {
+            if !self.unlisted.is_empty() || self.queue.busy() >= WORKERS {
+                return false;
+            }
+            let Some(uid) = self.queue.take(now, |_| true) else { return false };
             let Some(node) = self.graph.node(&uid) else {
                 self.queue.done(&uid);
                 continue;
@@ -134,6 +142,7 @@ impl Collector {
                 }
             }
         }
+        true
     }
 
     /// Decides about an object, and has the steps taken.
@@ -202,7 +211,8 @@ impl Api {
     }
 
     async fn state(&self, node: &Node, owner: &Owner) -> kube::Result<OwnerState> {
-        let is_it = |kind: &&Served| kind.resource.kind == owner.kind && kind.resource.api_version == owner.api_version;
+        let is_it =
+            |kind: &&Served| *kind.resource.kind == *owner.kind && *kind.resource.api_version == *owner.api_version;
         let Some(kind) = self.kinds.iter().find(is_it) else { return Ok(OwnerState::Unknown) };
         if kind.namespaced && node.namespace.is_none() {
             return Ok(OwnerState::Unknown); // a cluster-wide object can't have an owner in a namespace
@@ -286,7 +296,7 @@ impl Api {
             }),
             preconditions: Some(Preconditions {
                 uid: Some(target.item.uid.to_string()),
-                resource_version: Some(target.revision.clone()),
+                resource_version: Some(target.revision.to_string()),
             }),
             ..DeleteParams::default()
         };

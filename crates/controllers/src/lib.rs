@@ -23,6 +23,7 @@ mod namespaces;
 mod orphan;
 mod queue;
 mod served;
+mod texts;
 mod watch;
 
 use std::sync::Arc;

@@ -18,6 +18,8 @@
 //! the API, not only a cache.
 //! Upstream: `pkg/controller/garbagecollector/garbagecollector.go` (`attemptToDeleteItem`, `attemptToOrphan`), v1.36.
 
+use std::sync::Arc;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use crate::plan::Uid;
@@ -33,7 +35,7 @@ pub struct Item {
     /// `metadata.uid`.
     pub uid: Uid,
     /// Those that it belongs to.
-    pub owners: Vec<Owner>,
+    pub owners: Box<[Owner]>,
     /// Whether it has a `deletionTimestamp`.
     pub deleting: bool,
     /// Whether it has the finalizer [`ORPHAN`].
@@ -46,11 +48,11 @@ pub struct Item {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
     /// `apiVersion`.
-    pub api_version: String,
+    pub api_version: Arc<str>,
     /// `kind`.
-    pub kind: String,
+    pub kind: Arc<str>,
     /// `name`.
-    pub name: String,
+    pub name: Box<str>,
     /// `uid`.
     pub uid: Uid,
     /// `blockOwnerDeletion`: an owner that is deleted in the foreground waits for this object.
@@ -84,9 +86,9 @@ impl Item {
 impl Owner {
     fn of(reference: &OwnerReference) -> Owner {
         Owner {
-            api_version: reference.api_version.clone(),
-            kind: reference.kind.clone(),
-            name: reference.name.clone(),
+            api_version: reference.api_version.as_str().into(),
+            kind: reference.kind.as_str().into(),
+            name: reference.name.as_str().into(),
             uid: Uid::from(reference.uid.as_str()),
             blocks: reference.block_owner_deletion == Some(true),
         }
@@ -223,7 +225,7 @@ mod tests {
         let owner = |uid: &&str| Owner {
             api_version: "batch/v1".into(),
             kind: "Job".into(),
-            name: format!("job-{uid}"),
+            name: format!("job-{uid}").into(),
             uid: Uid::from(*uid),
             blocks: true,
         };

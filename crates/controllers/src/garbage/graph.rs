@@ -1,14 +1,17 @@
 //! Who belongs to whom, as the watches have shown it so far.
 //!
 //! Invariants: every existing object is known by its uid, but only those that have an owner, or a finalizer of garbage
-//! collection, cost more than that. What an event costs follows the objects that it concerns. An event only says which
-//! objects are to be looked at; `stint_core::owners` says what becomes of them.
+//! collection, cost more than that. What an event costs follows the objects that it concerns, and so does a list that
+//! misses nothing. An event only says which objects are to be looked at; `stint_core::owners` says what becomes of them.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use stint_core::owners::{Item, OwnerState};
 use stint_core::plan::Uid;
+
+use crate::texts::Texts;
 
 /// How many objects are remembered as gone, so that the API need not be asked for each of their dependents.
 const REMEMBERED: usize = 4096;
@@ -25,23 +28,65 @@ pub struct Node {
     /// Its kind.
     pub kind: KindIndex,
     /// Its namespace, if its kind has them.
-    pub namespace: Option<String>,
+    pub namespace: Option<Arc<str>>,
     /// Its name.
-    pub name: String,
+    pub name: Box<str>,
     /// Its `resourceVersion`.
-    pub revision: String,
+    pub revision: Box<str>,
 }
 
 /// The graph.
 #[derive(Debug, Default)]
 pub struct Graph {
-    present: HashMap<Uid, KindIndex>,
+    /// The objects that nothing can be done about, except as owners.
+    plain: HashMap<Uid, KindIndex>,
+    /// The others.
     nodes: HashMap<Uid, Node>,
-    dependents: HashMap<Uid, BTreeSet<Uid>>,
+    /// How many objects of each kind there are.
+    counts: HashMap<KindIndex, usize>,
+    dependents: HashMap<Uid, Dependents>,
     gone: HashSet<Uid>,
     gone_order: VecDeque<Uid>,
     /// By kind: the uids of the list that is being read.
     listing: HashMap<KindIndex, HashSet<Uid>>,
+    /// Namespaces, and names of kinds.
+    texts: Texts,
+}
+
+/// Those that name an object as an owner: mostly one, a pod its Job.
+#[derive(Debug)]
+enum Dependents {
+    One(Uid),
+    Many(BTreeSet<Uid>),
+}
+
+impl Dependents {
+    fn iter(&self) -> impl Iterator<Item = &Uid> + Clone {
+        let (one, many) = match self {
+            Dependents::One(uid) => (Some(uid), None),
+            Dependents::Many(uids) => (None, Some(uids)),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
+    fn add(&mut self, new: Uid) {
+        match self {
+            Dependents::One(uid) if *uid == new => {}
+            Dependents::One(uid) => *self = Dependents::Many(BTreeSet::from([uid.clone(), new])),
+            Dependents::Many(uids) => drop(uids.insert(new)),
+        }
+    }
+
+    /// Removes one; returns whether none is left.
+    fn remove(&mut self, old: &Uid) -> bool {
+        match self {
+            Dependents::One(uid) => uid == old,
+            Dependents::Many(uids) => {
+                uids.remove(old);
+                uids.is_empty()
+            }
+        }
+    }
 }
 
 impl Graph {
@@ -52,7 +97,11 @@ impl Graph {
 
     /// The objects that name `uid` as an owner.
     pub fn dependents(&self, uid: &Uid) -> impl Iterator<Item = &Node> + Clone {
-        self.dependents.get(uid).into_iter().flatten().filter_map(|uid| self.nodes.get(uid))
+        self.named_by(uid).filter_map(|uid| self.nodes.get(uid))
+    }
+
+    fn named_by(&self, uid: &Uid) -> impl Iterator<Item = &Uid> + Clone {
+        self.dependents.get(uid).into_iter().flat_map(Dependents::iter)
     }
 
     /// How it stands with an owner, if the graph knows for certain.
@@ -60,9 +109,11 @@ impl Graph {
         if self.gone.contains(owner) {
             return Some(OwnerState::Gone);
         }
-        self.present.get(owner)?;
-        let waiting = self.nodes.get(owner).is_some_and(|node| node.item.deleting && node.item.waits);
-        Some(if waiting { OwnerState::Waiting } else { OwnerState::Alive })
+        match self.nodes.get(owner) {
+            Some(node) if node.item.deleting && node.item.waits => Some(OwnerState::Waiting),
+            Some(_) => Some(OwnerState::Alive),
+            None => self.plain.contains_key(owner).then_some(OwnerState::Alive),
+        }
     }
 
     /// A list of `kind` begins.
@@ -73,52 +124,64 @@ impl Graph {
     /// The list of `kind` is complete: what it did not name is not there any more. Returns whom to look at.
     pub fn list_ends(&mut self, kind: KindIndex) -> BTreeSet<Uid> {
         let Some(listed) = self.listing.remove(&kind) else { return BTreeSet::new() };
-        let is_missing = |(uid, of): &(&Uid, &KindIndex)| **of == kind && !listed.contains(*uid);
-        let missing: Vec<Uid> = self.present.iter().filter(is_missing).map(|(uid, _)| uid.clone()).collect();
+        if self.counts.get(&kind).is_none_or(|count| *count == listed.len()) {
+            return BTreeSet::new();
+        }
+        let known = self.plain.iter().map(|(uid, kind)| (uid, *kind));
+        let known = known.chain(self.nodes.iter().map(|(uid, node)| (uid, node.kind)));
+        let is_missing = |(uid, of): &(&Uid, KindIndex)| *of == kind && !listed.contains(*uid);
+        let missing: Vec<Uid> = known.filter(is_missing).map(|(uid, _)| uid.clone()).collect();
         missing.iter().flat_map(|uid| self.forget(uid)).collect()
     }
 
     /// An object of `kind` is as `meta` says. Returns whom to look at.
     pub fn apply(&mut self, kind: KindIndex, meta: &ObjectMeta) -> BTreeSet<Uid> {
-        let item = Item::of(meta);
+        let mut item = Item::of(meta);
         let uid = item.uid.clone();
         if let Some(listed) = self.listing.get_mut(&kind) {
             listed.insert(uid.clone());
         }
-        self.present.insert(uid.clone(), kind);
+        let was_plain = self.plain.remove(&uid).is_some();
+        let old = self.nodes.remove(&uid);
+        if !was_plain && old.is_none() {
+            *self.counts.entry(kind).or_default() += 1;
+        }
         let mut dirty = BTreeSet::new();
-        let waits = item.deleting && item.waits;
-        let old = if item.is_plain() {
-            self.nodes.remove(&uid)
-        } else {
-            dirty.insert(uid.clone());
-            for owner in &item.owners {
-                self.dependents.entry(owner.uid.clone()).or_default().insert(uid.clone());
-            }
-            let node = Node {
-                item: item.clone(),
-                kind,
-                namespace: meta.namespace.clone(),
-                name: meta.name.clone().unwrap_or_default(),
-                revision: meta.resource_version.clone().unwrap_or_default(),
-            };
-            self.nodes.insert(uid.clone(), node)
-        };
-        if let Some(old) = old {
-            for owner in old.item.owners.iter().filter(|was| !item.owners.iter().any(|is| is.uid == was.uid)) {
-                self.unlink(&owner.uid, &uid);
-                dirty.insert(owner.uid.clone());
+        let was_waiting = old.as_ref().is_some_and(|old| old.item.deleting && old.item.waits);
+        if item.deleting && item.waits && !was_waiting {
+            dirty.extend(self.named_by(&uid).cloned());
+        }
+        for was in old.iter().flat_map(|old| &old.item.owners) {
+            if !item.owners.iter().any(|is| is.uid == was.uid) {
+                self.unlink(&was.uid, &uid);
+                dirty.insert(was.uid.clone());
             }
             // What no longer blocks may let its owner go.
-            dirty.extend(
-                old.item.owners.iter().filter(|was| was.blocks && !item.blocks(&was.uid)).map(|was| was.uid.clone()),
-            );
-            if waits && !(old.item.deleting && old.item.waits) {
-                dirty.extend(self.dependents.get(&uid).into_iter().flatten().cloned());
+            if was.blocks && !item.blocks(&was.uid) {
+                dirty.insert(was.uid.clone());
             }
-        } else if waits {
-            dirty.extend(self.dependents.get(&uid).into_iter().flatten().cloned());
         }
+        if item.is_plain() {
+            self.plain.insert(uid, kind);
+            return dirty;
+        }
+        for owner in &mut item.owners {
+            owner.api_version = self.texts.share(&owner.api_version);
+            owner.kind = self.texts.share(&owner.kind);
+            self.dependents
+                .entry(owner.uid.clone())
+                .and_modify(|dependents| dependents.add(uid.clone()))
+                .or_insert_with(|| Dependents::One(uid.clone()));
+        }
+        let node = Node {
+            item,
+            kind,
+            namespace: meta.namespace.as_deref().map(|namespace| self.texts.share(namespace)),
+            name: meta.name.as_deref().unwrap_or_default().into(),
+            revision: meta.resource_version.as_deref().unwrap_or_default().into(),
+        };
+        self.nodes.insert(uid.clone(), node);
+        dirty.insert(uid);
         dirty
     }
 
@@ -137,23 +200,22 @@ impl Graph {
     }
 
     fn forget(&mut self, uid: &Uid) -> BTreeSet<Uid> {
-        self.present.remove(uid);
-        let mut dirty: BTreeSet<Uid> = self.dependents.get(uid).into_iter().flatten().cloned().collect();
-        if let Some(node) = self.nodes.remove(uid) {
-            for owner in node.item.owners {
-                self.unlink(&owner.uid, uid);
-                dirty.insert(owner.uid);
-            }
+        let mut dirty: BTreeSet<Uid> = self.named_by(uid).cloned().collect();
+        let node = self.nodes.remove(uid);
+        let kind = self.plain.remove(uid).or(node.as_ref().map(|node| node.kind));
+        if let Some(count) = kind.and_then(|kind| self.counts.get_mut(&kind)) {
+            *count -= 1;
+        }
+        for owner in node.into_iter().flat_map(|node| node.item.owners) {
+            self.unlink(&owner.uid, uid);
+            dirty.insert(owner.uid);
         }
         dirty
     }
 
     fn unlink(&mut self, owner: &Uid, dependent: &Uid) {
-        if let Some(dependents) = self.dependents.get_mut(owner) {
-            dependents.remove(dependent);
-            if dependents.is_empty() {
-                self.dependents.remove(owner);
-            }
+        if self.dependents.get_mut(owner).is_some_and(|dependents| dependents.remove(dependent)) {
+            self.dependents.remove(owner);
         }
     }
 }
@@ -232,5 +294,27 @@ mod tests {
         graph.list_begins(JOBS);
         assert_eq!(graph.list_ends(JOBS), set(&["p"]));
         assert_eq!(graph.state(&uid("j")), None);
+    }
+
+    #[test]
+    fn an_owner_of_several_is_told_of_each_and_a_list_of_those_that_it_misses() {
+        let mut graph = Graph::default();
+        graph.apply(JOBS, &object("j", None));
+        for pod in ["p", "q", "r"] {
+            graph.apply(PODS, &object(pod, Some("j")));
+        }
+        let dependents =
+            |graph: &Graph| graph.dependents(&uid("j")).map(|node| node.name.to_string()).collect::<Vec<_>>();
+        assert_eq!(dependents(&graph), ["p", "q", "r"]);
+        assert_eq!(graph.delete(&uid("q")), set(&["j"]));
+        graph.list_begins(PODS);
+        graph.apply(PODS, &object("p", Some("j")));
+        assert_eq!(graph.list_ends(PODS), set(&["j"]), "r was not named");
+        assert_eq!(dependents(&graph), ["p"]);
+        graph.list_begins(PODS);
+        graph.apply(PODS, &object("p", Some("j")));
+        assert_eq!(graph.list_ends(PODS), set(&[]));
+        assert_eq!(graph.delete(&uid("p")), set(&["j"]));
+        assert!(graph.dependents.is_empty() && graph.counts[&PODS] == 0);
     }
 }
