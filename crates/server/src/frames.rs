@@ -1,9 +1,9 @@
-//! The events of watches as they are sent, each made once and shared by all watchers that take it in the same form; and
-//! what their selectors look at, read once for all of them.
+//! The events of watches as they are sent, each made once and shared by all watchers that take it alike: in the same form,
+//! and in the same shape; and what their selectors look at, read once for all of them.
 //!
 //! Invariant: memory is bounded; what has been overwritten is made again. A large event is never copied: its stored bytes
-//! are sent between their frame's two ends.
-//! Left out: events whose form depends on who watches and when, as rows of tables do.
+//! are sent between their frame's two ends. A row of a table tells ages, and so is shared for no longer than a second.
+//! Left out: the first table of a watch, which tells the columns.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,6 +14,7 @@ use stint_store::{Event, Revision};
 use crate::kinds::Kind;
 use crate::media::{Form, as_protobuf};
 use crate::selector::Traits;
+use crate::table::Look;
 
 /// How many frames are kept.
 const SLOTS: usize = 256;
@@ -57,8 +58,8 @@ impl Word {
 /// The frames of the newest events.
 #[derive(Debug)]
 pub(crate) struct Frames {
-    slots: [Mutex<Option<Slot>>; SLOTS],
-    seen: [Mutex<Option<Seen>>; SLOTS],
+    slots: Box<[Mutex<Option<Slot>>]>,
+    seen: Box<[Mutex<Option<Seen>>]>,
 }
 
 /// What selectors look at in an event's object.
@@ -82,36 +83,46 @@ struct Slot {
     revision: Revision,
     word: Word,
     form: Form,
+    look: Look,
     kind: &'static Kind,
     frame: Bytes,
 }
 
 impl Default for Frames {
     fn default() -> Self {
-        Self { slots: [const { Mutex::new(None) }; SLOTS], seen: [const { Mutex::new(None) }; SLOTS] }
+        Self {
+            slots: (0..SLOTS).map(|_| Mutex::default()).collect(),
+            seen: (0..SLOTS).map(|_| Mutex::default()).collect(),
+        }
     }
 }
 
 impl Frames {
-    /// The pieces of an event's frame: one, or three for a large object. `object` gives the object's bytes.
+    /// The pieces of an event's frame: one, or three for a large object. `object` gives the bytes of the object as it
+    /// looks.
     pub(crate) fn pieces(
         &self,
         revision: Revision,
         word: Word,
         form: Form,
+        look: Look,
         kind: &'static Kind,
         object: impl FnOnce() -> Bytes,
     ) -> [Option<Bytes>; 3] {
-        let mut slot = self.slots[slot_of(revision)].lock().unwrap_or_else(PoisonError::into_inner);
+        // What is taken in many ways is not made again and again for want of a place.
+        let way = word as u64 * 37 + form as u64 * 61 + look.ordinal() * 89;
+        let slot = &self.slots[slot_of(Revision(revision.0.wrapping_add(way)))];
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         let known = slot.as_ref().filter(|slot| {
-            slot.revision == revision && slot.word == word && slot.form == form && std::ptr::eq(slot.kind, kind)
+            (slot.revision, slot.word, slot.form, slot.look) == (revision, word, form, look)
+                && std::ptr::eq(slot.kind, kind)
         });
         if let Some(known) = known {
             return [Some(known.frame.clone()), None, None];
         }
         let pieces = framed(word, form, object());
         if let [Some(frame), None, None] = &pieces {
-            *slot = Some(Slot { revision, word, form, kind, frame: frame.clone() });
+            *slot = Some(Slot { revision, word, form, look, kind, frame: frame.clone() });
         }
         pieces
     }
@@ -157,21 +168,22 @@ pub(crate) fn framed(word: Word, form: Form, object: Bytes) -> [Option<Bytes>; 3
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::Include;
 
     #[test]
     fn an_event_is_framed_once_for_all_who_see_it_alike() {
         let frames = Frames::default();
         let kind = Kind::at("", "v1", "pods").unwrap();
-        let ask = |revision, word| {
+        let look = |revision, word, look| {
             let mut made = false;
             let object = || {
                 made = true;
                 Bytes::from_static(b"{}")
             };
-            let pieces: Vec<Bytes> =
-                frames.pieces(Revision(revision), word, Form::Json, kind, object).into_iter().flatten().collect();
-            (pieces.concat(), made)
+            let pieces = frames.pieces(Revision(revision), word, Form::Json, look, kind, object);
+            (pieces.into_iter().flatten().collect::<Vec<_>>().concat(), made)
         };
+        let ask = |revision, word| look(revision, word, Look::Whole);
         let added = br#"{"type":"ADDED","object":{}}
 "#;
         assert_eq!(ask(1, Word::Added), (added.to_vec(), true));
@@ -179,6 +191,10 @@ mod tests {
         assert!(ask(1, Word::Modified).1);
         assert!(ask(1 + SLOTS as u64, Word::Added).1);
         assert!(ask(1, Word::Added).1);
+        let rows = |second| look(2, Word::Added, Look::Row { version: "v1", include: Include::Metadata, second }).1;
+        assert_eq!([rows(7), rows(7), rows(8)], [true, false, true], "the age of its object may be another");
+        let others = [Look::Whole, Look::Metadata("v1")].map(|other| look(2, Word::Added, other).1);
+        assert_eq!((others, rows(8)), ([true; 2], false), "each has its place");
     }
 
     #[test]

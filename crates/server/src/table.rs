@@ -18,7 +18,7 @@ use crate::status::{Error, Result, encode};
 
 /// What a row holds of its object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Include {
+pub(crate) enum Include {
     Nothing,
     Metadata,
     Everything,
@@ -35,6 +35,31 @@ pub(crate) enum Showing {
     Metadata(&'static str),
 }
 
+/// What makes two objects of one revision and kind look alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    Whole,
+    /// Their metadata, in this version.
+    Metadata(&'static str),
+    /// A table of one row, as of this second.
+    Row {
+        version: &'static str,
+        include: Include,
+        second: i64,
+    },
+}
+
+impl Look {
+    /// A number for each variant.
+    pub(crate) const fn ordinal(self) -> u64 {
+        match self {
+            Self::Whole => 0,
+            Self::Metadata(_) => 1,
+            Self::Row { .. } => 2,
+        }
+    }
+}
+
 /// How rows are made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Table {
@@ -46,6 +71,17 @@ pub(crate) struct Table {
 }
 
 impl Showing {
+    /// What tells objects that are shown so from those that are shown otherwise.
+    pub(crate) fn look(&self) -> Look {
+        match self {
+            Self::Whole => Look::Whole,
+            Self::Metadata(version) => Look::Metadata(version),
+            Self::Table(Table { version, include, now, .. }) => {
+                Look::Row { version, include: *include, second: now.as_second() }
+            }
+        }
+    }
+
     /// How the objects of a list are shown.
     pub(crate) fn of_list(kind: &'static Kind, wanted: &Wanted, params: &Params, now: Timestamp) -> Result<Self> {
         match wanted.shape {

@@ -223,18 +223,14 @@ impl Following {
 
     fn event(&mut self, event: &Arc<Event>) {
         let Some(word) = self.word(event) else { return };
-        if matches!(self.showing, Showing::Whole) {
-            let kind = self.kind;
-            self.out.extend(
-                self.frames
-                    .pieces(event.revision, word, self.form, kind, || kind.shown(event.value.clone()))
-                    .into_iter()
-                    .flatten(),
-            );
+        let (showing, with_columns) = self.showing_now();
+        let object = || shown(self.kind, showing, &event.value, with_columns);
+        let pieces = if with_columns {
+            framed(word, self.form, object())
         } else {
-            let object = self.object(&event.value);
-            self.out.extend(framed(word, self.form, object).into_iter().flatten());
-        }
+            self.frames.pieces(event.revision, word, self.form, showing.look(), self.kind, object)
+        };
+        self.out.extend(pieces.into_iter().flatten());
     }
 
     /// What an event is to this watcher. None: nothing.
@@ -258,11 +254,17 @@ impl Following {
 
     /// An object in the shape that this watcher takes.
     fn object(&mut self, stored: &Bytes) -> Bytes {
-        let value = self.kind.shown(stored.clone());
+        let (showing, with_columns) = self.showing_now();
+        shown(self.kind, showing, stored, with_columns)
+    }
+
+    /// How objects are shown now, and whether this is the first table, which tells the columns.
+    fn showing_now(&mut self) -> (Showing, bool) {
         match self.showing {
-            Showing::Whole => value,
-            Showing::Metadata(version) => partial(&value, self.kind.head(), version),
-            Showing::Table(table) => table.at(self.clock.now()).of_one(&value, std::mem::take(&mut self.with_columns)),
+            Showing::Table(table) => {
+                (Showing::Table(table.at(self.clock.now())), std::mem::take(&mut self.with_columns))
+            }
+            other => (other, false),
         }
     }
 
@@ -278,6 +280,16 @@ impl Following {
             Showing::Table(table) => table.bookmark(&metadata, std::mem::take(&mut self.with_columns)),
         };
         self.out.extend(framed(Word::Bookmark, self.form, object).into_iter().flatten());
+    }
+}
+
+/// A stored object, as it is shown.
+fn shown(kind: &'static Kind, showing: Showing, stored: &Bytes, with_columns: bool) -> Bytes {
+    let value = kind.shown(stored.clone());
+    match showing {
+        Showing::Whole => value,
+        Showing::Metadata(version) => partial(&value, kind.head(), version),
+        Showing::Table(table) => table.of_one(&value, with_columns),
     }
 }
 
