@@ -20,6 +20,9 @@ use jiff::{SignedDuration, Timestamp};
 /// within this time.
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
+/// For how many keys there is room at all times.
+const ROOM: usize = 1024;
+
 /// How long to wait for the moment `at`: a little longer, never shorter, since timers have a granularity of 1 ms; and at most
 /// a minute, also when there is nothing to wait for.
 pub fn wait_for(at: Option<Timestamp>, now: Timestamp) -> Duration {
@@ -79,7 +82,10 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
             self.wake_of.remove(&key);
             self.mark(key);
         }
-        let position = self.ready.iter().position(&mut is_free)?;
+        let Some(position) = self.ready.iter().position(&mut is_free) else {
+            self.let_go();
+            return None;
+        };
         let key = self.ready.remove(position).expect("the position was just found");
         self.dirty.remove(&key);
         self.busy.insert(key.clone());
@@ -109,6 +115,14 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
     /// How many keys are out.
     pub fn busy(&self) -> usize {
         self.busy.len()
+    }
+
+    /// Lets go of the room of a full pass over many keys, once it is over.
+    fn let_go(&mut self) {
+        if self.ready.is_empty() && self.ready.capacity() > ROOM {
+            self.ready.shrink_to(ROOM);
+            self.dirty.shrink_to(ROOM);
+        }
     }
 
     fn give_back(&mut self, key: &K) {

@@ -23,6 +23,10 @@ use tokio::time::{Instant, sleep};
 /// A watch that has not broken for so long works, also when nothing happens that it could show.
 const QUIET: Duration = Duration::from_mins(1);
 
+/// How many objects of a list are taken in at once: with all of their members they are far larger than what is remembered of
+/// them, and several watches begin at the same time.
+const PAGE: u32 = 100;
+
 /// Watches what `api` holds, from a most-recent first list on, for ever.
 pub fn watch<K>(api: Api<K>, config: watcher::Config) -> impl Stream<Item = Event<K>> + Send
 where
@@ -36,7 +40,7 @@ pub fn watch_with<K>(api: Api<K>, config: watcher::Config, what: String) -> impl
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    patient(watcher(api, config), what)
+    patient(watcher(api, config.page_size(PAGE)), what)
 }
 
 /// The events of `source`, which is asked again after an error, later each time.
