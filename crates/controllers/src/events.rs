@@ -54,6 +54,11 @@ impl Recorder {
         }
     }
 
+    /// What time it is where Events are recorded.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     /// Records a warning about `object`.
     pub fn warn<K: Resource<DynamicType = ()>>(&self, object: &K, reason: &str, message: &str) {
         self.send(object, Severity::Warning, reason, message);

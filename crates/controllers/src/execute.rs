@@ -15,10 +15,12 @@ use kube::Client;
 use kube::api::ListParams;
 use stint_core::job::view::controller_of;
 use stint_core::plan::{Action, Phase, Plan, Step, Uid};
+use tokio::time::Instant;
 
 use crate::barrier::Sighting;
 use crate::cache::{JobKey, parse_revision};
 use crate::events::Recorder;
+use crate::metrics::Metrics;
 use write::Trouble;
 
 /// How executing a plan ended.
@@ -50,16 +52,24 @@ pub struct Report {
 pub struct Executor {
     client: Client,
     recorder: Recorder,
+    metrics: Metrics,
 }
 
 impl Executor {
-    /// An executor that writes through `client` and tells `recorder` what went through.
-    pub fn new(client: Client, recorder: Recorder) -> Executor {
-        Executor { client, recorder }
+    /// An executor that writes through `client`, tells `recorder` what went through, and counts it in `metrics`.
+    pub fn new(client: Client, recorder: Recorder, metrics: Metrics) -> Executor {
+        Executor { client, recorder, metrics }
     }
 
     /// Takes the steps of `plan` about `job`.
     pub async fn execute(&self, key: JobKey, job: Arc<Job>, plan: Plan) -> Report {
+        let begin = Instant::now();
+        let report = self.carry_out(&key, &job, &plan).await;
+        self.metrics.synced(&job, &plan, report.ended == Ended::Done, begin.elapsed());
+        report
+    }
+
+    async fn carry_out(&self, key: &JobKey, job: &Job, plan: &Plan) -> Report {
         let mut sightings = Vec::new();
         let mut ended = Ended::Done;
         let mut rest = plan.steps.as_slice();
@@ -70,12 +80,15 @@ impl Executor {
             batch =
                 if later.first().is_some_and(|next| same_kind(&next.action, &now[0].action)) { batch * 2 } else { 1 };
             rest = later;
-            let results = join_all(now.iter().map(|step| self.take(&key, &job, step))).await;
+            let results = join_all(now.iter().map(|step| self.take(key, job, step))).await;
             for (step, result) in now.iter().zip(results) {
+                if let Action::CreatePod(pod) = &step.action {
+                    self.metrics.created(job, plan, pod, result.is_ok());
+                }
                 match result {
                     Ok(sighting) => sightings.extend(sighting),
                     // What is unknown, or has changed, weighs more than what was refused.
-                    Err(trouble) => match self.explain(&key, &job, step, trouble, &mut sightings).await {
+                    Err(trouble) => match self.explain(key, job, step, trouble, &mut sightings).await {
                         Ended::Refused if ended != Ended::Done => {}
                         other => ended = other,
                     },
@@ -84,10 +97,10 @@ impl Executor {
         }
         if ended == Ended::Refused {
             for step in &plan.otherwise {
-                match self.take(&key, &job, step).await {
+                match self.take(key, job, step).await {
                     Ok(sighting) => sightings.extend(sighting),
                     Err(trouble) => {
-                        self.explain(&key, &job, step, trouble, &mut sightings).await;
+                        self.explain(key, job, step, trouble, &mut sightings).await;
                     }
                 }
             }
@@ -101,7 +114,7 @@ impl Executor {
             Ok(Some(job)) if owners.contains(&Uid::of(&job.metadata)) => {
                 Report { phase: plan.phase, ended: Ended::Failed, sightings: Vec::new() }
             }
-            Ok(_) => self.execute(key, Arc::new(Job::default()), plan).await,
+            Ok(_) => self.carry_out(&key, &Job::default(), &plan).await,
             Err(error) => {
                 tracing::warn!(%error, job = &*key.name, "could not ask whether a Job still exists; it is asked again");
                 Report { phase: plan.phase, ended: Ended::Failed, sightings: Vec::new() }
@@ -213,7 +226,8 @@ mod tests {
         let pod = PodRef { name: "p".to_owned(), uid: Uid::from("u") };
         let plan = Plan::of(Phase::Release, vec![Step::new(Action::ReleasePod(pod), "it is recorded")]);
         let key = JobKey { namespace: "default".into(), name: "j".into() };
-        let report = Executor::new(client, recorder).execute(key, Arc::new(Job::default()), plan).await;
+        let report =
+            Executor::new(client, recorder, Metrics::default()).execute(key, Arc::new(Job::default()), plan).await;
         assert_eq!((report.ended, report.sightings), (Ended::Conflict, Vec::new()));
     }
 }

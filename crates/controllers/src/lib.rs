@@ -19,6 +19,7 @@ mod events;
 mod execute;
 mod garbage;
 mod job;
+mod metrics;
 mod namespaces;
 mod orphan;
 mod queue;
@@ -32,6 +33,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use jiff::SignedDuration;
 use kube::Client;
+pub use metrics::Metrics;
 pub use stint_core::clock::Clock;
 use stint_core::job::Backoff;
 
@@ -55,6 +57,8 @@ pub struct Config {
     pub full_pass: SignedDuration,
     /// Delete finished Jobs once their `ttlSecondsAfterFinished` are over.
     pub ttl: bool,
+    /// What the controllers count goes here.
+    pub metrics: Metrics,
     /// What keeps a whole API in order, beside the Jobs. `None` where another controller manager does it, or where nothing
     /// lives long enough to need it.
     pub housekeeping: Option<Housekeeping>,
@@ -79,6 +83,7 @@ impl Default for Config {
             gather: SignedDuration::ZERO,
             full_pass: SignedDuration::from_mins(10),
             ttl: true,
+            metrics: Metrics::default(),
             housekeeping: None,
         }
     }

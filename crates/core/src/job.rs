@@ -68,7 +68,7 @@ pub fn reconcile(job: &Job, pods: &[Pod], now: Timestamp) -> Plan {
 /// [`reconcile`] with other delays before a failed pod's replacement.
 pub fn reconcile_with(job: &Job, pods: &[Pod], now: Timestamp, backoff: Backoff) -> Plan {
     let Some(spec) = &job.spec else { return Plan::rest("the Job has no spec") };
-    if let Some(other) = spec.managed_by.as_deref().filter(|by| *by != "kubernetes.io/job-controller") {
+    if let Some(other) = foreign_controller(spec) {
         return Plan::rest(format!("the Job is managed by {other}"));
     }
     if let Some(mode) = spec.completion_mode.as_deref().filter(|mode| !matches!(*mode, "NonIndexed" | "Indexed")) {
@@ -97,6 +97,11 @@ pub fn reconcile_with(job: &Job, pods: &[Pod], now: Timestamp, backoff: Backoff)
         None if view.job_is_leaving() => track::abandon(&view, now),
         None => manage::manage(&view, spec, now, backoff).waking(end::deadline(&view.status, spec)),
     }
+}
+
+/// The controller that manages the Job, if it is not this one.
+pub fn foreign_controller(spec: &JobSpec) -> Option<&str> {
+    spec.managed_by.as_deref().filter(|by| *by != "kubernetes.io/job-controller")
 }
 
 /// Decides about pods whose Job is gone: they lose the tracking finalizer, so that they can be deleted.

@@ -139,6 +139,8 @@ pub struct Plan<A = Action> {
     pub steps: Vec<Step<A>>,
     /// The steps to be taken if the API refuses one of them: what the status says where the plan can't be carried out.
     pub otherwise: Vec<Step<A>>,
+    /// The actions of `podFailurePolicy` that decided about failed pods which this plan records or lets go, one for each.
+    pub handled: Vec<&'static str>,
     /// When to look again, if nothing happens before.
     pub wake: Option<Wake>,
     /// Why the object is in the state it is in, for `explain` and logs, whether or not there are steps.
@@ -148,12 +150,13 @@ pub struct Plan<A = Action> {
 impl<A> Plan<A> {
     /// The plan that does nothing, because of `why`.
     pub fn rest(why: impl Into<String>) -> Self {
-        Plan { phase: Phase::Rest, steps: Vec::new(), otherwise: Vec::new(), wake: None, because: vec![why.into()] }
+        let because = vec![why.into()];
+        Plan { because, ..Plan::of(Phase::Rest, Vec::new()) }
     }
 
     /// A plan of one phase.
     pub fn of(phase: Phase, steps: Vec<Step<A>>) -> Self {
-        Plan { phase, steps, otherwise: Vec::new(), wake: None, because: Vec::new() }
+        Plan { phase, steps, otherwise: Vec::new(), handled: Vec::new(), wake: None, because: Vec::new() }
     }
 
     /// The same plan, which wakes at `wake` if it would not before.

@@ -27,7 +27,7 @@ pub fn reconcile(job: &Job, now: Timestamp) -> Plan {
 }
 
 /// When the Job's time is over, if it is finished and its time is limited.
-fn expires_at(job: &Job) -> Option<Timestamp> {
+pub fn expires_at(job: &Job) -> Option<Timestamp> {
     let seconds = job.spec.as_ref()?.ttl_seconds_after_finished?;
     let conditions = job.status.as_ref()?.conditions.as_ref()?;
     let terminal = |kind: &str| matches!(kind, "Complete" | "Failed");

@@ -2,13 +2,14 @@
 //!
 //! Invariant: an answer below 500 says that nothing was written; anything else says nothing, and is told so.
 
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::json;
 use stint_core::job::TRACKING_FINALIZER;
 use stint_core::plan::{Action, PodRef, Step, Uid};
+use stint_core::ttl;
 
 use super::Executor;
 use crate::barrier::Sighting;
@@ -47,21 +48,25 @@ impl Executor {
             Action::Adopt(pod) => (self.adopt(key, job, pod).await?, None),
             Action::LetGo(pod) => (self.let_go(key, job, pod).await?, None),
             Action::DeleteJob(uid) => (self.expire(key, job, uid).await?, None),
-            Action::WriteJobStatus(status) => {
-                let mut job = job.clone();
-                job.status = Some((**status).clone());
-                let job = self.jobs(key).replace_status(&key.name, &PostParams::default(), &job).await;
-                match job {
-                    Ok(job) => (Some(Sighting::JobsAt(parse_revision(job.metadata.resource_version.as_ref()))), None),
-                    Err(error) if is_gone(&error) => return Err(Trouble::Conflict),
-                    Err(error) => return Err(trouble(error)),
-                }
-            }
+            Action::WriteJobStatus(status) => (Some(self.write_status(key, job, status).await?), None),
         };
         for event in &step.events {
             self.recorder.record(job, event, pod.as_deref());
         }
         Ok(sighting)
+    }
+
+    /// Writes the status of the Job as it was reconciled; a conflict if it has changed since.
+    async fn write_status(&self, key: &JobKey, job: &Job, status: &JobStatus) -> Result<Sighting, Trouble> {
+        let changed = Job { status: Some(status.clone()), ..job.clone() };
+        match self.jobs(key).replace_status(&key.name, &PostParams::default(), &changed).await {
+            Ok(written) => {
+                self.metrics.wrote(job, status);
+                Ok(Sighting::JobsAt(parse_revision(written.metadata.resource_version.as_ref())))
+            }
+            Err(error) if is_gone(&error) => Err(Trouble::Conflict),
+            Err(error) => Err(trouble(error)),
+        }
     }
 
     async fn delete(&self, key: &JobKey, pod: &PodRef) -> Result<Option<Sighting>, Trouble> {
@@ -142,7 +147,11 @@ impl Executor {
         let preconditions = Preconditions { uid: Some(uid.to_string()), resource_version };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::foreground() };
         match self.jobs(key).delete(&key.name, &params).await {
-            Ok(_) => Ok(None),
+            Ok(_) => {
+                let late = ttl::expires_at(job).map(|at| self.recorder.now().duration_since(at));
+                self.metrics.expired(late.and_then(|late| late.try_into().ok()).unwrap_or_default());
+                Ok(None)
+            }
             Err(error) if is_gone(&error) => Ok(None),
             Err(error) => Err(trouble(error)),
         }

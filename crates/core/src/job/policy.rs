@@ -21,17 +21,26 @@ pub enum Judgement {
 
 /// Judges `pod`, which has failed.
 pub fn judge(policy: &PodFailurePolicy, pod: &Pod) -> Judgement {
-    for (number, rule) in policy.rules.iter().enumerate() {
-        let Some(what) = matches(rule, pod) else { continue };
-        return match rule.action.as_str() {
-            "Ignore" => Judgement::Ignore,
-            "FailIndex" => Judgement::FailIndex,
-            "FailJob" => Judgement::FailJob(format!("{what} matching FailJob rule at index {number}")),
-            // "Count", and an action of a newer API.
-            _ => Judgement::Count,
-        };
+    let Some((number, rule, what)) = first_match(policy, pod) else { return Judgement::Count };
+    match rule.action.as_str() {
+        "Ignore" => Judgement::Ignore,
+        "FailIndex" => Judgement::FailIndex,
+        "FailJob" => Judgement::FailJob(format!("{what} matching FailJob rule at index {number}")),
+        // "Count", and an action of a newer API.
+        _ => Judgement::Count,
     }
-    Judgement::Count
+}
+
+/// The action of the rule that decides about `pod`, which has failed; `None` if no rule does.
+pub fn deciding_action(policy: &PodFailurePolicy, pod: &Pod) -> Option<&'static str> {
+    let (_, rule, _) = first_match(policy, pod)?;
+    ["Ignore", "FailIndex", "FailJob", "Count"].into_iter().find(|action| *action == rule.action)
+}
+
+/// The first rule that matches, with its number and what of the pod it matches.
+fn first_match<'p>(policy: &'p PodFailurePolicy, pod: &Pod) -> Option<(usize, &'p PodFailurePolicyRule, String)> {
+    let mut rules = policy.rules.iter().enumerate();
+    rules.find_map(|(number, rule)| Some((number, rule, matches(rule, pod)?)))
 }
 
 /// What of `pod` matches `rule`, in upstream's words.

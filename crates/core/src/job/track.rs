@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::UncountedTerminatedPods;
 
-use super::policy::Judgement;
+use super::policy::{self, Judgement};
 use super::view::{Class, Seen, View};
 use super::{
     End, MAX_UNCOUNTED_PODS, Outcome, refresh, set_completed, set_failed, set_gauges, shown, to_i32, to_time, write,
@@ -69,9 +69,20 @@ pub(super) fn release(view: &View<'_>, end_is_decided: bool) -> Option<Plan> {
             _ => None,
         }
     };
-    let tracked = view.pods.iter().filter(|seen| seen.tracked);
-    let steps: Vec<Step> = tracked.filter_map(|seen| Some(release_step(seen, why(seen)?))).collect();
-    (!steps.is_empty()).then(|| Plan::of(Phase::Release, steps))
+    let released = view.pods.iter().filter(|seen| seen.tracked).filter_map(|seen| Some((seen, why(seen)?)));
+    let mut plan = Plan::of(Phase::Release, Vec::new());
+    for (seen, why) in released {
+        // Those that count were recorded, and noted then.
+        plan.handled.extend(deciding_action(view, seen).filter(|_| seen.judgement == Judgement::Ignore));
+        plan.steps.push(release_step(seen, why));
+    }
+    (!plan.is_empty()).then_some(plan)
+}
+
+/// The action of the rule of `podFailurePolicy` that decided about this pod, if one did.
+fn deciding_action(view: &View<'_>, seen: &Seen<'_>) -> Option<&'static str> {
+    let policy = view.job.spec.as_ref()?.pod_failure_policy.as_ref()?;
+    if seen.class == Class::Failed { policy::deciding_action(policy, seen.pod) } else { None }
 }
 
 /// RELEASE, while the Job is being deleted: nothing of it is created any more, and no pod needs to wait for it.
@@ -132,6 +143,7 @@ pub(super) fn record(view: &View<'_>, end: Option<&End>, decided_now: bool, now:
     let mut failed = view.indexed.as_ref().map(|indexed| indexed.failed.clone()).unwrap_or_default();
     let mut recorded = 0;
     let mut uncounted_on_purpose = Vec::new();
+    let mut handled = Vec::new();
     for seen in view.pods.iter().filter(|seen| seen.tracked) {
         if recorded == MAX_UNCOUNTED_PODS {
             break; // The next plan takes the next ones, once these are counted.
@@ -151,6 +163,7 @@ pub(super) fn record(view: &View<'_>, end: Option<&End>, decided_now: bool, now:
             if seen.judgement == Judgement::Ignore || (end.is_none() && view.is_awaiting_replacement(seen)) {
                 continue;
             }
+            handled.extend(deciding_action(view, seen));
             uncounted.failed.get_or_insert_default().push(seen.pod.metadata.uid.clone().unwrap_or_default());
             // An index fails in the same write as its pod: one that is being deleted may still end with success.
             failed.extend(seen.index.filter(|index| view.has_failed(*index)));
@@ -179,7 +192,7 @@ pub(super) fn record(view: &View<'_>, end: Option<&End>, decided_now: bool, now:
         status.conditions.get_or_insert_default().push(end.interim(&to_time(now)));
         why = format!("{why}; the Job's end is decided: {}", end.reason);
     }
-    Some(Plan::of(Phase::Record, vec![write(status, why)]))
+    Some(Plan { handled, ..Plan::of(Phase::Record, vec![write(status, why)]) })
 }
 
 /// STOP: an ended Job needs no pods. Their finalizers stay on, so that they are still counted.

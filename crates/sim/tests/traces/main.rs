@@ -7,6 +7,7 @@
 //! Left out: states that last only until the controller's own next write. Upstream's order of creating and counting
 //! differs there from ours, see `core::job`.
 
+mod metrics;
 mod rules;
 mod stage;
 mod story;
@@ -15,6 +16,7 @@ mod trace;
 use std::time::Duration;
 
 use stage::Stage;
+use stint_controllers::Metrics;
 use story::Story;
 
 /// How long the controllers may go on after the recording's end.
@@ -25,7 +27,7 @@ fn recorded_runs_of_jobs_replay_equal() {
     let Some(recordings) = trace::recordings() else { return };
     let (mut equal, mut different) = (Vec::new(), Vec::new());
     for (name, recorded) in &recordings {
-        let ours = replay(recorded);
+        let ours = replay(recorded, &Metrics::default());
         let differences = Story::of(recorded).differences(&Story::of(&ours));
         if differences.is_empty() {
             equal.push(name.as_str());
@@ -38,11 +40,11 @@ fn recorded_runs_of_jobs_replay_equal() {
 }
 
 /// What our controllers do when what came from outside in `recorded` happens again.
-fn replay(recorded: &[trace::Entry]) -> Vec<trace::Entry> {
+fn replay(recorded: &[trace::Entry], metrics: &Metrics) -> Vec<trace::Entry> {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true).build().expect("a runtime without I/O needs nothing");
     runtime.block_on(async {
-        let mut stage = Stage::open(trace::begin(recorded));
+        let mut stage = Stage::open(trace::begin(recorded), metrics.clone());
         for deed in trace::outside(recorded) {
             stage.perform(deed).await;
         }

@@ -13,7 +13,7 @@ use futures::StreamExt;
 use http::Request;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use stint_controllers::{Config, Housekeeping};
+use stint_controllers::{Config, Housekeeping, Metrics};
 use stint_server::{Admission, Api, Clock, Ids};
 use stint_store::Store;
 use tokio::task::JoinHandle;
@@ -73,8 +73,8 @@ pub struct Stage {
 impl Stage {
     /// Opens the place at the wall time `begin`, where events gather as long as upstream. Call it inside a tokio runtime
     /// whose time is paused.
-    pub fn open(begin: Timestamp) -> Stage {
-        Stage::open_with(begin, Admission::Bare, Config { gather: GATHER, ..Config::default() })
+    pub fn open(begin: Timestamp, metrics: Metrics) -> Stage {
+        Stage::open_with(begin, Admission::Bare, Config { gather: GATHER, metrics, ..Config::default() })
     }
 
     /// Opens the place for controllers of `config` before an API that admits as `admission` says.
