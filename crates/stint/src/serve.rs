@@ -121,7 +121,8 @@ impl Daemon<'_> {
         let mut closed = store.watch("", store.revision()).ok();
         let objects = store.snapshot().count("");
         let clock = Arc::new(SystemClock);
-        let metrics = Arc::new(Metrics::new(store.clone()));
+        let counted = stint_controllers::Metrics::default();
+        let metrics = Arc::new(Metrics::new(store.clone(), counted.clone()));
         let here = Here::default();
         let mut api = Api::new(store.clone(), clock, Arc::new(RandomIds));
         api.admission = Admission::Cluster;
@@ -132,7 +133,7 @@ impl Daemon<'_> {
         let router = stint_server::router(api);
         let address = addresses.first().copied().map(kubeconfig::reachable);
         let way = Way { root_ca: pki.ca.clone(), address };
-        let parts = Parts::start(&self.resolved, &self.instance.id, &router, launcher, way, &here)?;
+        let parts = Parts::start(&self.resolved, &self.instance.id, &router, launcher, way, &here, counted)?;
         parts.tasks().for_each(|(part, task)| metrics.check(part, task));
         bootstrapped(&router).await?;
         let http = Arc::new(Http::new(router, metrics));
@@ -256,6 +257,7 @@ impl Parts {
         launcher: Option<Launcher>,
         way: Way,
         here: &Here,
+        counted: stint_controllers::Metrics,
     ) -> anyhow::Result<Parts> {
         let settings = &resolved.settings;
         let clock = Arc::new(SystemClock);
@@ -266,6 +268,7 @@ impl Parts {
             jobs: wanted.jobs,
             workers: 16,
             housekeeping: wanted.housekeeping.then_some(Housekeeping { root_ca: Some(way.root_ca) }),
+            metrics: counted,
             ..stint_controllers::Config::default()
         };
         let any = wanted.jobs || wanted.bind || wanted.housekeeping;

@@ -1,7 +1,10 @@
 //! What `/metrics` shows, under the API server's and Prometheus' usual names, and what `/readyz` checks.
 //!
-//! Invariant: the number of series is bounded by the table of kinds, whatever paths clients make up.
+//! Invariant: the number of series is bounded by the table of kinds, whatever paths clients make up; that of the states of
+//! Jobs and CronJobs has a bound of its own.
 //! Upstream: `apiserver/pkg/endpoints/metrics/metrics.go`, v1.36.
+
+mod state;
 
 use std::fmt;
 use std::fs;
@@ -17,6 +20,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+use state::State;
 use stint_server::kinds::{KINDS, Kind};
 use stint_server::observe::{Check, Observe};
 use stint_store::Store;
@@ -75,8 +79,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Nothing is counted yet.
-    pub fn new(store: Store) -> Metrics {
+    /// Nothing is counted yet; `controllers` is what the controllers count.
+    pub fn new(store: Store, controllers: stint_controllers::Metrics) -> Metrics {
         let mut registry = Registry::default();
         let requests = Family::<Answered, Counter>::default();
         let durations = Family::<About, Histogram>::new_with_constructor(|| Histogram::new(BUCKETS));
@@ -94,6 +98,8 @@ impl Metrics {
         registry.register("stint_build", "The version of this program", build);
         registry.register_collector(Box::new(Process));
         registry.register_collector(Box::new(Objects(store.clone())));
+        registry.register_collector(Box::new(controllers));
+        registry.register_collector(Box::new(State(store.clone())));
         let parts = RwLock::default();
         Metrics { registry, requests, durations, running, long, watch_events, store, parts }
     }
@@ -318,7 +324,7 @@ mod tests {
 
     #[test]
     fn what_was_counted_is_shown_in_prometheus_text_format() {
-        let metrics = Arc::new(Metrics::new(Store::in_memory()));
+        let metrics = Arc::new(Metrics::new(Store::in_memory(), stint_controllers::Metrics::default()));
         let request = Request::get("/api/v1/pods").body(()).unwrap();
         let begun = metrics.begins(&request);
         assert!(metrics.metrics().contains("apiserver_current_inflight_requests{request_kind=\"readOnly\"} 1"));
@@ -332,6 +338,8 @@ mod tests {
             "apiserver_current_inflight_requests{request_kind=\"readOnly\"} 0".to_owned(),
             "apiserver_storage_objects{resource=\"jobs.batch\"} 0".to_owned(),
             "# TYPE process_cpu_seconds_total counter".to_owned(),
+            "# TYPE job_controller_job_syncs_total counter".to_owned(),
+            "# HELP kube_job_info [STABLE] Information about job.".to_owned(),
         ] {
             assert!(text.contains(&line), "{line} is not in\n{text}");
         }

@@ -16,7 +16,8 @@ async fn connect() -> DuplexStream {
             Err(error) => (StatusCode::BAD_REQUEST, error.to_string().into()),
         }
     };
-    let http = Http::new(Router::new().route("/", post(repeat)), Arc::new(Metrics::new(Store::in_memory())));
+    let metrics = Metrics::new(Store::in_memory(), stint_controllers::Metrics::default());
+    let http = Http::new(Router::new().route("/", post(repeat)), Arc::new(metrics));
     let (client, server) = duplex(1 << 16);
     let guest = Room::new(1).enter().await;
     let connection = http.connection();
