@@ -94,7 +94,17 @@ pub static DIFFERENCES: &[Difference] = &[
     Difference {
         what: "`status.active` of Jobs whose replacements wait",
         here: "the number of pods that are active",
-        why: "a cluster writes 0, whatever is active",
+        why: "a cluster writes 0, whatever is active; while a pod is ready its own API refuses that",
+    },
+    Difference {
+        what: "when the Job controller looks at a Job",
+        here: "at once",
+        why: "a cluster waits 1 s after an event about a pod, to spare an API server that many others use",
+    },
+    Difference {
+        what: "states of a Job between its controller's own writes",
+        here: "finished pods are counted before others take their places, and an end is written before pods are deleted",
+        why: "a cluster creates and deletes first; a crash between the writes then has to be made up for",
     },
     Difference {
         what: "the delay before a failed pod is replaced",
