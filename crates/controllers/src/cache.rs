@@ -12,7 +12,7 @@
 
 mod loose;
 mod owned;
-mod progress;
+pub mod progress;
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};

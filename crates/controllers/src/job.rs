@@ -242,7 +242,8 @@ fn owner(pod: &Pod) -> Option<&str> {
     controller_of(pod).map(|owner| owner.uid.as_str())
 }
 
-fn scoped<K>(client: &Client, config: &Config) -> Api<K>
+/// The objects of a kind that the controllers look at.
+pub fn scoped<K>(client: &Client, config: &Config) -> Api<K>
 where
     K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
 {

@@ -15,6 +15,7 @@ mod accounts;
 mod barrier;
 mod bind;
 mod cache;
+mod cronjob;
 mod events;
 mod execute;
 mod garbage;
@@ -36,6 +37,7 @@ use kube::Client;
 pub use metrics::Metrics;
 pub use stint_core::clock::Clock;
 use stint_core::job::Backoff;
+use stint_core::schedule::zone::Zone;
 
 /// What the controllers may be told.
 #[derive(Clone, Debug)]
@@ -46,6 +48,10 @@ pub struct Config {
     pub namespace: Option<String>,
     /// Whether Jobs are worked on. Not where another controller manager does it.
     pub jobs: bool,
+    /// Whether CronJobs are worked on.
+    pub cron_jobs: bool,
+    /// The zone of schedules that name none: the machine's own.
+    pub local_zone: Zone,
     /// How many Jobs are worked on at once (upstream: 5).
     pub workers: usize,
     /// Delays before failed pods are replaced.
@@ -78,6 +84,8 @@ impl Default for Config {
             node: None,
             namespace: None,
             jobs: true,
+            cron_jobs: true,
+            local_zone: Zone::utc(),
             workers: 5,
             backoff: Backoff::default(),
             gather: SignedDuration::ZERO,
@@ -108,7 +116,12 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>, config: Config) {
             Box::pin(job::run(client.clone(), clock.clone(), &config)).await;
         }
     };
-    tokio::join!(jobs, binder, housekeeping);
+    let cron_jobs = async {
+        if config.cron_jobs {
+            Box::pin(cronjob::run(client.clone(), clock.clone(), &config)).await;
+        }
+    };
+    tokio::join!(jobs, cron_jobs, binder, housekeeping);
 }
 
 async fn keep_house(client: Client, clock: Arc<dyn Clock>, Housekeeping { root_ca }: Housekeeping) {

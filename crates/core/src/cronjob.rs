@@ -5,8 +5,8 @@
 //!            ▼                                                              │
 //!   a Job that the status does not know yet ──► RECORD   active, lastScheduleTime
 //!   more finished Jobs than are kept        ──► EXPIRE   delete the oldest  │
-//!   a time is due                           ──► MANAGE   (replace,) create ─┘
 //!   status out of date                      ──► REFRESH  finished and missing Jobs leave `active`
+//!   a time is due                           ──► MANAGE   (replace,) create ─┘
 //!   otherwise                               ──► REST     say why nothing runs; wake at the next time
 //! ```
 //!
@@ -75,6 +75,10 @@ pub fn reconcile(cron_job: &CronJob, jobs: &[Job], zone: Option<&Zone>, look: Lo
     if let Some(plan) = expire(&view) {
         return plan;
     }
+    let (status, events) = view.tidied(Vec::new());
+    if status != view.status {
+        return write(Phase::Refresh, status, events, "the status shows the Jobs as they are");
+    }
     let mut rest = match start::decide(&view, zone, look, now) {
         start::Decision::Start(plan) => return plan,
         start::Decision::Taken(job, at) => {
@@ -82,11 +86,6 @@ pub fn reconcile(cron_job: &CronJob, jobs: &[Job], zone: Option<&Zone>, look: Lo
         }
         start::Decision::Rest(plan) => plan,
     };
-    let (status, events) = view.tidied(Vec::new());
-    if status != view.status {
-        let wake = rest.wake.take();
-        return write(Phase::Refresh, status, events, "the status shows the Jobs as they are").waking(wake);
-    }
     for job in view.unexpected() {
         let text = format!("Saw a job that the controller did not create or forgot: {job}");
         rest.steps.push(announce(Severity::Warning, "UnexpectedJob", text));

@@ -93,6 +93,7 @@ impl Embedded {
         let machine = Machine::here(&node_name());
         let config = stint_controllers::Config {
             node: Some(machine.name.clone()),
+            cron_jobs: false, // what they would start is run once, see `run::load`
             workers: 16,
             ttl: false, // what is followed to its end must not go before it was told
             ..stint_controllers::Config::default()

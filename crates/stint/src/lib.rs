@@ -16,6 +16,7 @@ pub mod real;
 pub mod run;
 pub mod serve;
 pub mod settings;
+pub mod zones;
 
 use std::process::ExitCode;
 

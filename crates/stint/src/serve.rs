@@ -49,6 +49,7 @@ use crate::kubeconfig;
 use crate::real;
 use crate::real::{Log, RandomIds, SystemClock};
 use crate::settings::{Flags, Resolved, Settings};
+use crate::zones;
 use door::Door;
 use http::Http;
 use instance::Instance;
@@ -82,6 +83,7 @@ pub fn main(flags: &Flags) -> anyhow::Result<Exit> {
         }
     }
     raise_descriptor_limit();
+    zones::prefer_newer();
     let instance = Instance::take(&resolved.data)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("can't start the async runtime")?;
@@ -266,12 +268,14 @@ impl Parts {
         let config = stint_controllers::Config {
             node: (wanted.bind && launcher.is_some()).then(|| machine.name.clone()),
             jobs: wanted.jobs,
+            cron_jobs: wanted.cronjobs,
+            local_zone: zones::local(),
             workers: 16,
             housekeeping: wanted.housekeeping.then_some(Housekeeping { root_ca: Some(way.root_ca) }),
             metrics: counted,
             ..stint_controllers::Config::default()
         };
-        let any = wanted.jobs || wanted.bind || wanted.housekeeping;
+        let any = wanted.jobs || wanted.cronjobs || wanted.bind || wanted.housekeeping;
         let controllers = any.then(|| {
             let client = client(router, Part::Controllers);
             tokio::spawn(stint_controllers::run(client, clock.clone(), config))

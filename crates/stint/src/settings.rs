@@ -84,7 +84,7 @@ settings! {
     "node-name" node_name: Option<String> = "";
     /// Serve the API only: start no containers here
     "no-agent" no_agent: bool = "false";
-    /// Which controllers to run: all, none, or some of jobs, bind and housekeeping
+    /// Which controllers to run: all, none, or some of jobs, cronjobs, bind and housekeeping
     "controllers" controllers: Controllers = "all";
     /// Let pods ask for this machine's own root filesystem by the annotation `stint.dev/rootfs: host`
     "allow-host" allow_host: bool = "false";

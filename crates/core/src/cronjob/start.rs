@@ -10,7 +10,7 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::due::{Due, due, missed, upcoming};
-use super::view::View;
+use super::view::{self, View};
 use super::{Action, Look, announce, delete};
 use crate::field::quote;
 use crate::plan::{Note, Phase, Plan, Severity, Step, Wake};
@@ -137,8 +137,11 @@ fn at_its_time<'a>(view: &View<'a>, schedule: Schedule, zone: &Zone, look: Look,
         tell.push(announce(Severity::Normal, "JobAlreadyActive", text.to_owned()));
         return rest(tell, "a Job is still active, and the concurrency policy is Forbid");
     }
-    if let Some(job) = view.named_for(at) {
-        return Decision::Taken(job, at);
+    match view.named_for(at) {
+        // Another time of this minute had it (seen of 1.36.2: the status stays as it is).
+        Some(job) if view::outcome(job).is_some() => return rest(tell, "the Job of this minute has ended"),
+        Some(job) => return Decision::Taken(job, at),
+        None => {}
     }
     let mut steps = tell;
     if at <= look.since {
@@ -160,8 +163,8 @@ fn at_its_time<'a>(view: &View<'a>, schedule: Schedule, zone: &Zone, look: Look,
 fn passed(count: usize, at: Timestamp, now: Timestamp) -> Step<Action> {
     let late = now.duration_since(at).as_secs();
     let times = if count == 1 { "1 scheduled time" } else { &format!("{count} scheduled times") };
-    let text = format!("{times} passed while the controller did not run; the last one, {at}, is started {late} s late");
-    announce(Severity::Warning, "MissedWhileDown", text)
+    let text = format!("{times} passed while nobody looked at the clock; the last one, {at}, is started {late} s late");
+    announce(Severity::Warning, "MissedTimes", text)
 }
 
 /// A plan that only tells, and waits for a change.

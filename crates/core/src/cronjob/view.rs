@@ -153,7 +153,8 @@ fn normal(reason: &str, text: String) -> Event {
     Event { severity: Severity::Normal, reason: reason.to_owned(), note: Note::Text(text) }
 }
 
-fn outcome(job: &Job) -> Option<Outcome> {
+/// How `job` ended, if it has.
+pub(super) fn outcome(job: &Job) -> Option<Outcome> {
     finished(job.status.as_ref()?)
 }
 

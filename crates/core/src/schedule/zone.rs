@@ -5,7 +5,7 @@
 //! the year 2200.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -84,7 +84,22 @@ pub fn bundled_release() -> &'static str {
 
 /// Whether there is a time zone of exactly this name.
 pub fn is_zone(name: &str) -> bool {
-    data(name).is_some()
+    data(name).is_some() || preferred(name).is_some()
+}
+
+/// Reads a zone's file from a database that is newer than the built-in one.
+pub type Read = fn(&str) -> Option<Vec<u8>>;
+
+static PREFERRED: OnceLock<Read> = OnceLock::new();
+
+/// Prefers zones that `read` finds to the built-in ones. To be said once, before any zone is asked for; `read` gets names
+/// as users write them, and has to look at them first.
+pub fn prefer(read: Read) {
+    PREFERRED.get_or_init(|| read);
+}
+
+fn preferred(name: &str) -> Option<Zone> {
+    Zone::from_tzif(name, &PREFERRED.get()?(name)?)
 }
 
 /// The built-in zone of exactly this name.
@@ -97,7 +112,7 @@ pub fn named(name: &str) -> Option<Zone> {
     static READ: RwLock<BTreeMap<String, Zone>> = RwLock::new(BTreeMap::new());
     let known = READ.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
     known.or_else(|| {
-        let zone = if name.is_empty() { Zone::utc() } else { bundled(name)? };
+        let zone = if name.is_empty() { Zone::utc() } else { preferred(name).or_else(|| bundled(name))? };
         READ.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), zone.clone());
         Some(zone)
     })

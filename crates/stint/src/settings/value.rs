@@ -138,9 +138,12 @@ impl Value for TokenLife {
 
 /// Which controllers run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // each is a name of its own
 pub struct Controllers {
     /// Those of Jobs.
     pub jobs: bool,
+    /// That of CronJobs.
+    pub cronjobs: bool,
     /// What binds waiting pods to this node.
     pub bind: bool,
     /// Garbage collection, namespaces, service accounts.
@@ -152,17 +155,22 @@ impl Value for Controllers {
 
     fn read(texts: &[String]) -> Result<Self, String> {
         let names: BTreeSet<&str> = texts.iter().map(String::as_str).collect();
-        if let Some(unknown) = names.iter().find(|name| !["all", "none", "jobs", "bind", "housekeeping"].contains(name))
-        {
+        let known = ["all", "none", "jobs", "cronjobs", "bind", "housekeeping"];
+        if let Some(unknown) = names.iter().find(|name| !known.contains(name)) {
             return Err(format!(
-                "there is no controller {unknown}: give all, none, or some of jobs, bind, housekeeping"
+                "there is no controller {unknown}: give all, none, or some of jobs, cronjobs, bind, housekeeping"
             ));
         }
         if names.len() > 1 && (names.contains("all") || names.contains("none")) {
             return Err("all and none stand alone".to_owned());
         }
         let has = |name| names.contains("all") || names.contains(name);
-        Ok(Controllers { jobs: has("jobs"), bind: has("bind"), housekeeping: has("housekeeping") })
+        Ok(Controllers {
+            jobs: has("jobs"),
+            cronjobs: has("cronjobs"),
+            bind: has("bind"),
+            housekeeping: has("housekeeping"),
+        })
     }
 }
 
@@ -223,8 +231,8 @@ mod tests {
     #[test]
     fn some_controllers_can_be_chosen() {
         let read = |text: &str| Controllers::read(&split(text)).unwrap();
-        assert_eq!(read("none"), Controllers { jobs: false, bind: false, housekeeping: false });
-        assert_eq!(read("all"), Controllers { jobs: true, bind: true, housekeeping: true });
-        assert_eq!(read("jobs,bind"), Controllers { jobs: true, bind: true, housekeeping: false });
+        assert_eq!(read("none"), Controllers { jobs: false, cronjobs: false, bind: false, housekeeping: false });
+        assert_eq!(read("all"), Controllers { jobs: true, cronjobs: true, bind: true, housekeeping: true });
+        assert_eq!(read("jobs,bind"), Controllers { jobs: true, cronjobs: false, bind: true, housekeeping: false });
     }
 }
