@@ -14,6 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ConfigMap, ContainerStateTerminated, Pod, PodStatus, ServiceAccount};
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::{Value, json};
 use stint_agent::service::{ContainerRef, LogOptions, PodRef, Process, Service, ServiceError, Streams};
 use stint_agent::{Agent, AgentConfig, Attempt, Clock, Folders, Machine, RootfsMode, log_path, logs, sweep};
@@ -74,6 +75,7 @@ fn main() {
         let cgroups = PathBuf::from(format!("/stint/agent-test-{}", std::process::id()));
         let rootfs = RootfsMode::Host { size: Some(64 << 20) };
         let folders = Folders::within(data.path());
+        let memory = Memory::at(folders.state.clone());
         let mut config = AgentConfig::new(Machine::here("node"), folders, rootfs, cgroups.clone());
         config.sync_period = Duration::from_millis(100);
         let runtime = Arc::new(Native::new(zygote));
@@ -104,6 +106,7 @@ fn main() {
         case!(a_failure_is_told_with_its_last_words);
         case!(nothing_that_is_written_survives);
         case!(config_maps_and_shared_volumes_are_seen);
+        case!(a_script_in_a_config_map_runs);
         case!(deletion_ends_a_polite_and_a_deaf_container);
         case!(a_missing_command_and_a_missing_setting_are_told);
         case!(the_user_is_who_the_pod_says);
@@ -128,6 +131,7 @@ fn main() {
             println!("FAILED: {pods} pods are left after the sweep: {swept:?}");
             failed += 1;
         }
+        drop(memory);
         let left = leftovers(&cgroups);
         if !left.is_empty() {
             println!("FAILED: cgroups are left: {left:?}");
@@ -136,6 +140,24 @@ fn main() {
         failed
     });
     std::process::exit(i32::from(failed > 0));
+}
+
+/// A memory filesystem as `/run` often is: no programs, no devices. It is unmounted when it is dropped.
+struct Memory(PathBuf);
+
+impl Memory {
+    fn at(path: PathBuf) -> Memory {
+        std::fs::create_dir_all(&path).unwrap();
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        mount("stint-test", &path, "tmpfs", flags, c"mode=0700").unwrap();
+        Memory(path)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let _ = unmount(&self.0, UnmountFlags::DETACH);
+    }
 }
 
 type Verdict = Result<(), String>;
@@ -249,6 +271,20 @@ async fn config_maps_and_shared_volumes_are_seen(world: &World) -> Verdict {
     check(output.starts_with("v\nfrom init\nin memory\n1\n") && output.ends_with("read-only\n"), output)
 }
 
+/// Though the node keeps it on a filesystem that is not for programs.
+async fn a_script_in_a_config_map_runs(world: &World) -> Verdict {
+    let maps: Api<ConfigMap> = Api::namespaced(world.client.clone(), "default");
+    let map = json!({"metadata": {"name": "script"}, "data": {"run": "#!/bin/sh\necho I run\n"}});
+    maps.create(&PostParams::default(), &serde_json::from_value(map).unwrap()).await.unwrap();
+    let mut main = sh("exec /v/run");
+    main["volumeMounts"] = json!([{"name": "v", "mountPath": "/v"}]);
+    let volume = json!({"name": "v", "configMap": {"name": "script", "defaultMode": 0o755}});
+    let pod = world.create("script", json!({"containers": [main], "volumes": [volume]})).await;
+    let (_, ended) = world.ended("script").await;
+    let output = world.output(&pod).await;
+    check(output == "I run\n", (output, ended))
+}
+
 async fn deletion_ends_a_polite_and_a_deaf_container(world: &World) -> Verdict {
     let running = |status: &PodStatus| status.phase.as_deref() == Some("Running");
     let began = Instant::now();
@@ -342,7 +378,8 @@ async fn nothing_is_left(world: &World) -> Verdict {
     }
     check(count() == 0, format!("{} pods' folders are left", count()))?;
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    check(!mounts.contains(world.data.to_str().unwrap()), "mounts are left")
+    let left = mounts.matches(world.data.to_str().unwrap()).count();
+    check(left == 1, format!("{left} mounts are left, and the test has made one"))
 }
 
 /// The cgroups that are left below `parent`, in every hierarchy.
