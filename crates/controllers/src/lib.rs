@@ -24,6 +24,7 @@ mod metrics;
 mod namespaces;
 mod orphan;
 mod queue;
+mod quotas;
 mod served;
 mod texts;
 mod watch;
@@ -70,8 +71,8 @@ pub struct Config {
     pub housekeeping: Option<Housekeeping>,
 }
 
-/// What the controllers do that keep a whole API in order: garbage collection, the end of namespaces, and what every
-/// namespace has from the start.
+/// What the controllers do that keep a whole API in order: garbage collection, the end of namespaces, what every
+/// namespace has from the start, and what quotas say is used.
 #[derive(Clone, Debug, Default)]
 pub struct Housekeeping {
     /// The certificate, in PEM, by which pods know the API: `ca.crt` in every namespace's ConfigMap `kube-root-ca.crt`.
@@ -128,6 +129,7 @@ async fn keep_house(client: Client, clock: Arc<dyn Clock>, Housekeeping { root_c
     tokio::join!(
         garbage::run(client.clone(), clock.clone()),
         namespaces::run(client.clone(), clock.clone()),
-        accounts::run(client, clock, root_ca),
+        accounts::run(client.clone(), clock.clone(), root_ca),
+        quotas::run(client, clock),
     );
 }

@@ -7,11 +7,8 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{
-    LimitRange, PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaStatus, Service, ServiceAccount,
-};
+use k8s_openapi::api::core::v1::{LimitRange, PersistentVolumeClaim, Pod, ResourceQuota, Service, ServiceAccount};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use serde::de::DeserializeOwned;
 use stint_core::admission::quota::{self, Amounts, Counted};
 use stint_core::admission::{account, default_tolerations, limits, priority};
@@ -226,13 +223,7 @@ async fn record(api: &Api, namespace: &str, quota: &ResourceQuota, total: &Amoun
     let key = kind_of::<ResourceQuota>().key(Some(namespace), name);
     let Some(entry) = api.store.get(&key) else { return Ok(()) };
     let Ok(mut stored) = ResourceQuota::load(&entry.value) else { return Ok(()) };
-    let text = |amounts: &Amounts| {
-        let texts = amounts.iter().map(|(name, amount)| (name.clone(), Text(amount.to_string())));
-        Some(texts.collect()).filter(|texts: &std::collections::BTreeMap<_, _>| !texts.is_empty())
-    };
-    let limited = quota::hard(&stored);
-    let used = total.iter().filter(|(name, _)| limited.contains_key(*name)).map(|(n, a)| (n.clone(), *a)).collect();
-    stored.status = Some(ResourceQuotaStatus { hard: text(&limited), used: text(&used) });
+    stored.status = Some(quota::status(&stored, total));
     stored.metadata.resource_version = None;
     let encoded = Object::encode(&stored);
     if !encoded.says_the_same_as(&entry.value) {

@@ -132,11 +132,6 @@ pub static DIFFERENCES: &[Difference] = &[
         why: "a cluster refuses everything that it limits until a controller has seen it",
     },
     Difference {
-        what: "`status.used` of a ResourceQuota",
-        here: "counted anew from the objects at each creation that it limits",
-        why: "what is deleted, or grows, shows at the next creation",
-    },
-    Difference {
         what: "Services",
         here: "have a `clusterIP` that nothing listens at; two may have the same by chance",
         why: "there is no cluster network; the rules about node ports, load balancers and address families are left out",

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{Container, PersistentVolumeClaim, Pod, ResourceQuota, Service};
+use k8s_openapi::api::core::v1::{Container, PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaStatus, Service};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
 use crate::admit::qos_class;
@@ -169,6 +169,17 @@ pub fn hard(quota: &ResourceQuota) -> Amounts {
     hard.map(|(name, text)| (name.clone(), amount(text))).collect()
 }
 
+/// What a quota's status has to say when so much is used.
+pub fn status(quota: &ResourceQuota, used: &Amounts) -> ResourceQuotaStatus {
+    let text = |amounts: &Amounts| -> Option<BTreeMap<String, Text>> {
+        let texts = amounts.iter().map(|(name, amount)| (name.clone(), Text(amount.to_string())));
+        Some(texts.collect()).filter(|texts: &BTreeMap<_, _>| !texts.is_empty())
+    };
+    let hard = hard(quota);
+    let used = used.iter().filter(|(name, _)| hard.contains_key(*name)).map(|(name, amount)| (name.clone(), *amount));
+    ResourceQuotaStatus { used: text(&used.collect()), hard: text(&hard) }
+}
+
 /// The containers that don't say what the quota limits.
 fn unsaid(pod: &Pod, hard: &Amounts) -> Option<String> {
     let spec = pod.spec.as_ref()?;
@@ -293,6 +304,17 @@ mod tests {
             assert!(!matches(&quota, Counted::Other), "{scope}");
         }
         assert!(matches(&quota(&json!({})), Counted::Other));
+    }
+
+    #[test]
+    fn a_status_says_what_is_used_of_what_is_limited() {
+        let quota = quota(&json!({"hard": {"pods": "2", "requests.cpu": "1000m"}}));
+        let mut used = Amounts::new();
+        add(&quota, &mut used, &usage("pods", Counted::Pod(&pod(&json!({"cpu": "600m", "memory": "1Gi"})))));
+        let status = serde_json::to_value(status(&quota, &used)).unwrap();
+        let expected =
+            json!({"hard": {"pods": "2", "requests.cpu": "1"}, "used": {"pods": "1", "requests.cpu": "600m"}});
+        assert_eq!(status, expected);
     }
 
     #[test]

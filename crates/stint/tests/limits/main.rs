@@ -10,5 +10,6 @@ mod client;
 mod connections;
 mod frames;
 mod http2;
+mod quotas;
 mod settings;
 mod watchers;
