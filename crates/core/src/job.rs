@@ -200,4 +200,6 @@ fn to_i32(count: usize) -> i32 {
 }
 
 #[cfg(test)]
+mod models;
+#[cfg(test)]
 mod tests;

@@ -82,7 +82,7 @@ fn wanted(view: &View<'_>, spec: &JobSpec, active: i32) -> i32 {
 
 /// The active pods that have to go: of an Indexed Job those that have no index of it, and all but one of each index; then
 /// as many as are too many.
-fn surplus<'v, 'a>(view: &'v View<'a>, active: i32, want: i32) -> Vec<&'v Seen<'a>> {
+pub(super) fn surplus<'v, 'a>(view: &'v View<'a>, active: i32, want: i32) -> Vec<&'v Seen<'a>> {
     let mut candidates: Vec<&Seen<'_>> = view.class(Class::Active).collect();
     candidates.sort_by_key(|seen| removal_rank(seen.pod));
     let mut surplus = Vec::new();
@@ -185,7 +185,7 @@ fn grow(view: &View<'_>, pods: Vec<Pod>, active: i32, missing: i32, now: Timesta
 
 /// The order in which surplus pods go, first to go first (`ActivePods.Less`): not bound before bound, Pending before
 /// Unknown before Running, not ready before ready, the latest ready first, then more restarts, then the newer one.
-fn removal_rank(pod: &Pod) -> impl Ord + use<> {
+pub(super) fn removal_rank(pod: &Pod) -> impl Ord + use<> {
     let bound = pod.spec.as_ref().is_some_and(|s| s.node_name.is_some());
     let progress = match phase(pod) {
         "Running" => 2,
