@@ -53,11 +53,11 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>, config: &Config) {
     let now = clock.now();
     let mut state = State {
         cache: Cache::default(),
-        queue: Queue::new(),
+        queue: Queue::telling(config.metrics.cron_jobs.clone()),
         barriers: HashMap::new(),
         changed: HashMap::new(),
         executing: FuturesUnordered::new(),
-        executor: Executor::new(client.clone(), recorder),
+        executor: Executor::new(client.clone(), recorder, config.metrics.clone()),
         since: now,
         looked: now,
         next_full_pass: now.saturating_add(config.full_pass).unwrap_or(Timestamp::MAX),

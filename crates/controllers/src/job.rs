@@ -17,14 +17,12 @@ use stint_core::job::view::{controller_of, is_tracked};
 use stint_core::job::{foreign_controller, reconcile_absent, reconcile_with};
 use stint_core::plan::{Phase, Plan, Uid};
 use stint_core::ttl;
-use tokio::time::Instant;
 
 use crate::Config;
 use crate::barrier::Barrier;
 use crate::cache::{Cache, JobKey};
 use crate::events::recorder;
 use crate::execute::{Ended, Executor, Report};
-use crate::metrics::Running;
 use crate::orphan::Orphans;
 use crate::queue::{Queue, wait_for};
 use crate::watch::watch;
@@ -37,9 +35,8 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>, config: &Config) {
     let (recorder, writing) = recorder(client.clone(), clock.clone(), "job-controller");
     let mut state = State {
         cache: Cache::default(),
-        queue: Queue::new(),
+        queue: Queue::telling(config.metrics.jobs.clone()),
         barriers: HashMap::new(),
-        waiting: HashMap::new(),
         executing: FuturesUnordered::new(),
         executor: Executor::new(client.clone(), recorder, config.metrics.clone()),
         next_full_pass: clock.now().saturating_add(config.full_pass).unwrap_or(Timestamp::MAX),
@@ -63,7 +60,7 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>, config: &Config) {
                 let is_urgent = config.gather.is_zero() || state.changes_what_is_wanted(&event);
                 state.count_foreign(&event, config);
                 let dirty = state.cache.job_event(event);
-                if is_urgent { state.mark(dirty, config) } else { state.gather(dirty, clock.now(), config) }
+                if is_urgent { state.mark(dirty) } else { state.gather(dirty, clock.now(), config) }
             }
             // After the Jobs, so that of a pod whose Job has ended no more is remembered than has to be.
             Some(event) = pods.next(), if state.cache.has_jobs() => {
@@ -84,20 +81,14 @@ struct State {
     cache: Cache,
     queue: Queue<JobKey>,
     barriers: HashMap<JobKey, Barrier>,
-    /// Since when the keys wait that were marked.
-    waiting: HashMap<JobKey, Instant>,
     executing: FuturesUnordered<BoxFuture<'static, (JobKey, Report)>>,
     executor: Executor,
     next_full_pass: Timestamp,
 }
 
 impl State {
-    fn mark(&mut self, keys: impl IntoIterator<Item = JobKey>, config: &Config) {
+    fn mark(&mut self, keys: impl IntoIterator<Item = JobKey>) {
         for key in keys {
-            self.waiting.entry(key.clone()).or_insert_with(|| {
-                config.metrics.work.added();
-                Instant::now()
-            });
             self.queue.mark(key);
         }
     }
@@ -105,7 +96,7 @@ impl State {
     /// Marks keys that need not be looked at before other events have come, too.
     fn gather(&mut self, keys: impl IntoIterator<Item = JobKey>, now: Timestamp, config: &Config) {
         if config.gather.is_zero() {
-            return self.mark(keys, config);
+            return self.mark(keys);
         }
         let at = now.saturating_add(config.gather).unwrap_or(Timestamp::MAX);
         for key in keys {
@@ -129,7 +120,7 @@ impl State {
         let now = clock.now();
         if now >= self.next_full_pass {
             self.next_full_pass = now.saturating_add(config.full_pass).unwrap_or(Timestamp::MAX);
-            self.mark(self.cache.keys(), config);
+            self.mark(self.cache.keys());
         }
         for _ in 0..LOOKS {
             if self.queue.busy() >= config.workers {
@@ -139,8 +130,7 @@ impl State {
             let is_free = |key: &JobKey| barriers.get_mut(key).is_none_or(|barrier| barrier.is_down(cache));
             let Some(key) = self.queue.take(now, is_free) else { return false };
             self.barriers.remove(&key);
-            let running = self.running(&key, config);
-            self.reconcile(key, now, config, running);
+            self.reconcile(key, now, config);
         }
         true
     }
@@ -148,17 +138,6 @@ impl State {
     /// Decides about a Job and its pods, those included that it may adopt.
     fn plan(&self, key: &JobKey, job: &Job, now: Timestamp, config: &Config) -> Plan {
         reconcile_with(job, &self.cache.candidates_of(key, job), now, config.backoff)
-    }
-
-    /// Notes that work on `key` begins.
-    fn running(&mut self, key: &JobKey, config: &Config) -> Running {
-        let work = &config.metrics.work;
-        let queued = self.waiting.remove(key).map(|since| since.elapsed());
-        if queued.is_none() {
-            work.added(); // its moment has come
-        }
-        work.holds(self.waiting.len());
-        work.begin(queued.unwrap_or_default())
     }
 
     /// Counts Jobs that are new and that another controller manages.
@@ -170,7 +149,7 @@ impl State {
         }
     }
 
-    fn reconcile(&mut self, key: JobKey, now: Timestamp, config: &Config, running: Running) {
+    fn reconcile(&mut self, key: JobKey, now: Timestamp, config: &Config) {
         let job = self.cache.job(&key);
         let uid = job.as_ref().and_then(|job| job.metadata.uid.clone());
         if let Some(job) = job {
@@ -185,11 +164,7 @@ impl State {
             if !plan.is_empty() {
                 tracing::debug!(job = &*key.name, phase = ?plan.phase, steps = plan.steps.len(), "reconciled");
                 let executor = self.executor.clone();
-                let execution = async move {
-                    let report = executor.execute(key.clone(), job, plan).await;
-                    drop(running);
-                    (key, report)
-                };
+                let execution = async move { (key.clone(), executor.execute(key, job, plan).await) };
                 return self.executing.push(execution.boxed());
             }
             config.metrics.synced(&job, &plan, true, Duration::ZERO);
@@ -203,11 +178,7 @@ impl State {
         let owners = orphans.iter().filter_map(owner).map(Uid::from).collect();
         let plan = reconcile_absent(&orphans);
         let executor = self.executor.clone();
-        let execution = async move {
-            let report = executor.execute_absent(key.clone(), owners, plan).await;
-            drop(running);
-            (key, report)
-        };
+        let execution = async move { (key.clone(), executor.execute_absent(key, owners, plan).await) };
         self.executing.push(execution.boxed());
     }
 
@@ -221,14 +192,11 @@ impl State {
                 // the pods' turn.
                 match report.phase {
                     Phase::Manage => self.gather([key.clone()], now, config),
-                    _ => self.mark([key.clone()], config),
+                    _ => self.queue.mark(key.clone()),
                 }
                 self.queue.done(key);
             }
-            Ended::Conflict | Ended::Refused | Ended::Failed => {
-                config.metrics.work.retried();
-                self.queue.failed(key, now);
-            }
+            Ended::Conflict | Ended::Refused | Ended::Failed => self.queue.failed(key, now),
         }
     }
 

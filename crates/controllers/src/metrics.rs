@@ -19,6 +19,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use stint_core::cronjob::SCHEDULED_TIMESTAMP;
 use stint_core::job::index::IndexSet;
 use stint_core::job::per_index::FAILURES;
 use stint_core::job::view::{Class, class, is_tracked, uid_of};
@@ -51,7 +52,9 @@ pub struct Metrics {
     /// Finished pods that carry the tracking finalizer.
     finished_tracked: Arc<Mutex<HashSet<Uid>>>,
     /// The queue of Jobs.
-    pub(crate) work: Work,
+    pub(crate) jobs: Work,
+    /// The queue of CronJobs.
+    pub(crate) cron_jobs: Work,
 }
 
 impl Default for Metrics {
@@ -69,15 +72,20 @@ impl Default for Metrics {
             expired: Histogram::new(exponential_buckets(0.1, 2.0, 14)),
             creation_skew: Histogram::new(exponential_buckets(1.0, 2.0, 10)),
             finished_tracked: Arc::default(),
-            work: Work::new("job"),
+            jobs: Work::new("job"),
+            cron_jobs: Work::new("cronjob"),
         }
     }
 }
 
 impl Metrics {
-    /// A CronJob has created a Job, this long after it was to.
-    pub fn created_by_schedule(&self, late: Duration) {
-        self.creation_skew.observe(late.as_secs_f64());
+    /// A CronJob has created this Job.
+    pub(crate) fn created_by_schedule(&self, job: &Job) {
+        let wanted = job.metadata.annotations.as_ref().and_then(|all| all.get(SCHEDULED_TIMESTAMP)?.parse().ok());
+        let created = job.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        if let (Some(created), Some(wanted)) = (created, wanted) {
+            self.creation_skew.observe(created.duration_since(wanted).as_secs_f64());
+        }
     }
 
     /// A Job was reconciled, and what followed from it took so long.
@@ -205,7 +213,7 @@ impl Collector for Metrics {
         for ((name, help), histogram) in [(text::SKEW, &self.creation_skew), (text::EXPIRED, &self.expired)] {
             histogram.encode(encoder.encode_descriptor(name, help, None, MetricType::Histogram)?)?;
         }
-        self.work.encode(&mut encoder)
+        work::encode(&[&self.cron_jobs, &self.jobs], &mut encoder)
     }
 }
 

@@ -8,13 +8,17 @@
 //! ```
 //!
 //! Invariants: a key is never handed out twice at once; a mark is never lost; keys leave in the order in which they
-//! were marked. Pure: the time is an argument.
+//! were marked. Pure but for what it tells: the time is an argument.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::Hash;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
+
+use crate::metrics::{Running, Work};
 
 /// The longest that a controller waits without looking at the clock: a suspended machine or a clock that steps is noticed
 /// within this time.
@@ -35,21 +39,30 @@ pub fn wait_for(at: Option<Timestamp>, now: Timestamp) -> Duration {
 #[derive(Debug)]
 pub struct Queue<K> {
     ready: VecDeque<K>,
-    dirty: HashSet<K>,
-    busy: HashSet<K>,
+    /// With the moments since when they wait.
+    dirty: HashMap<K, Instant>,
+    busy: HashMap<K, Running>,
     /// Moments at which keys become dirty by themselves. One moment per key: the earliest that was asked for.
     wakes: BTreeSet<(Timestamp, K)>,
     wake_of: BTreeMap<K, Timestamp>,
     failures: HashMap<K, u32>,
+    /// What is told of it.
+    work: Work,
 }
 
 impl<K: Clone + Eq + Hash + Ord> Queue<K> {
-    /// An empty queue.
+    /// An empty queue, of which nothing is told.
     pub fn new() -> Queue<K> {
+        Queue::telling(Work::default())
+    }
+
+    /// An empty queue, of which `work` tells.
+    pub fn telling(work: Work) -> Queue<K> {
         Queue {
+            work,
             ready: VecDeque::new(),
-            dirty: HashSet::new(),
-            busy: HashSet::new(),
+            dirty: HashMap::new(),
+            busy: HashMap::new(),
             wakes: BTreeSet::new(),
             wake_of: BTreeMap::new(),
             failures: HashMap::new(),
@@ -58,8 +71,12 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
 
     /// Says that `key` is to be reconciled.
     pub fn mark(&mut self, key: K) {
-        if self.dirty.insert(key.clone()) && !self.busy.contains(&key) {
+        let Entry::Vacant(place) = self.dirty.entry(key.clone()) else { return };
+        place.insert(Instant::now());
+        self.work.added();
+        if !self.busy.contains_key(&key) {
             self.ready.push_back(key);
+            self.work.holds(self.ready.len());
         }
     }
 
@@ -87,8 +104,9 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
             return None;
         };
         let key = self.ready.remove(position).expect("the position was just found");
-        self.dirty.remove(&key);
-        self.busy.insert(key.clone());
+        let since = self.dirty.remove(&key);
+        self.busy.insert(key.clone(), self.work.begin(since.map(|since| since.elapsed()).unwrap_or_default()));
+        self.work.holds(self.ready.len());
         Some(key)
     }
 
@@ -103,6 +121,7 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
         let failures = self.failures.entry(key.clone()).or_insert(0);
         let delay = SignedDuration::from_secs(1_i64.checked_shl(*failures).unwrap_or(60).clamp(1, 60));
         *failures = failures.saturating_add(1).min(16);
+        self.work.retried();
         self.give_back(key);
         self.mark_at(key.clone(), now.saturating_add(delay).unwrap_or(Timestamp::MAX));
     }
@@ -127,8 +146,9 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
 
     fn give_back(&mut self, key: &K) {
         self.busy.remove(key);
-        if self.dirty.contains(key) {
+        if self.dirty.contains_key(key) {
             self.ready.push_back(key.clone());
+            self.work.holds(self.ready.len());
         }
     }
 }

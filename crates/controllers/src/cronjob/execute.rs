@@ -14,6 +14,7 @@ use stint_core::plan::{Plan, Step};
 use super::cache::{Awaited, Key};
 use crate::cache::parse_revision;
 use crate::events::Recorder;
+use crate::metrics::Metrics;
 
 /// How executing a plan ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,12 +53,13 @@ enum Trouble {
 pub struct Executor {
     client: Client,
     recorder: Recorder,
+    metrics: Metrics,
 }
 
 impl Executor {
-    /// An executor that writes through `client` and tells `recorder` what went through.
-    pub fn new(client: Client, recorder: Recorder) -> Executor {
-        Executor { client, recorder }
+    /// An executor that writes through `client`, tells `recorder` what went through, and counts it in `metrics`.
+    pub fn new(client: Client, recorder: Recorder, metrics: Metrics) -> Executor {
+        Executor { client, recorder, metrics }
     }
 
     /// Takes the steps of `plan` about `cron_job`.
@@ -89,7 +91,10 @@ impl Executor {
             Action::Announce => {}
             Action::CreateJob(job) => {
                 let job = match self.jobs(key).create(&PostParams::default(), job).await {
-                    Ok(job) => job,
+                    Ok(job) => {
+                        self.metrics.created_by_schedule(&job);
+                        job
+                    }
                     Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
                         self.existing(key, cron_job, job).await?
                     }

@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::TypedMetric;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::metrics::{MetricType, TypedMetric};
 use tokio::time::Instant;
 
 use super::text;
@@ -80,32 +80,46 @@ impl Work {
         Running { work: self.clone(), number, since }
     }
 
-    /// Shows everything, as a part of what a controller shows.
-    pub(super) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let ages: Vec<f64> = {
-            let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-            running.values().map(|since| since.elapsed().as_secs_f64()).collect()
-        };
-        let age = |seconds: f64| ConstGauge::<f64>::new(seconds);
-        self.show(encoder, text::ADDS, &self.adds)?;
-        self.show(encoder, text::DEPTH, &self.depth)?;
-        self.show(encoder, text::LONGEST, &age(ages.iter().copied().fold(0.0, f64::max)))?;
-        self.show(encoder, text::QUEUED, &self.queued)?;
-        self.show(encoder, text::RETRIES, &self.retries)?;
-        self.show(encoder, text::UNFINISHED, &age(ages.iter().sum()))?;
-        self.show(encoder, text::WORKED, &self.worked)
+    /// For how many seconds each work goes on that has not ended.
+    fn ages(&self) -> Vec<f64> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.values().map(|since| since.elapsed().as_secs_f64()).collect()
     }
+}
 
-    fn show<M: EncodeMetric + TypedMetric>(
-        &self,
-        encoder: &mut DescriptorEncoder<'_>,
-        (name, help): (&'static str, &'static str),
-        metric: &M,
-    ) -> fmt::Result {
-        let labels: Labels = [("name", Cow::Borrowed(self.name))];
-        let kind: MetricType = M::TYPE;
-        let mut family = encoder.encode_descriptor(name, help, None, kind)?;
-        metric.encode(family.encode_family(&labels)?)
+/// Shows what these queues tell, as a part of what controllers show.
+pub(super) fn encode(queues: &[&Work], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    show(queues, encoder, text::ADDS, |work| work.adds.clone())?;
+    show(queues, encoder, text::DEPTH, |work| work.depth.clone())?;
+    show(queues, encoder, text::LONGEST, |work| age(work.ages().into_iter().fold(0.0, f64::max)))?;
+    show(queues, encoder, text::QUEUED, |work| work.queued.clone())?;
+    show(queues, encoder, text::RETRIES, |work| work.retries.clone())?;
+    show(queues, encoder, text::UNFINISHED, |work| age(work.ages().into_iter().sum()))?;
+    show(queues, encoder, text::WORKED, |work| work.worked.clone())
+}
+
+fn age(seconds: f64) -> ConstGauge<f64> {
+    ConstGauge::new(seconds)
+}
+
+fn show<M: EncodeMetric + TypedMetric>(
+    queues: &[&Work],
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, help): (&'static str, &'static str),
+    metric: fn(&Work) -> M,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, M::TYPE)?;
+    for queue in queues {
+        let labels: Labels = [("name", Cow::Borrowed(queue.name))];
+        metric(queue).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+impl Default for Work {
+    /// A queue without a name, of which nobody asks.
+    fn default() -> Work {
+        Work::new("")
     }
 }
 

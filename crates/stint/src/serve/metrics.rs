@@ -21,6 +21,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use state::State;
+
+use crate::zones;
 use stint_server::kinds::{KINDS, Kind};
 use stint_server::observe::{Check, Observe};
 use stint_store::Store;
@@ -99,7 +101,7 @@ impl Metrics {
         registry.register_collector(Box::new(Process));
         registry.register_collector(Box::new(Objects(store.clone())));
         registry.register_collector(Box::new(controllers));
-        registry.register_collector(Box::new(State(store.clone())));
+        registry.register_collector(Box::new(State { store: store.clone(), local_zone: zones::local() }));
         let parts = RwLock::default();
         Metrics { registry, requests, durations, running, long, watch_events, store, parts }
     }

@@ -14,6 +14,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use stint_core::schedule::Schedule;
+use stint_core::schedule::zone::{self, Zone};
 use stint_server::kinds::Kind;
 use stint_store::{Entry, Store};
 
@@ -22,7 +24,12 @@ const MOST: usize = 5000;
 
 /// Shows what the store holds.
 #[derive(Debug)]
-pub struct State(pub Store);
+pub struct State {
+    /// Where the objects are.
+    pub store: Store,
+    /// In which schedules without a zone are meant.
+    pub local_zone: Zone,
+}
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -87,6 +94,21 @@ struct CronJob {
     spec: CronJobSpec,
     #[serde(default)]
     status: CronJobStatus,
+    /// When it is to create the next Job.
+    #[serde(skip)]
+    next: Option<Timestamp>,
+}
+
+impl CronJob {
+    /// The time after the last one, or after the creation; `None` while it is suspended.
+    fn next(&self, local_zone: &Zone) -> Option<Timestamp> {
+        let after = self.status.last_schedule_time.or(self.metadata.creation_timestamp)?;
+        let schedule = Schedule::parse(&self.spec.schedule).ok().filter(|_| self.spec.suspend != Some(true))?;
+        match self.spec.time_zone.as_str() {
+            "" => schedule.next(after, local_zone),
+            name => schedule.next(after, &zone::named(name)?),
+        }
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -200,6 +222,12 @@ static CRON_JOBS: &[Metric<CronJob>] = &[
         |cron_job| one(cron_job.spec.starting_deadline_seconds.map(number)),
     ),
     (
+        "kube_cronjob_next_schedule_time",
+        "[STABLE] Next time the cronjob should be scheduled. The time after lastScheduleTime, or after the cron job's \
+         creation time if it's never been scheduled. Use this to determine if the job is delayed.",
+        |cron_job| one(cron_job.next.map(unix)),
+    ),
+    (
         "kube_cronjob_metadata_resource_version",
         "[STABLE] Resource version representing a specific version of the cronjob.",
         |cron_job| one(cron_job.metadata.resource_version.parse().ok()),
@@ -218,8 +246,11 @@ static CRON_JOBS: &[Metric<CronJob>] = &[
 
 impl Collector for State {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        show(&mut encoder, JOBS, &latest::<Job>(&self.0, "jobs"), "job_name", |job| &job.metadata)?;
-        let cron_jobs = latest::<CronJob>(&self.0, "cronjobs");
+        show(&mut encoder, JOBS, &latest::<Job>(&self.store, "jobs"), "job_name", |job| &job.metadata)?;
+        let mut cron_jobs = latest::<CronJob>(&self.store, "cronjobs");
+        for cron_job in &mut cron_jobs {
+            cron_job.next = cron_job.next(&self.local_zone);
+        }
         show(&mut encoder, CRON_JOBS, &cron_jobs, "cronjob", |cron_job| &cron_job.metadata)
     }
 }
@@ -312,75 +343,4 @@ fn number(value: i64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn shown<T: DeserializeOwned>(metrics: &[Metric<T>], object: serde_json::Value) -> Vec<String> {
-        let object: T = serde_json::from_value(object).unwrap();
-        let line = |name: &str, (labels, value): Series| {
-            let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            format!("{name}{{{}}} {value}", labels.join(","))
-        };
-        metrics.iter().flat_map(|(name, _, series)| series(&object).into_iter().map(|one| line(name, one))).collect()
-    }
-
-    #[test]
-    fn a_job_that_failed_says_why_and_who_made_it() {
-        let lines = shown(
-            JOBS,
-            json!({
-                "metadata": { "name": "j", "creationTimestamp": "2026-01-01T00:00:00Z",
-                    "ownerReferences": [{ "kind": "CronJob", "name": "c", "controller": true }] },
-                "spec": { "parallelism": 2, "completions": 4 },
-                "status": { "failed": 3, "ready": 0, "startTime": "2026-01-01T00:00:01Z", "conditions": [
-                    { "type": "Failed", "status": "True", "reason": "DeadlineExceeded" } ] },
-            }),
-        );
-        let expected = [
-            "kube_job_info{} 1",
-            "kube_job_created{} 1767225600",
-            "kube_job_spec_parallelism{} 2",
-            "kube_job_spec_completions{} 4",
-            "kube_job_status_succeeded{} 0",
-            "kube_job_status_failed{reason=BackoffLimitExceeded} 0",
-            "kube_job_status_failed{reason=DeadlineExceeded} 1",
-            "kube_job_status_failed{reason=Evicted} 0",
-            "kube_job_status_active{} 0",
-            "kube_job_status_ready{} 0",
-            "kube_job_failed{condition=true} 1",
-            "kube_job_failed{condition=false} 0",
-            "kube_job_failed{condition=unknown} 0",
-            "kube_job_status_start_time{} 1767225601",
-            "kube_job_owner{owner_kind=CronJob,owner_name=c,owner_is_controller=true} 1",
-        ];
-        assert_eq!(lines, expected);
-    }
-
-    #[test]
-    fn failed_pods_of_a_job_that_goes_on_have_no_reason() {
-        let lines = shown(JOBS, json!({ "metadata": {}, "status": { "failed": 3 } }));
-        assert!(lines.contains(&"kube_job_status_failed{reason=} 3".to_owned()), "{lines:?}");
-    }
-
-    #[test]
-    fn a_cron_job_says_when_and_how_it_creates_jobs() {
-        let lines = shown(
-            CRON_JOBS,
-            json!({
-                "metadata": { "name": "c", "resourceVersion": "7" },
-                "spec": { "schedule": "@daily", "concurrencyPolicy": "Forbid", "suspend": false, "jobTemplate": {} },
-                "status": { "active": [{ "name": "j" }], "lastScheduleTime": "2026-01-01T00:00:00Z" },
-            }),
-        );
-        let expected = [
-            "kube_cronjob_info{schedule=@daily,concurrency_policy=Forbid,timezone=local} 1",
-            "kube_cronjob_status_active{} 1",
-            "kube_cronjob_status_last_schedule_time{} 1767225600",
-            "kube_cronjob_spec_suspend{} 0",
-            "kube_cronjob_metadata_resource_version{} 7",
-        ];
-        assert_eq!(lines, expected);
-    }
-}
+mod tests;
