@@ -94,7 +94,7 @@ pub(super) fn encode(queues: &[&Work], encoder: &mut DescriptorEncoder<'_>) -> f
     show(queues, encoder, text::LONGEST, |work| age(work.ages().into_iter().fold(0.0, f64::max)))?;
     show(queues, encoder, text::QUEUED, |work| work.queued.clone())?;
     show(queues, encoder, text::RETRIES, |work| work.retries.clone())?;
-    show(queues, encoder, text::UNFINISHED, |work| age(work.ages().into_iter().sum()))?;
+    show(queues, encoder, text::UNFINISHED, |work| age(work.ages().into_iter().fold(0.0, |sum, age| sum + age)))?;
     show(queues, encoder, text::WORKED, |work| work.worked.clone())
 }
 
