@@ -19,7 +19,7 @@ const AT_ONCE: usize = 3;
 const LIMIT: u32 = 60;
 
 /// The kubectls of this machine, one per version: those of a cloud SDK, those on the path, and `STINT_KUBECTL`.
-fn kubectls() -> BTreeMap<String, PathBuf> {
+pub fn kubectls() -> BTreeMap<String, PathBuf> {
     let folder = "/usr/lib/google-cloud-sdk/bin";
     let of_sdk = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let of_sdk = of_sdk.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("kubectl.1."));
@@ -69,24 +69,24 @@ fn every_kubectl_does_what_it_does_on_a_cluster() {
 }
 
 /// One kubectl, its namespace and its home.
-struct Session {
+pub struct Session {
     path: PathBuf,
-    version: String,
-    namespace: String,
+    pub version: String,
+    pub namespace: String,
     home: tempfile::TempDir,
     commands: AtomicUsize,
 }
 
 /// How a command ended and what it printed.
 #[derive(Debug)]
-struct Told {
-    code: i32,
-    out: String,
-    errors: String,
+pub struct Told {
+    pub code: i32,
+    pub out: String,
+    pub errors: String,
 }
 
 impl Session {
-    fn new(daemon: &Daemon, version: &str, path: PathBuf) -> Session {
+    pub fn new(daemon: &Daemon, version: &str, path: PathBuf) -> Session {
         let home = tempfile::tempdir().unwrap();
         std::fs::copy(daemon.kubeconfig(), home.path().join("kubeconfig")).unwrap();
         let namespace = format!("kubectl-{}", version.replace('.', "-"));
@@ -109,25 +109,25 @@ impl Session {
     }
 
     /// Runs kubectl to its end.
-    fn run(&self, args: &[&str]) -> Told {
+    pub fn run(&self, args: &[&str]) -> Told {
         let output = self.command(args).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Told { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), errors: text(&output.stderr) }
     }
 
     /// What it prints when all goes well.
-    fn ok(&self, args: &[&str]) -> String {
+    pub fn ok(&self, args: &[&str]) -> String {
         let told = self.run(args);
         assert_eq!(told.code, 0, "kubectl {}: {args:?}: {told:?}", self.version);
         told.out
     }
 
-    fn says(&self, args: &[&str], expected: &str) {
+    pub fn says(&self, args: &[&str], expected: &str) {
         assert_eq!(self.ok(args), format!("{expected}\n"), "kubectl {}: {args:?}", self.version);
     }
 
     /// It prints all of `parts`, in this order.
-    fn shows(&self, args: &[&str], parts: &[&str]) -> String {
+    pub fn shows(&self, args: &[&str], parts: &[&str]) -> String {
         let out = self.ok(args);
         let mut rest = out.as_str();
         for part in parts {
@@ -139,7 +139,7 @@ impl Session {
     }
 
     /// It fails and says `part`.
-    fn refused(&self, args: &[&str], part: &str) {
+    pub fn refused(&self, args: &[&str], part: &str) {
         let told = self.run(args);
         assert!(told.code == 1 && told.errors.contains(part), "kubectl {}: {args:?}: {told:?}", self.version);
     }
@@ -150,7 +150,7 @@ impl Session {
     }
 
     /// Writes a manifest, and returns the name of the file.
-    fn file<'n>(&self, name: &'n str, object: &Value) -> &'n str {
+    pub fn file<'n>(&self, name: &'n str, object: &Value) -> &'n str {
         std::fs::write(self.home.path().join(name), object.to_string()).unwrap();
         name
     }
@@ -172,7 +172,7 @@ fn template(app: &str, script: &str) -> Value {
     })
 }
 
-fn job(name: &str, backoff_limit: i32, script: &str) -> Value {
+pub fn job(name: &str, backoff_limit: i32, script: &str) -> Value {
     json!({
         "apiVersion": "batch/v1", "kind": "Job", "metadata": { "name": name, "labels": { "app": name } },
         "spec": { "backoffLimit": backoff_limit, "template": template(name, script) },

@@ -5,6 +5,7 @@
 //! said to be skipped (`scripts/clients` installs those that can be). Left out: what a command does inside the server, which
 //! the crates' own tests check.
 
+mod edges;
 mod fuzz;
 mod kube_rs;
 mod kubectl;
