@@ -38,7 +38,7 @@ use kube::Client;
 pub use metrics::Metrics;
 pub use stint_core::clock::Clock;
 use stint_core::job::Backoff;
-use stint_core::schedule::zone::Zone;
+use stint_core::schedule::zone::{self, Zone};
 
 /// What the controllers may be told.
 #[derive(Clone, Debug)]
@@ -86,7 +86,7 @@ impl Default for Config {
             namespace: None,
             jobs: true,
             cron_jobs: true,
-            local_zone: Zone::utc(),
+            local_zone: zone::local(),
             workers: 5,
             backoff: Backoff::default(),
             gather: SignedDuration::ZERO,

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a cell follows from the object and the time that is given, and from nothing else.
 //! Upstream: `pkg/printers/internalversion/printers.go`, `apimachinery/pkg/util/duration/duration.go`, v1.36.
-//! Left out: when a CronJob runs next; columns of kinds that are served only as empty collections.
+//! Left out: columns of kinds that are served only as empty collections.
 
 mod batch;
 mod docs;
@@ -20,6 +20,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, 
 use serde::{Deserialize, Serialize};
 
 use crate::json;
+
+pub use batch::NEXT;
 
 /// What a column is called and what is in it: a `TableColumnDefinition`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

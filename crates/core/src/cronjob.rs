@@ -30,7 +30,8 @@ pub use due::{latest, missed};
 pub use start::{SCHEDULED_TIMESTAMP, job_name, manual_job};
 
 use crate::plan::{Event, Note, Phase, Plan, Severity, Step, Uid};
-use crate::schedule::zone::Zone;
+use crate::schedule::Schedule;
+use crate::schedule::zone::{self, Zone};
 use view::View;
 
 /// One write to the API, or none.
@@ -91,6 +92,27 @@ pub fn reconcile(cron_job: &CronJob, jobs: &[Job], zone: Option<&Zone>, look: Lo
         rest.steps.push(announce(Severity::Warning, "UnexpectedJob", text));
     }
     rest
+}
+
+/// When `cron_job` starts a Job next, as far as one can tell at the time `now`: not while it is suspended or being deleted,
+/// nor if its schedule or zone can't be read.
+pub fn next_time(cron_job: &CronJob, now: Timestamp) -> Option<Timestamp> {
+    let spec = &cron_job.spec;
+    if spec.suspend == Some(true) || cron_job.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let schedule = Schedule::parse(&spec.schedule).ok()?;
+    let zone = zone_of(cron_job)?;
+    due::upcoming(schedule, View::of(cron_job, &[]).counts_from().unwrap_or(now), now, &zone)
+}
+
+/// The zone that a CronJob's schedule is meant in; `None` if there is none of that name.
+pub fn zone_of(cron_job: &CronJob) -> Option<Zone> {
+    let spec = &cron_job.spec;
+    match spec.time_zone.as_deref().or_else(|| Schedule::zone_in(&spec.schedule)) {
+        None | Some("Local") => Some(zone::local()),
+        Some(name) => zone::named(name),
+    }
 }
 
 /// RECORD: these Jobs were created for these times, and the status does not say so yet.

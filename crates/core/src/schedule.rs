@@ -14,6 +14,8 @@
 mod civil;
 mod duration;
 mod next;
+pub mod preview;
+mod words;
 pub mod zone;
 
 use jiff::SignedDuration;

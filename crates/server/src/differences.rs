@@ -112,6 +112,11 @@ pub static DIFFERENCES: &[Difference] = &[
         why: "a cluster's controller forgets it with its process",
     },
     Difference {
+        what: "the table of CronJobs",
+        here: "has a last column, NEXT",
+        why: "people want to know when it fires; a cluster tells only when it fired last",
+    },
+    Difference {
         what: "a schedule that no date matches, as 31 February",
         here: "accepted with a warning",
         why: "a cluster accepts it silently; its controller tells of it in an event when it looks for the next time",

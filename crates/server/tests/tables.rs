@@ -11,6 +11,7 @@ use http::Request;
 use http_body_util::BodyExt;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
+use stint_core::columns::NEXT;
 use stint_server::kinds::{KINDS, Kind};
 use stint_server::{Api, Clock, router};
 use stint_store::Mutation;
@@ -43,6 +44,19 @@ fn recorded() -> Option<Map<String, Value>> {
         return None;
     };
     Some(serde_json::from_str(&text).expect("recorded answers are JSON"))
+}
+
+/// A table without the column that only we have, which is the last one.
+fn without_next(mut table: Value) -> Value {
+    let columns = table.get_mut("columnDefinitions").and_then(Value::as_array_mut);
+    if columns.and_then(|columns| columns.pop_if(|column| column["name"] == NEXT)).is_none() {
+        return table;
+    }
+    for row in table.get_mut("rows").and_then(Value::as_array_mut).into_iter().flatten() {
+        let next = row.get_mut("cells").and_then(Value::as_array_mut).and_then(Vec::pop);
+        assert!(next.is_some_and(|cell| cell.is_string()), "a row has a cell for each column");
+    }
+    table
 }
 
 /// The kind that a recorded path is about, if it is served.
@@ -203,7 +217,7 @@ async fn recorded_tables_are_answered_alike() {
                 clock.0.store(born.as_second() + second, Ordering::Relaxed);
                 let (code, media, body) = ask(&router, path, case["accept"].as_str().unwrap()).await;
                 let expected = (&case["status"], &case["contentType"], told(case["body"].clone()));
-                let body = told(body);
+                let body = told(without_next(body));
                 if expected == (&json!(code), &json!(media), body.clone()) {
                     break 'same true;
                 }

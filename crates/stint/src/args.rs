@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::exit::Exit;
 use crate::folder;
@@ -61,6 +61,14 @@ pub enum Command {
     Install(InstallArgs),
     /// Stop the service and remove it from systemd; its data and containers stay
     Uninstall,
+    /// Tell when a schedule, or a CronJob of the daemon, fires next
+    ///
+    /// With what the clocks do to it; of a CronJob also what happens after downtime.
+    Schedule(ScheduleArgs),
+    /// Start a CronJob's Job by hand, and follow it to its end
+    ///
+    /// The Job runs on when this command is interrupted. Ends like `stint run`.
+    Trigger(TriggerArgs),
     /// Import, list, pull and remove container images
     #[command(subcommand)]
     Image(ImageCommand),
@@ -94,6 +102,46 @@ pub struct RunArgs {
     /// How to reach registries.
     #[command(flatten)]
     pub registry: RegistryArgs,
+}
+
+/// Arguments of `stint schedule`.
+#[derive(Debug, ClapArgs)]
+pub struct ScheduleArgs {
+    /// A schedule, like "0 3 * * *", or cronjob/NAME
+    #[arg(value_name = "SCHEDULE")]
+    pub what: String,
+    /// The time zone of the schedule, like Europe/Berlin [default: this machine's]
+    #[arg(long, value_name = "ZONE")]
+    pub tz: Option<String>,
+    /// How many times to show
+    #[arg(short = 'n', default_value_t = 10, value_name = "COUNT")]
+    pub count: usize,
+    /// Show those after this moment, like 2026-03-28T12:00:00Z [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub after: Option<Timestamp>,
+    /// The CronJob's namespace
+    #[arg(long, default_value = "default", value_name = "NAME")]
+    pub namespace: String,
+}
+
+/// Arguments of `stint trigger`.
+#[derive(Debug, ClapArgs)]
+pub struct TriggerArgs {
+    /// cronjob/NAME
+    #[arg(value_name = "CRONJOB")]
+    pub what: String,
+    /// The CronJob's namespace
+    #[arg(short, long, default_value = "default", value_name = "NAME")]
+    pub namespace: String,
+    /// Set this variable in every container (may be repeated)
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    pub env: Vec<(String, String)>,
+    /// Print only what the containers print, and errors
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Give the first container these arguments
+    #[arg(last = true, value_name = "ARGS")]
+    pub args: Vec<String>,
 }
 
 /// Arguments of `stint kubeconfig`.
@@ -175,6 +223,13 @@ fn duration(text: &str) -> Result<Duration, String> {
     let hint = "give a time like 90s, 5m or 1h30m";
     let parsed: SignedDuration = text.parse().map_err(|_| hint.to_owned())?;
     Duration::try_from(parsed).ok().filter(|d| !d.is_zero()).ok_or_else(|| hint.to_owned())
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("give NAME=VALUE".to_owned()),
+    }
 }
 
 fn mirror(text: &str) -> Result<(String, String), String> {

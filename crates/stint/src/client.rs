@@ -1,15 +1,23 @@
-//! Clients of the API in this process.
+//! Clients of the API in this process, and of a daemon through its unix socket.
 //!
 //! Invariant: whoever writes says who it is, so that `managedFields` and audit logs tell controllers, agent and commands
 //! apart. The API takes what precedes the `/` of a `User-Agent` for the name.
 
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
 use axum::{Extension, Router};
-use http::header::USER_AGENT;
-use http::{HeaderValue, Request};
+use http::header::{HOST, USER_AGENT};
+use http::{HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
 use kube::Client;
 use kube::client::Body;
 use stint_server::Peer;
+use tokio::net::UnixStream;
 use tower::ServiceExt;
+
+use crate::folder;
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +49,34 @@ pub fn client(router: &Router, part: Part) -> Client {
         request
     });
     Client::new(named, "default")
+}
+
+/// A client of the daemon of a data folder, through its unix socket: the kernel says who asks.
+///
+/// # Errors
+///
+/// If nobody listens there.
+pub fn daemon(data: &Path) -> anyhow::Result<Client> {
+    let socket = folder::socket(data);
+    std::os::unix::net::UnixStream::connect(&socket).with_context(|| {
+        format!("can't reach a daemon at {}: start `stint serve`, or name its folder with --data", socket.display())
+    })?;
+    let service = tower::service_fn(move |request: Request<Body>| ask(socket.clone(), request));
+    Ok(Client::new(service, "default"))
+}
+
+/// Sends one request over a connection of its own.
+async fn ask(socket: PathBuf, mut request: Request<Body>) -> anyhow::Result<Response<Incoming>> {
+    request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(Part::Command.agent()));
+    request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
+    let stream = UnixStream::connect(&socket).await.with_context(|| format!("can't reach {}", socket.display()))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection to the daemon broke");
+        }
+    });
+    Ok(sender.send_request(request).await?)
 }
 
 #[cfg(test)]

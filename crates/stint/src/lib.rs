@@ -14,8 +14,10 @@ pub mod install;
 pub mod kubeconfig;
 pub mod real;
 pub mod run;
+pub mod schedule;
 pub mod serve;
 pub mod settings;
+pub mod trigger;
 pub mod zones;
 
 use std::process::ExitCode;
@@ -36,6 +38,8 @@ pub fn main() -> ExitCode {
         args::Command::Install(install) => install::install(&args.data, install),
         args::Command::Uninstall => install::uninstall(),
         args::Command::Kubeconfig(kubeconfig) => kubeconfig::main(&args.data, kubeconfig),
+        args::Command::Schedule(schedule) => schedule::main(&args.data, schedule),
+        args::Command::Trigger(trigger) => trigger::main(&args.data, trigger),
         args::Command::Run(run) => run::main(&args.data, run),
         args::Command::Image(image) => image::main(&args.data, image),
     })

@@ -30,7 +30,7 @@ use crate::embedded::{self, Embedded, Launcher};
 use crate::exit::Exit;
 use crate::folder::{self, RunFolder};
 use crate::real;
-use follow::{Downloads, Follow};
+pub(crate) use follow::{Downloads, Follow};
 use load::{LoadError, Root, Workload, load};
 pub use screen::{Screen, Stream, Style};
 

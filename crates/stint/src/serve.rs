@@ -83,7 +83,7 @@ pub fn main(flags: &Flags) -> anyhow::Result<Exit> {
         }
     }
     raise_descriptor_limit();
-    zones::prefer_newer();
+    zones::settle();
     let instance = Instance::take(&resolved.data)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("can't start the async runtime")?;
@@ -269,7 +269,6 @@ impl Parts {
             node: (wanted.bind && launcher.is_some()).then(|| machine.name.clone()),
             jobs: wanted.jobs,
             cron_jobs: wanted.cronjobs,
-            local_zone: zones::local(),
             workers: 16,
             housekeeping: wanted.housekeeping.then_some(Housekeeping { root_ca: Some(way.root_ca) }),
             metrics: counted,

@@ -11,8 +11,14 @@ use stint_core::schedule::zone::{self, Zone};
 
 const DATABASE: &str = "/usr/share/zoneinfo";
 
+/// Settles which database zones are from, and which zone is the machine's own.
+pub fn settle() {
+    prefer_newer();
+    zone::set_local(local());
+}
+
 /// Prefers the machine's database if it is of a later release.
-pub fn prefer_newer() {
+fn prefer_newer() {
     let index = File::open(Path::new(DATABASE).join("tzdata.zi"));
     let first = index.ok().and_then(|index| BufReader::new(index).lines().next()?.ok());
     let release = first.as_deref().and_then(|line| line.strip_prefix("# version ")).unwrap_or_default();

@@ -4,6 +4,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use crate::cronjob::next_time;
+
 use super::{
     AGE, Cell, Column, NAME, age, column, containers, count, docs, human_duration, name, or_none, selector, since,
     text, wide,
@@ -85,7 +87,11 @@ pub(super) const CRON_JOB: &[Column] = &[
     CONTAINERS,
     IMAGES,
     SELECTOR,
+    text(NEXT, "How long it is until the next Job is started."),
 ];
+
+/// A column that a cluster does not have; so it comes after all others.
+pub const NEXT: &str = "Next";
 
 pub(super) fn cron_job(cron_job: &CronJob, now: Timestamp) -> Vec<Cell> {
     let spec = cron_job.spec.clone();
@@ -97,6 +103,8 @@ pub(super) fn cron_job(cron_job: &CronJob, now: Timestamp) -> Vec<Cell> {
         Some(true) => "True",
         Some(false) => "False",
     };
+    let until = |at: Timestamp| human_duration(at.duration_since(now));
+    let next = next_time(cron_job, now).map_or_else(|| or_none(""), until);
     let last = status.last_schedule_time.map_or_else(|| "<none>".into(), |Time(at)| since(Some(at), now));
     vec![
         name(&cron_job.metadata),
@@ -109,5 +117,6 @@ pub(super) fn cron_job(cron_job: &CronJob, now: Timestamp) -> Vec<Cell> {
         names,
         images,
         selector(job.selector.as_ref()),
+        next.into(),
     ]
 }

@@ -52,7 +52,7 @@ impl World {
         let jobs: Vec<Job> = self.jobs.values().cloned().collect();
         let zone = match self.cron_job.spec.time_zone.as_deref() {
             None => Some(Zone::utc()),
-            Some(name) => crate::schedule::zone::named(name),
+            Some(name) => zone::named(name),
         };
         reconcile(&self.cron_job, &jobs, zone.as_ref(), self.look, self.now)
     }

@@ -135,7 +135,7 @@ impl Calendar {
         Some(i64::from(hour * 60 + minute) * 60)
     }
 
-    fn is_never(&self) -> bool {
+    pub(super) fn is_never(&self) -> bool {
         let longest = |month: u32| match month {
             2 => 29,
             4 | 6 | 9 | 11 => 30,

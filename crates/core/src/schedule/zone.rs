@@ -34,6 +34,11 @@ impl Zone {
         Zone::of("UTC", &TimeZone::UTC)
     }
 
+    /// A zone whose local time is always so many seconds ahead of UTC.
+    pub(super) fn fixed(offset: i64) -> Zone {
+        Zone { name: "fixed".into(), stretches: [Stretch { from: i64::MIN, offset }].into() }
+    }
+
     /// A zone from the data of a zone file (RFC 9636); `None` if it is none.
     pub fn from_tzif(name: &str, data: &[u8]) -> Option<Zone> {
         Some(Zone::of(name, &TimeZone::tzif(name, data).ok()?))
@@ -100,6 +105,18 @@ pub fn prefer(read: Read) {
 
 fn preferred(name: &str) -> Option<Zone> {
     Zone::from_tzif(name, &PREFERRED.get()?(name)?)
+}
+
+static LOCAL: OnceLock<Zone> = OnceLock::new();
+
+/// Says which zone is the machine's own. To be said once, before it is asked for.
+pub fn set_local(zone: Zone) {
+    LOCAL.get_or_init(|| zone);
+}
+
+/// The zone of schedules that name none: the machine's own, or UTC where nobody said so.
+pub fn local() -> Zone {
+    LOCAL.get().cloned().unwrap_or_else(Zone::utc)
 }
 
 /// The built-in zone of exactly this name.
