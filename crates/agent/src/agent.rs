@@ -26,6 +26,9 @@ use crate::recover::{self, Recovered};
 use crate::service::Service;
 use crate::worker::{Message, Worker};
 
+/// The kubelet's `maxPods`, where nothing else is said.
+const MAX_PODS: u32 = 110;
+
 /// What containers see as `/`.
 #[derive(Clone, Debug)]
 pub enum RootfsMode {
@@ -64,6 +67,8 @@ pub struct AgentConfig {
     pub api: Option<SocketAddr>,
     /// Whether the node shows in a Lease that it lives, as a cluster's do.
     pub lease: bool,
+    /// How many pods the node says it takes (the kubelet's `maxPods`).
+    pub max_pods: u32,
     /// How often what came from the API is read again for pods that run (the kubelet's `syncFrequency`).
     pub sync_period: Duration,
     /// For how long a status that is not final waits for a newer one.
@@ -85,6 +90,7 @@ impl AgentConfig {
             cgroup_parent,
             api: None,
             lease: false,
+            max_pods: MAX_PODS,
             sync_period: Duration::from_mins(1),
             status_delay,
             observer,
@@ -174,7 +180,8 @@ impl Agent {
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         self.found = recover::scan(&self.shared.config.folders, &*self.shared.runtime);
         let Shared { config, client, clock, .. } = &*self.shared;
-        let node = node::live(client.clone(), config.machine.clone(), Arc::clone(clock), config.lease);
+        let capacity = node::Capacity::of(&config.folders.scratch, config.max_pods);
+        let node = node::live(client.clone(), config.machine.clone(), capacity, Arc::clone(clock), config.lease);
         let node = tokio::spawn(node);
         let mut events = pin!(self.watch());
         let mut shutdown = pin!(shutdown);

@@ -2,8 +2,10 @@
 
 mod lease;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, UdpSocket};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +21,22 @@ use tokio::time::sleep;
 
 use crate::downward::Machine;
 
-/// How many pods a node says it takes (the kubelet's default).
-const PODS: &str = "110";
+/// What the node has beside CPU and memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Capacity {
+    /// How many pods it takes.
+    pub pods: u32,
+    /// The size of the filesystem that containers write to, in bytes. Nothing where that is unknown.
+    pub disk: Option<u64>,
+}
+
+impl Capacity {
+    /// That of a node which keeps what containers write in `scratch`, which need not be there yet.
+    pub(crate) fn of(scratch: &Path, pods: u32) -> Capacity {
+        let filesystem = scratch.ancestors().find_map(|folder| rustix::fs::statvfs(folder).ok());
+        Capacity { pods, disk: filesystem.map(|it| it.f_blocks.saturating_mul(it.f_frsize)) }
+    }
+}
 
 impl Machine {
     /// This machine, under a name.
@@ -65,8 +81,8 @@ fn lowest_oom_score() -> i32 {
 
 /// Shows the machine as a Node, and in a Lease that it lives, if it is to have one. Should somebody delete the Node, its
 /// Lease goes with it, and both are made again.
-pub(crate) async fn live(client: Client, machine: Machine, clock: Arc<dyn Clock>, has_lease: bool) {
-    while let Some(uid) = register(client.clone(), &machine, clock.now()).await
+pub(crate) async fn live(client: Client, machine: Machine, capacity: Capacity, clock: Arc<dyn Clock>, has_lease: bool) {
+    while let Some(uid) = register(client.clone(), &machine, capacity, clock.now()).await
         && has_lease
     {
         lease::keep(&client, &machine.name, &uid, &*clock).await;
@@ -75,13 +91,17 @@ pub(crate) async fn live(client: Client, machine: Machine, clock: Arc<dyn Clock>
 
 /// Shows the machine as a Node, and tries again until the API takes it; returns the Node's uid. An API that knows no nodes,
 /// or keeps them to itself, is left alone.
-async fn register(client: Client, machine: &Machine, now: Timestamp) -> Option<String> {
+async fn register(client: Client, machine: &Machine, capacity: Capacity, now: Timestamp) -> Option<String> {
     let api: Api<Node> = Api::all(client);
     let mut pause = Duration::from_millis(200);
     loop {
-        let node = node(machine, now);
+        let node = node(machine, capacity, now);
         let made = match api.create(&PostParams::default(), &node).await {
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                // It may have been made by a version that gave it other labels; those of the user stay.
+                let labels = json!({ "metadata": { "labels": node.metadata.labels } });
+                api.patch(&machine.name, &PatchParams::default(), &Patch::Merge(&labels)).await.map(drop)
+            }
             other => other.map(drop),
         };
         let patch = json!({ "status": node.status });
@@ -104,18 +124,43 @@ async fn register(client: Client, machine: &Machine, now: Timestamp) -> Option<S
     }
 }
 
-fn node(machine: &Machine, now: Timestamp) -> Node {
+/// The architecture as Go calls it, and so labels and images do.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        other => other,
+    }
+}
+
+fn labels(machine: &Machine) -> BTreeMap<String, String> {
+    let (system, architecture) = (std::env::consts::OS, architecture());
+    let labels = [
+        ("kubernetes.io/hostname", machine.name.as_str()),
+        ("kubernetes.io/os", system),
+        ("kubernetes.io/arch", architecture),
+        ("beta.kubernetes.io/os", system),
+        ("beta.kubernetes.io/arch", architecture),
+    ];
+    labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+}
+
+fn node(machine: &Machine, capacity: Capacity, now: Timestamp) -> Node {
     let now = Time(Timestamp::from_second(now.as_second()).unwrap_or_default());
-    let capacity: std::collections::BTreeMap<String, Quantity> = [
+    let disk = capacity.disk.map(|bytes| ("ephemeral-storage", format!("{}Ki", bytes / 1024)));
+    let capacity: BTreeMap<String, Quantity> = [
         ("cpu", format!("{}m", machine.cpu_milli)),
         ("memory", format!("{}Ki", machine.memory / 1024)),
-        ("pods", PODS.to_owned()),
+        ("pods", capacity.pods.to_string()),
     ]
+    .into_iter()
+    .chain(disk)
     .map(|(name, amount)| (name.to_owned(), Quantity(amount)))
-    .into();
+    .collect();
     let mut node = Node::default();
     node.metadata.name = Some(machine.name.clone());
-    node.metadata.labels = Some([("kubernetes.io/hostname".to_owned(), machine.name.clone())].into());
+    node.metadata.labels = Some(labels(machine));
     let ready = NodeCondition {
         type_: "Ready".to_owned(),
         status: "True".to_owned(),
@@ -134,7 +179,7 @@ fn node(machine: &Machine, now: Timestamp) -> Node {
         conditions: Some(vec![ready]),
         addresses: Some(addresses),
         node_info: Some(NodeSystemInfo {
-            architecture: std::env::consts::ARCH.to_owned(),
+            architecture: architecture().to_owned(),
             operating_system: std::env::consts::OS.to_owned(),
             kernel_version: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
             container_runtime_version: version.clone(),

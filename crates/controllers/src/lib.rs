@@ -104,7 +104,7 @@ impl Default for Config {
 pub async fn run(client: Client, clock: Arc<dyn Clock>, config: Config) {
     let binder = async {
         match &config.node {
-            Some(node) => Box::pin(bind::run(client.clone(), config.namespace.as_deref(), node)).await,
+            Some(node) => Box::pin(bind::run(client.clone(), clock.clone(), config.namespace.as_deref(), node)).await,
             None => std::future::pending().await,
         }
     };

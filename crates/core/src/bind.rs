@@ -1,58 +1,67 @@
-//! Which node a pod runs on: with one node, that one.
+//! The scheduler's part on one node: which waiting pod gets the node next, and why the others do not.
 //!
-//! Left out: whether its requests fit, and in which order pods wait. The shape is there: a verdict with a reason.
+//! ```text
+//!             fits: next                  the watch shows it there
+//!   waiting ─────────────► reserved ────────────────────────────► assigned ──► over, gone: its room is free
+//!    ▲   │                  │
+//!    │   └─ does not fit:   └─ refused: its room is free, until it is seen again
+//!    │      stuck until room is free
+//!    └────── by priority, then age; a small pod passes a big one that does not fit
+//! ```
+//!
+//! Invariants: more than the node has is never reserved; a pod that may be bound keeps its room until it is known not to be.
+//! Pods that wish for the same wait in one group and are looked at once for all of them, so that the cost of a pod that ends
+//! is that of the different wishes that wait, and not of the pods.
+//! Left out: preemption (pods of lower priority are left alone), `topologySpreadConstraints` (on one node they are met),
+//! and resources that are claimed.
+//! Upstream: `pkg/scheduler/schedule_one.go`, `pkg/scheduler/framework/types.go` (`FitError`), v1.36.
+
+mod group;
+mod neighbours;
+mod place;
+mod room;
+mod scheduler;
+#[cfg(test)]
+mod tests;
+mod wish;
 
 use k8s_openapi::api::core::v1::Pod;
 
-/// What is to be done about a pod that may need a node.
+use crate::job::view::phase;
+pub use room::Room;
+pub use scheduler::{Scheduler, Seat};
+pub use wish::{Amounts, Wish, amounts};
+
+/// What a pod is to a scheduler.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Bind it to this node.
-    Bind(String),
-    /// Leave it alone, for this reason.
+pub enum Standing<'a> {
+    /// It waits for a node.
+    Waits,
+    /// It is on this node, and takes room there.
+    Assigned(&'a str),
+    /// It has no node and is being deleted.
+    Leaves,
+    /// It takes no room, and is to be left alone, for this reason.
     Leave(&'static str),
 }
 
-/// Decides about `pod` on a machine whose only node is `node`.
-pub fn decide(pod: &Pod, node: &str) -> Verdict {
-    let Some(spec) = &pod.spec else { return Verdict::Leave("it has no spec") };
-    if spec.node_name.is_some() {
-        return Verdict::Leave("it has a node");
+/// What `pod` is to the default scheduler.
+pub fn standing(pod: &Pod) -> Standing<'_> {
+    let Some(spec) = &pod.spec else { return Standing::Leave("it has no spec") };
+    if matches!(phase(pod), "Succeeded" | "Failed") {
+        return Standing::Leave("it is over");
+    }
+    if let Some(node) = spec.node_name.as_deref().filter(|name| !name.is_empty()) {
+        return Standing::Assigned(node);
     }
     if pod.metadata.deletion_timestamp.is_some() {
-        return Verdict::Leave("it is being deleted");
+        return Standing::Leaves;
     }
     if spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()) {
-        return Verdict::Leave("it has scheduling gates");
+        return Standing::Leave("it has scheduling gates");
     }
     if spec.scheduler_name.as_deref().is_some_and(|name| name != "default-scheduler") {
-        return Verdict::Leave("another scheduler is to bind it");
+        return Standing::Leave("another scheduler is to bind it");
     }
-    Verdict::Bind(node.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use k8s_openapi::api::core::v1::{PodSchedulingGate, PodSpec};
-
-    use super::*;
-
-    fn pod(change: impl FnOnce(&mut Pod)) -> Pod {
-        let mut pod = Pod { spec: Some(PodSpec::default()), ..Pod::default() };
-        change(&mut pod);
-        pod
-    }
-
-    #[test]
-    fn only_a_waiting_pod_without_gates_is_bound() {
-        assert_eq!(decide(&pod(|_| {}), "n"), Verdict::Bind("n".to_owned()));
-        let spec = |p: &mut Pod| p.spec.clone().unwrap();
-        let bound = pod(|p| p.spec = Some(PodSpec { node_name: Some("m".to_owned()), ..spec(p) }));
-        let gate = PodSchedulingGate { name: "g".to_owned() };
-        let gated = pod(|p| p.spec = Some(PodSpec { scheduling_gates: Some(vec![gate]), ..spec(p) }));
-        let other = pod(|p| p.spec = Some(PodSpec { scheduler_name: Some("x".to_owned()), ..spec(p) }));
-        for pod in [bound, gated, other, Pod::default()] {
-            assert!(matches!(decide(&pod, "n"), Verdict::Leave(_)));
-        }
-    }
+    Standing::Waits
 }

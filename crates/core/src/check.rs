@@ -5,17 +5,20 @@
 //!
 //! Left out: what only shows after a while (that a Job ends at all). [`Ledger::settled`] asks for that.
 
+mod tenants;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 
 use crate::job::index::{self, Index, IndexSet};
 use crate::job::policy::{Judgement, judge};
 use crate::job::view::{Class, class, controller_of, is_tracked, uid_of};
 use crate::job::{condition, finished};
 use crate::plan::Uid;
+use tenants::Tenants;
 
 /// A broken invariant. Each variant is one sentence that must never be true.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +102,13 @@ pub enum Broken {
         /// The pod.
         pod: String,
     },
+    /// A pod was bound to a node that has no room for it.
+    Overcommitted {
+        /// The pod.
+        pod: String,
+        /// Of what more is requested than the node has.
+        what: String,
+    },
 }
 
 impl fmt::Display for Broken {
@@ -125,6 +135,9 @@ impl fmt::Display for Broken {
                 write!(f, "job {job}: pod {pod} was created although the Job is suspended")
             }
             Broken::FinishedTooEarly { job, pod } => write!(f, "job {job} is finished while pod {pod} still runs"),
+            Broken::Overcommitted { pod, what } => {
+                write!(f, "pod {pod} was bound, and more {what} is requested than the node has")
+            }
         }
     }
 }
@@ -166,12 +179,18 @@ enum Recorded {
 pub struct Ledger {
     jobs: BTreeMap<Uid, JobEntry>,
     pods: BTreeMap<Uid, PodEntry>,
+    tenants: Tenants,
 }
 
 impl Ledger {
     /// A ledger that has seen nothing.
     pub fn new() -> Ledger {
         Ledger::default()
+    }
+
+    /// Notes that the only node was committed in this state.
+    pub fn node(&mut self, node: &Node) {
+        self.tenants.node(node);
     }
 
     /// Notes that `job` was committed in this state.
@@ -218,6 +237,7 @@ impl Ledger {
 
     /// Notes that `pod` was committed in this state.
     pub fn pod(&mut self, pod: &Pod) -> Result<(), Broken> {
+        self.tenants.pod(pod)?;
         let Some(owner) = controller_of(pod) else { return Ok(()) };
         let (uid, job) = (uid_of(pod), Uid::from(owner.uid.as_str()));
         let name = pod.metadata.name.clone().unwrap_or_default();
@@ -262,6 +282,7 @@ impl Ledger {
     /// Notes that `pod` is gone.
     pub fn pod_gone(&mut self, uid: &Uid) {
         self.pods.remove(uid);
+        self.tenants.gone(uid);
     }
 
     /// Notes that the Job is gone.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use stint_core::check::Ledger;
 use stint_core::job::finished;
 use stint_core::job::view::{Class, class, controller_of, is_tracked, phase, restarts, uid_of};
@@ -98,6 +98,12 @@ pub fn put(state: &mut State, entry: &Entry) -> Result<(), String> {
             state.history.last_change = entry.revision;
             state.tell(|| format!("commit {} {} {}", entry.revision, entry.key, pod_line(&pod)));
             pod_put(&mut state.history, &entry.key, &pod)
+        }
+        "nodes" => {
+            let node: Node = serde_json::from_slice(&entry.value).map_err(read)?;
+            state.tell(|| format!("commit {} {}", entry.revision, entry.key));
+            state.history.ledger.node(&node);
+            Ok(())
         }
         _ => {
             state.tell(|| format!("commit {} {}", entry.revision, entry.key));

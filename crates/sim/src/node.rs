@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, utils::Backoff};
 use kube::{Api, Client, ResourceExt};
@@ -23,6 +23,8 @@ use crate::world::World;
 
 /// The node's name.
 pub const NODE: &str = "sim-node";
+/// What it has: too little for all that the users want at once, enough for each of it.
+const HAS: [(&str, &str); 2] = [("cpu", "2"), ("pods", "6")];
 /// How long after a failed request it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// How often it looks at everything.
@@ -46,6 +48,7 @@ enum Next {
 
 /// Runs the node.
 pub async fn run(world: World, client: Client) {
+    tokio::spawn(register(client.clone()));
     let api: Api<Pod> = Api::default_namespaced(client);
     let of_node = watcher::Config::default().fields(&format!("spec.nodeName={NODE}"));
     let mut events = pin!(watcher::watcher(api.clone(), of_node).backoff(Steady).boxed());
@@ -80,6 +83,20 @@ pub async fn run(world: World, client: Client) {
             },
             () = tokio::time::sleep(wait) => {}
         }
+    }
+}
+
+/// Shows itself, until the API has taken it.
+async fn register(client: Client) {
+    let api: Api<Node> = Api::all(client);
+    let allocatable: BTreeMap<&str, &str> = HAS.into();
+    let node = json!({ "metadata": { "name": NODE }, "status": { "allocatable": allocatable } });
+    let node: Node = serde_json::from_value(node).expect("the manifest is a Node");
+    while let Err(error) = api.create(&PostParams::default(), &node).await {
+        if matches!(error, kube::Error::Api(status) if status.code == 409 && status.reason == "AlreadyExists") {
+            return;
+        }
+        tokio::time::sleep(RETRY).await;
     }
 }
 

@@ -66,6 +66,8 @@ pub struct JobWish {
     pub fails: u64,
     /// The longest that a container runs, in milliseconds.
     pub longest: u64,
+    /// What each pod requests of the node's CPU.
+    pub cpu: Option<&'static str>,
 }
 
 impl JobWish {
@@ -102,6 +104,9 @@ impl JobWish {
         }
         if let Some(seconds) = self.deadline {
             spec["activeDeadlineSeconds"] = json!(seconds);
+        }
+        if let Some(cpu) = self.cpu {
+            spec["template"]["spec"]["containers"][0]["resources"] = json!({ "requests": { "cpu": cpu } });
         }
         json!({ "apiVersion": "batch/v1", "kind": "Job", "metadata": { "name": self.name }, "spec": spec })
     }
@@ -183,5 +188,7 @@ fn wish(rng: &mut Rng, number: u64) -> JobWish {
         }),
         fails: *rng.pick(&[0, 100, 300, 800]),
         longest: *rng.pick(&[1, 1000, 10_000, 60_000]),
+        // None asks for more than the node has, so that every Job can come to its end.
+        cpu: *rng.pick(&[None, None, Some("100m"), Some("700m"), Some("1"), Some("2")]),
     }
 }

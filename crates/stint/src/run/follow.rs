@@ -12,7 +12,7 @@ use anyhow::Context;
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodCondition};
 use kube::api::{DeleteParams, ListParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -232,8 +232,10 @@ impl Follow {
         let words = words(pod, containers());
         if self.words.get(&name) != Some(&words) {
             let line = format!("pod/{name} {words}");
-            // Plain phases are in the Job's live line on a terminal; reasons are not.
-            if words.contains(": ") {
+            // Plain phases are in the Job's live line on a terminal; reasons are not. Of many pods that wait for the same
+            // room, one speaks for all.
+            let is_repeated = words.starts_with(UNSCHEDULABLE) && self.words.values().any(|said| *said == words);
+            if words.contains(": ") && !is_repeated {
                 self.screen.say(&line);
             } else {
                 self.screen.pod(&line);
@@ -366,12 +368,19 @@ impl Observer for Downloads {
     }
 }
 
+/// What is said of a pod that does not fit beside those that run.
+const UNSCHEDULABLE: &str = "Unschedulable";
+
 /// How a pod fares, in the words of `kubectl get pods`, with the reason where it waits or failed.
 fn words<'a>(pod: &Pod, containers: impl Iterator<Item = &'a ContainerStatus>) -> String {
     let status = pod.status.clone().unwrap_or_default();
     let told = |parts: [Option<String>; 2]| parts.into_iter().flatten().collect::<Vec<_>>().join(": ");
     if status.reason.is_some() {
         return told([status.reason, status.message]);
+    }
+    let unscheduled = |it: &&PodCondition| it.type_ == "PodScheduled" && it.reason.as_deref() == Some(UNSCHEDULABLE);
+    if let Some(condition) = status.conditions.iter().flatten().find(unscheduled) {
+        return told([condition.reason.clone(), condition.message.clone()]);
     }
     let phase = status.phase.unwrap_or_else(|| "Pending".to_owned());
     for container in containers {
