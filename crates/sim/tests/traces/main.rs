@@ -10,6 +10,7 @@
 mod metrics;
 mod rules;
 mod stage;
+mod stories;
 mod story;
 mod trace;
 

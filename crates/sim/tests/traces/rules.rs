@@ -11,14 +11,16 @@ use tokio::time::sleep;
 use crate::stage::{JSON, MERGE, Stage};
 use crate::trace::{TRACKING, has_finalizer, owners};
 
-const JOBS: &str = "/apis/batch/v1/namespaces/default/jobs";
-const PODS: &str = "/api/v1/namespaces/default/pods";
+/// Where Jobs are.
+pub const JOBS: &str = "/apis/batch/v1/namespaces/default/jobs";
+/// Where pods are.
+pub const PODS: &str = "/api/v1/namespaces/default/pods";
 
 /// The place, and what a user does there.
-struct Scene(Stage);
+pub struct Scene(pub Stage);
 
 /// Plays a scene in the namespace `default` of an API that admits as a cluster does.
-fn play(scene: impl AsyncFnOnce(Scene)) {
+pub fn play(scene: impl AsyncFnOnce(Scene)) {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true).build().expect("a runtime without I/O needs nothing");
     runtime.block_on(async {
@@ -29,13 +31,14 @@ fn play(scene: impl AsyncFnOnce(Scene)) {
     });
 }
 
-async fn pass(seconds: u64) {
+/// Lets time pass.
+pub async fn pass(seconds: u64) {
     sleep(Duration::from_secs(seconds)).await;
 }
 
 impl Scene {
     /// Creates the Job `j` with these members of its spec.
-    async fn job(&self, spec: &Value) {
+    pub async fn job(&self, spec: &Value) {
         self.job_with(spec, &json!({ "terminationGracePeriodSeconds": 0 })).await;
     }
 
@@ -50,13 +53,13 @@ impl Scene {
     }
 
     /// Changes the spec of `j`.
-    async fn change(&self, spec: &Value) {
+    pub async fn change(&self, spec: &Value) {
         self.0.send("PATCH", &format!("{JOBS}/j"), MERGE, &json!({ "spec": spec })).await;
         sleep(Duration::from_millis(20)).await;
     }
 
     /// Ends a pod with an exit code.
-    async fn end(&self, pod: &str, code: i32, seconds: i64) {
+    pub async fn end(&self, pod: &str, code: i32, seconds: i64) {
         let at = Timestamp::from_second(1_800_000_000 + seconds).expect("it is a time").to_string();
         let phase = if code == 0 { "Succeeded" } else { "Failed" };
         let status = json!({ "status": { "phase": phase, "containerStatuses": [{
@@ -73,17 +76,19 @@ impl Scene {
         sleep(Duration::from_millis(20)).await;
     }
 
-    async fn delete(&self, path: &str, options: &Value) {
+    /// Deletes what is at this path.
+    pub async fn delete(&self, path: &str, options: &Value) {
         self.0.send("DELETE", path, JSON, options).await;
         sleep(Duration::from_millis(20)).await;
     }
 
-    async fn list(&self, path: &str) -> Vec<Value> {
+    /// What is there.
+    pub async fn list(&self, path: &str) -> Vec<Value> {
         self.0.send("GET", path, JSON, &Value::Null).await["items"].as_array().expect("a list has items").clone()
     }
 
     /// The status of `j`, without times and without the gauges that are 0.
-    async fn status(&self) -> Value {
+    pub async fn status(&self) -> Value {
         let mut status = self.0.send("GET", &format!("{JOBS}/j"), JSON, &Value::Null).await["status"].clone();
         let members = status.as_object_mut().expect("a status is a map");
         let conditions: Vec<String> = members
@@ -103,7 +108,7 @@ impl Scene {
     }
 
     /// Names of the pods that are not finished.
-    async fn active(&self) -> Vec<String> {
+    pub async fn active(&self) -> Vec<String> {
         let pods = self.list(PODS).await;
         let active = |pod: &&Value| {
             pod["status"]["phase"] != "Failed"
@@ -114,7 +119,7 @@ impl Scene {
     }
 
     /// Type, reason, message and count of the Events, by name.
-    async fn events(&self) -> Vec<(String, String, String, i64)> {
+    pub async fn events(&self) -> Vec<(String, String, String, i64)> {
         let mut events = self.list("/api/v1/namespaces/default/events").await;
         events.sort_by_key(|event| text(&event["metadata"]["name"]));
         let tell =
@@ -122,14 +127,16 @@ impl Scene {
         events.iter().map(tell).collect()
     }
 
-    async fn reasons(&self) -> Vec<String> {
+    /// The reasons of the Events, in order, those in a row once.
+    pub async fn reasons(&self) -> Vec<String> {
         let mut reasons: Vec<String> = self.events().await.into_iter().map(|event| event.1).collect();
         reasons.dedup();
         reasons
     }
 }
 
-fn text(value: &Value) -> String {
+/// The text of a value.
+pub fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
