@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 use crate::rng::Rng;
 
 /// What the disk does with a write.
@@ -89,6 +91,8 @@ pub struct Chaos {
     on: bool,
     /// The planted bug.
     pub bug: Bug,
+    /// How long the controllers let events gather, as they may be told to.
+    pub gather: SignedDuration,
 }
 
 impl Chaos {
@@ -107,7 +111,8 @@ impl Chaos {
         };
         let disasters_left = *rng.pick(&[0, 0, 1, 2, 4, 8]);
         let gap = *rng.pick(&[5, 20, 60]);
-        let mut chaos = Chaos { chance: rng, rates, disasters_left, gap, next: None, on: true, bug };
+        let gather = SignedDuration::from_secs(i64::from(Rng::new(seed, 6).chance(250)));
+        let mut chaos = Chaos { chance: rng, rates, disasters_left, gap, next: None, on: true, bug, gather };
         chaos.plan(0);
         chaos
     }
@@ -115,7 +120,8 @@ impl Chaos {
     /// Nothing goes wrong but, if wanted, one thing at one write.
     pub fn only(at: Option<(u64, OnWrite)>) -> Chaos {
         let rates = Rates { conflict: 0, refuse: 0, lose: 0, break_watch: 0, latency: 0, lag: 0 };
-        Chaos { chance: Rng::new(0, 2), rates, disasters_left: 0, gap: 1, next: at, on: true, bug: Bug::None }
+        let (chance, gather) = (Rng::new(0, 2), SignedDuration::ZERO);
+        Chaos { chance, rates, disasters_left: 0, gap: 1, next: at, on: true, bug: Bug::None, gather }
     }
 
     /// From now on nothing goes wrong any more.

@@ -53,7 +53,12 @@ impl Controllers {
 }
 
 fn spawn(world: &World, router: &axum::Router) -> JoinHandle<()> {
-    let config = Config { node: Some(node::NODE.to_owned()), full_pass: FULL_PASS, ..Config::default() };
+    let config = Config {
+        node: Some(node::NODE.to_owned()),
+        full_pass: FULL_PASS,
+        gather: world.state().chaos.gather,
+        ..Config::default()
+    };
     tokio::spawn(stint_controllers::run(client(world, router, Who::Controllers), Arc::new(world.clone()), config))
 }
 
