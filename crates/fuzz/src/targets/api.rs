@@ -148,7 +148,7 @@ pub(super) fn requests(bytes: &[u8]) {
     block_on(async {
         let world = World::new().await;
         let mut what = String::new();
-        for _ in 0..=dice.below(4) {
+        for _ in 0..=dice.below(16) {
             request(&world, dice, &mut what).await;
         }
         for (path, _) in PLACES {
@@ -234,7 +234,7 @@ pub(super) fn paths(bytes: &[u8]) {
     let dice = &mut Dice::of(bytes);
     block_on(async {
         let world = World::new().await;
-        for _ in 0..8 {
+        for _ in 0..32 {
             any_path(&world, dice).await;
         }
     });
