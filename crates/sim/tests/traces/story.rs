@@ -19,8 +19,8 @@ const MOMENT: Duration = Duration::from_millis(50);
 
 /// What matters of a run.
 pub struct Story {
-    /// The states in which a Job's controller had nothing to do, in order; and how long each lasted.
-    rests: Vec<(Value, Duration)>,
+    /// The states in which a Job's controller had nothing to do, in order.
+    rests: Vec<Rest>,
     /// When the Job started and ended, in seconds after its creation; as often as that changed.
     moments: Vec<(String, i64)>,
     /// The conditions of each Job in the order in which they came, each with the whole list.
@@ -29,6 +29,26 @@ pub struct Story {
     events: Vec<Value>,
     /// The pods of the controllers.
     pods: BTreeMap<Place, Pod>,
+}
+
+/// A state in which a Job's controller had nothing to do.
+struct Rest {
+    state: Value,
+    /// How many of its pods were active.
+    active: usize,
+    lasted: Duration,
+}
+
+impl Rest {
+    /// Whether `other` is the same state. Upstream writes no active pods while replacements wait, whatever is active; ours
+    /// writes how many there are.
+    fn is_like(&self, other: &Rest) -> bool {
+        let mut wanted = self.state.clone();
+        if wanted["status"]["active"].is_null() && !other.state["status"]["active"].is_null() {
+            wanted["status"]["active"] = json!(self.active);
+        }
+        wanted == other.state
+    }
 }
 
 /// What matters of a pod.
@@ -52,17 +72,6 @@ impl Story {
     /// What matters of this run.
     pub fn of(entries: &[Entry]) -> Story {
         let jobs = || entries.iter().filter(|entry| entry.kind == "job");
-        let all = jobs().collect::<Vec<_>>();
-        let next =
-            |number: usize| all.get(number + 1).map_or(Duration::MAX, |next| next.at.saturating_sub(all[number].at));
-        let rests = all.iter().enumerate().filter(|(_, job)| is_at_rest(&job.object));
-        let mut rests: Vec<(Value, Duration)> = rests.map(|(number, job)| (state(job), next(number))).collect();
-        rests.dedup_by(|later, first| {
-            later.0 == first.0 && {
-                first.1 = first.1.saturating_add(later.1);
-                true
-            }
-        });
         let mut conditions: Vec<Value> = jobs().map(|job| list_conditions(&job.object)).collect();
         conditions.dedup();
         let moments = |field: &'static str| {
@@ -73,7 +82,13 @@ impl Story {
             moments
         };
         let moments = [moments("startTime"), moments("completionTime")].concat();
-        Story { rests, moments, conditions, events: list_events(entries), pods: list_pods(entries) }
+        Story {
+            rests: list_rests(entries),
+            moments,
+            conditions,
+            events: list_events(entries),
+            pods: list_pods(entries),
+        }
     }
 
     /// How `other` differs from this one, which is the right one; in sentences.
@@ -103,14 +118,14 @@ impl Story {
 
     /// The states have to be the same, but for those of the other story that last for a moment only.
     fn different_rests(&self, other: &Story) -> Option<String> {
-        let mut wanted = self.rests.iter().map(|(state, _)| state).peekable();
-        for (state, lasted) in &other.rests {
-            if wanted.next_if_eq(&state).is_none() && *lasted > MOMENT {
-                let next = wanted.peek().map_or("nothing more".to_owned(), ToString::to_string);
-                return Some(format!("state:\n    wanted {next}\n    got    {state}"));
+        let mut wanted = self.rests.iter().peekable();
+        for rest in &other.rests {
+            if wanted.next_if(|wanted| wanted.is_like(rest)).is_none() && rest.lasted > MOMENT {
+                let next = wanted.peek().map_or("nothing more".to_owned(), |wanted| wanted.state.to_string());
+                return Some(format!("state:\n    wanted {next}\n    got    {}", rest.state));
             }
         }
-        wanted.next().map(|missing| format!("state:\n    wanted {missing}\n    got    nothing more"))
+        wanted.next().map(|missing| format!("state:\n    wanted {}\n    got    nothing more", missing.state))
     }
 
     fn different_moments(&self, other: &Story) -> Option<String> {
@@ -150,6 +165,43 @@ fn is_at_rest(job: &Value) -> bool {
     };
     let is_counted = job["status"]["uncountedTerminatedPods"].as_object().is_none_or(serde_json::Map::is_empty);
     is_counted && (!holds(["FailureTarget", "SuccessCriteriaMet"]) || holds(["Failed", "Complete"]))
+}
+
+fn list_rests(entries: &[Entry]) -> Vec<Rest> {
+    let mut pods: BTreeMap<&str, &Entry> = BTreeMap::new();
+    let mut rests: Vec<Rest> = Vec::new();
+    // Since when the Job is in the state that it is in, and whether that is one of rest.
+    let mut latest: Option<(Duration, bool)> = None;
+    for entry in entries {
+        match entry.kind.as_str() {
+            "pod" if entry.change == "DELETED" => drop(pods.remove(entry.name())),
+            "pod" => drop(pods.insert(entry.name(), entry)),
+            "job" => {
+                if let (Some((since, true)), Some(rest)) = (latest, rests.last_mut()) {
+                    rest.lasted += entry.at.saturating_sub(since);
+                }
+                let rests_now = is_at_rest(&entry.object);
+                latest = Some((entry.at, rests_now));
+                let state = state(entry);
+                if rests_now && rests.last().is_none_or(|rest| rest.state != state) {
+                    let active = pods.values().filter(|pod| is_active_pod(&pod.object, entry.name())).count();
+                    rests.push(Rest { state, active, lasted: Duration::ZERO });
+                }
+            }
+            _ => {}
+        }
+    }
+    if let (Some((_, true)), Some(rest)) = (latest, rests.last_mut()) {
+        rest.lasted = Duration::MAX;
+    }
+    rests
+}
+
+fn is_active_pod(pod: &Value, job: &str) -> bool {
+    let is_finished = ["Succeeded", "Failed"].iter().any(|phase| pod["status"]["phase"] == *phase);
+    owners(pod).iter().any(|owner| owner["name"] == job)
+        && !is_finished
+        && pod["metadata"]["deletionTimestamp"].is_null()
 }
 
 /// A Job's state without what differs between any two runs.
