@@ -16,6 +16,7 @@ mod trace;
 
 use std::time::Duration;
 
+use serde_json::json;
 use stage::Stage;
 use stint_controllers::Metrics;
 use story::Story;
@@ -53,6 +54,60 @@ fn replay(recorded: &[trace::Entry], metrics: &Metrics) -> Vec<trace::Entry> {
         stage.wait_until(end + LINGER).await;
         stage.close()
     })
+}
+
+/// Whatever may be in a recording can be done again: what users change, pods that are deleted, times that come.
+#[test]
+fn a_run_of_our_own_replays_equal() {
+    let scenes: [(&str, Vec<trace::Entry>); 4] = [
+        (
+            "a deadline",
+            rules::record(async |scene| {
+                scene.job(&json!({ "parallelism": 2, "completions": 2, "activeDeadlineSeconds": 5 })).await;
+                rules::pass(8).await;
+            }),
+        ),
+        (
+            "a failure policy",
+            rules::record(async |scene| {
+                let rules = json!([{ "action": "Ignore", "onExitCodes": { "operator": "In", "values": [7] } }]);
+                scene.job(&json!({ "parallelism": 2, "completions": 2, "podFailurePolicy": { "rules": rules } })).await;
+                let pods = scene.active().await;
+                scene.end(&pods[0], 7, 0).await;
+                rules::pass(15).await;
+            }),
+        ),
+        (
+            "a replacement",
+            rules::record(async |scene| {
+                scene.job(&json!({ "podReplacementPolicy": "Failed" })).await;
+                let pod = scene.active().await[0].clone();
+                scene.delete(&format!("{}/{pod}", rules::PODS), &json!({})).await;
+                rules::pass(3).await;
+                scene.end(&pod, 137, 3).await;
+                rules::pass(15).await;
+            }),
+        ),
+        (
+            "an elastic Job",
+            rules::record(async |scene| {
+                scene.job(&json!({ "parallelism": 2, "completions": 2, "completionMode": "Indexed" })).await;
+                rules::pass(2).await;
+                scene.change(&json!({ "parallelism": 3, "completions": 3 })).await;
+                rules::pass(2).await;
+                let pods = scene.active().await;
+                scene.end(&pods[0], 0, 4).await;
+                scene.change(&json!({ "parallelism": 1, "completions": 1 })).await;
+                rules::pass(4).await;
+            }),
+        ),
+    ];
+    for (name, recorded) in &scenes {
+        let ours = replay(recorded, &Metrics::default());
+        let differences = Story::of(recorded).differences(&Story::of(&ours));
+        let shown = || format!("{}\n{}", trace::show(recorded), trace::show(&ours));
+        assert!(differences.is_empty(), "{name}: {}\n{}", differences.join("\n"), shown());
+    }
 }
 
 /// The comparison has to be able to fail: each of these changes to what happened is one that it is to see.

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use stint_controllers::Config;
+use stint_controllers::{Config, Metrics};
 use stint_server::Admission;
 use tokio::time::sleep;
 
 use crate::stage::{JSON, MERGE, Stage};
-use crate::trace::{TRACKING, has_finalizer, owners};
+use crate::trace::{Entry, TRACKING, has_finalizer, owners};
 
 /// Where Jobs are.
 pub const JOBS: &str = "/apis/batch/v1/namespaces/default/jobs";
@@ -29,6 +29,18 @@ pub fn play(scene: impl AsyncFnOnce(Scene)) {
         pass(1).await; // until the namespace has its account
         scene(Scene(stage)).await;
     });
+}
+
+/// Records a scene that is played before controllers that let events gather, as the recorded ones did.
+pub fn record(scene: impl AsyncFnOnce(&Scene)) -> Vec<Entry> {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().start_paused(true).build().expect("a runtime without I/O needs nothing");
+    runtime.block_on(async {
+        let begin = Timestamp::from_second(1_800_000_000).expect("it is a time");
+        let stage = Scene(Stage::open(begin, Metrics::default()));
+        scene(&stage).await;
+        stage.0.close()
+    })
 }
 
 /// Lets time pass.

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 use tower::ServiceExt;
 
-use crate::trace::{Act, Deed, Entry, Place, Target, places};
+use crate::trace::{Act, Deed, Entry, Place, Target, places, revision};
 
 /// How long upstream lets events gather.
 const GATHER: SignedDuration = SignedDuration::from_secs(1);
@@ -91,7 +91,7 @@ impl Stage {
         let client = kube::Client::new(router.clone(), "default");
         let controllers = tokio::spawn(stint_controllers::run(client, clock, config));
         let tasks = watches.into_iter().chain([controllers]).collect();
-        Stage { router, started, record, tasks, delay: Duration::ZERO, namespace: String::new() }
+        Stage { router, started, record, tasks, delay: Duration::ZERO, namespace: "default".to_owned() }
     }
 
     /// Does what was done from outside, when its time has come and the pods are there that were there.
@@ -136,7 +136,9 @@ impl Stage {
             assert!(!task.is_finished(), "controllers and watches go on for ever");
             task.abort();
         }
-        std::mem::take(&mut *lock(&self.record))
+        let mut entries = std::mem::take(&mut *lock(&self.record));
+        entries.sort_by_key(|entry| revision(&entry.object));
+        entries
     }
 
     /// The path of what was meant.

@@ -145,7 +145,7 @@ fn parse(text: &str) -> Vec<Entry> {
 }
 
 /// The objects' revisions, which are in the order of what happened.
-fn revision(object: &Value) -> u64 {
+pub fn revision(object: &Value) -> u64 {
     object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).expect("a revision is a number")
 }
 
