@@ -27,6 +27,7 @@
 mod backoff;
 mod claim;
 mod end;
+pub mod explain;
 pub mod index;
 pub mod kept;
 mod manage;

@@ -61,6 +61,10 @@ pub enum Command {
     Install(InstallArgs),
     /// Stop the service and remove it from systemd; its data and containers stay
     Uninstall,
+    /// Tell why a Job of the daemon is in the state it is in
+    ///
+    /// What its pods did, what it waits for and until when, and what comes next.
+    Explain(ExplainArgs),
     /// Tell when a schedule, or a CronJob of the daemon, fires next
     ///
     /// With what the clocks do to it; of a CronJob also what happens after downtime.
@@ -102,6 +106,20 @@ pub struct RunArgs {
     /// How to reach registries.
     #[command(flatten)]
     pub registry: RegistryArgs,
+}
+
+/// Arguments of `stint explain`.
+#[derive(Debug, ClapArgs)]
+pub struct ExplainArgs {
+    /// job/NAME
+    #[arg(value_name = "JOB")]
+    pub what: String,
+    /// The Job's namespace
+    #[arg(short, long, default_value = "default", value_name = "NAME")]
+    pub namespace: String,
+    /// Print it as an object
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub output: Option<Format>,
 }
 
 /// Arguments of `stint schedule`.

@@ -8,6 +8,7 @@ pub mod client;
 pub mod config;
 pub mod embedded;
 pub mod exit;
+pub mod explain;
 pub mod folder;
 pub mod image;
 pub mod install;
@@ -39,6 +40,7 @@ pub fn main() -> ExitCode {
         args::Command::Uninstall => install::uninstall(),
         args::Command::Kubeconfig(kubeconfig) => kubeconfig::main(&args.data, kubeconfig),
         args::Command::Schedule(schedule) => schedule::main(&args.data, schedule),
+        args::Command::Explain(explain) => explain::main(&args.data, explain),
         args::Command::Trigger(trigger) => trigger::main(&args.data, trigger),
         args::Command::Run(run) => run::main(&args.data, run),
         args::Command::Image(image) => image::main(&args.data, image),
