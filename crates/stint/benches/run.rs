@@ -19,6 +19,7 @@ use kube::runtime::wait::await_condition;
 use stint::embedded::{Embedded, Launcher};
 use stint::folder::RunFolder;
 use stint_agent::{NoObserver, RootfsMode};
+use stint_core::job::Backoff;
 
 const ROUNDS: u32 = 100;
 
@@ -140,7 +141,8 @@ impl Stint {
         let mut samples = runtime.block_on(async {
             let containers = launcher.runtime();
             let rootfs = RootfsMode::Host { size: None };
-            let stint = Embedded::start(Arc::clone(&containers), &folder, rootfs, Arc::new(NoObserver));
+            let stint =
+                Embedded::start(Arc::clone(&containers), &folder, rootfs, Arc::new(NoObserver), Backoff::default());
             let jobs: Api<Job> = Api::default_namespaced(stint.client.clone());
             let mut samples = Vec::new();
             for round in 0..=ROUNDS {

@@ -8,7 +8,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::exit::Exit;
 use crate::folder;
-use crate::settings::Flags;
+use stint_core::job::Backoff;
+
+use crate::settings::{Flags, Value, signed};
 
 /// Run Kubernetes Jobs and CronJobs without a cluster.
 #[derive(Debug, Parser)]
@@ -103,9 +105,30 @@ pub struct RunArgs {
     /// Start containers with this program (runc, crun, or a path) instead of Stint's own runtime
     #[arg(long, value_name = "PROGRAM")]
     pub runtime: Option<PathBuf>,
+    /// How long failed pods wait.
+    #[command(flatten)]
+    pub backoff: BackoffArgs,
     /// How to reach registries.
     #[command(flatten)]
     pub registry: RegistryArgs,
+}
+
+/// The delays before failed pods are replaced.
+#[derive(Clone, Copy, Debug, ClapArgs)]
+pub struct BackoffArgs {
+    /// How long a Job's failed pod waits for its replacement, the first time; twice as long each time after that
+    #[arg(long, env = "STINT_JOB_BACKOFF_BASE", value_name = "TIME", default_value = "10s", value_parser = delay)]
+    pub job_backoff_base: Duration,
+    /// The longest that a Job's failed pod waits for its replacement
+    #[arg(long, env = "STINT_JOB_BACKOFF_MAX", value_name = "TIME", default_value = "10m", value_parser = delay)]
+    pub job_backoff_max: Duration,
+}
+
+impl BackoffArgs {
+    /// For the controller.
+    pub fn delays(self) -> Backoff {
+        Backoff { base: signed(self.job_backoff_base), max: signed(self.job_backoff_max) }
+    }
 }
 
 /// Arguments of `stint explain`.
@@ -120,6 +143,9 @@ pub struct ExplainArgs {
     /// Print it as an object
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     pub output: Option<Format>,
+    /// The daemon's delays, if they are not the usual ones.
+    #[command(flatten)]
+    pub backoff: BackoffArgs,
 }
 
 /// Arguments of `stint schedule`.
@@ -235,6 +261,10 @@ pub fn parse() -> Result<Args, Exit> {
     })?;
     let data = typed.data.unwrap_or_else(folder::default_data);
     Ok(Args { data, verbose: typed.verbose, command: typed.command })
+}
+
+fn delay(text: &str) -> Result<Duration, String> {
+    <Duration as Value>::read(&[text.to_owned()])
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use kube::Client;
 use stint_agent::{Agent, AgentConfig, Machine, Observer, RootfsMode};
+use stint_core::job::Backoff;
 use stint_image::{Access, ImageStore};
 use stint_runtime::zygote::{self, ZygoteHandle};
 use stint_runtime::{Native, OciCli, Runtime};
@@ -84,6 +85,7 @@ impl Embedded {
         folder: &RunFolder,
         rootfs: RootfsMode,
         observer: Arc<dyn Observer>,
+        backoff: Backoff,
     ) -> Embedded {
         let clock = Arc::new(SystemClock);
         // All clients are this process's own, and the objects end with it: nobody will ask who owns which field.
@@ -95,6 +97,7 @@ impl Embedded {
             node: Some(machine.name.clone()),
             cron_jobs: false, // what they would start is run once, see `run::load`
             workers: 16,
+            backoff,
             ttl: false, // what is followed to its end must not go before it was told
             ..stint_controllers::Config::default()
         };

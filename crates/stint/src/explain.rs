@@ -13,7 +13,6 @@ use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
-use stint_core::job::Backoff;
 use stint_core::job::explain::{Attempt, Explanation, Run, Wait, explain};
 
 use crate::args::ExplainArgs;
@@ -42,7 +41,7 @@ async fn ask(data: &Path, args: &ExplainArgs) -> anyhow::Result<Explanation> {
     let events: Api<Event> = Api::namespaced(client, &args.namespace);
     let about = ListParams::default().fields(&format!("involvedObject.kind=Job,involvedObject.name={name}"));
     let events = events.list(&about).await.with_context(|| format!("can't list the events of {}", args.what))?;
-    Ok(explain(&job, &pods.items, &events.items, Timestamp::now(), Backoff::default()))
+    Ok(explain(&job, &pods.items, &events.items, Timestamp::now(), args.backoff.delays()))
 }
 
 /// Where the Job's pods are: under its label or, if a user wrote its selector, anywhere in its namespace.

@@ -83,7 +83,7 @@ async fn run(data: &Path, args: &RunArgs, launcher: Launcher, workload: Workload
         RootfsMode::Image { store: embedded::images(data)?, access: embedded::access(&args.registry) }
     };
     let (observer, pulling) = Downloads::new(Arc::clone(&screen));
-    let stint = Embedded::start(Arc::clone(&containers), &folder, rootfs, Arc::new(observer));
+    let stint = Embedded::start(Arc::clone(&containers), &folder, rootfs, Arc::new(observer), args.backoff.delays());
     let jobs = submit(&stint.client, workload).await?;
     let (client, folders) = (stint.client.clone(), folder.agent.clone());
     let mut follow = Follow::new(client, Arc::clone(&screen), folders, pulling, jobs, started);

@@ -48,7 +48,7 @@ use crate::folder::{self, write_private};
 use crate::kubeconfig;
 use crate::real;
 use crate::real::{Log, RandomIds, SystemClock};
-use crate::settings::{Flags, Resolved, Settings};
+use crate::settings::{Flags, Resolved, Settings, signed};
 use crate::zones;
 use door::Door;
 use http::Http;
@@ -269,7 +269,9 @@ impl Parts {
             node: (wanted.bind && launcher.is_some()).then(|| machine.name.clone()),
             jobs: wanted.jobs,
             cron_jobs: wanted.cronjobs,
-            workers: 16,
+            workers: usize::try_from(settings.concurrent_job_syncs.get()).unwrap_or(usize::MAX),
+            backoff: settings.backoff(),
+            gather: signed(settings.job_sync_batch_period),
             housekeeping: wanted.housekeeping.then_some(Housekeeping { root_ca: Some(way.root_ca) }),
             metrics: counted,
             ..stint_controllers::Config::default()
@@ -289,6 +291,7 @@ impl Parts {
                 config.allow_host = settings.allow_host;
                 config.api = way.address;
                 config.lease = true;
+                config.max_pods = settings.max_pods;
                 let agent = Agent::new(config, client(router, Part::Agent), launcher.runtime(), clock);
                 here.set(Some(agent.service()));
                 let (stop, stopped) = oneshot::channel();

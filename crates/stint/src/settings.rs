@@ -14,8 +14,12 @@ mod layers;
 mod value;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use jiff::SignedDuration;
+use stint_core::job::Backoff;
 
 pub use layers::{CONFIG_FILE, Flags, Resolved, Source};
 pub use value::{Controllers, LogFormat, LogLevel, Shape, TokenLife, Value};
@@ -86,6 +90,16 @@ settings! {
     "no-agent" no_agent: bool = "false";
     /// Which controllers to run: all, none, or some of jobs, cronjobs, bind and housekeeping
     "controllers" controllers: Controllers = "all";
+    /// How long a Job's failed pod waits for its replacement, the first time; twice as long each time after that
+    "job-backoff-base" job_backoff_base: Duration = "10s";
+    /// The longest that a Job's failed pod waits for its replacement
+    "job-backoff-max" job_backoff_max: Duration = "10m";
+    /// How many Jobs are worked on at once (a cluster's default is 5)
+    "concurrent-job-syncs" concurrent_job_syncs: NonZeroU32 = "16";
+    /// For how long events about pods gather before their Job is looked at again (a cluster's 1s spares an API server far away)
+    "job-sync-batch-period" job_sync_batch_period: Duration = "0s";
+    /// How many pods this node takes at once
+    "max-pods" max_pods: u32 = "110";
     /// Let pods ask for this machine's own root filesystem by the annotation `stint.dev/rootfs: host`
     "allow-host" allow_host: bool = "false";
     /// Start containers with this program (runc, crun, or a path) instead of Stint's own runtime
@@ -115,6 +129,18 @@ settings! {
     "log-format" log_format: LogFormat = "text";
     /// What is logged: error, warn, info, debug or trace
     "log-level" log_level: LogLevel = "info", reloads;
+}
+
+impl Settings {
+    /// The delays before a Job's failed pods are replaced.
+    pub fn backoff(&self) -> Backoff {
+        Backoff { base: signed(self.job_backoff_base), max: signed(self.job_backoff_max) }
+    }
+}
+
+/// The same span; one that is longer than any timestamp is as good as for ever.
+pub fn signed(span: Duration) -> SignedDuration {
+    SignedDuration::try_from(span).unwrap_or(SignedDuration::MAX)
 }
 
 /// A registry's mirror.

@@ -61,6 +61,21 @@ fn a_failed_attempt_is_told_with_its_code_and_when_the_next_one_comes() {
 }
 
 #[test]
+fn the_daemons_delay_is_the_one_that_it_is_given() {
+    let daemon = Daemon::start(&["--no-agent", "--job-backoff-base", "1s", "--job-backoff-max", "1s"]);
+    daemon.create(JOBS, &job("j", &json!({ "backoffLimit": 3 }), &json!({})));
+    let pods = || daemon.get(PODS)["items"].as_array().unwrap().clone();
+    until("there is a pod", || !pods().is_empty());
+    let mut pod = pods().remove(0);
+    pod["status"] = json!({ "phase": "Failed" });
+    let path = format!("{PODS}/{}/status", pod["metadata"]["name"].as_str().unwrap());
+    let failed = std::time::Instant::now();
+    assert_eq!(daemon.ask("PUT", &path, &pod.to_string()).0, 200);
+    until("there is another", || pods().len() == 2);
+    assert!(failed.elapsed() < std::time::Duration::from_secs(8), "{:?}", failed.elapsed());
+}
+
+#[test]
 fn a_suspended_job_a_full_quota_and_what_is_no_job_are_told() {
     let daemon = Daemon::start(&["--no-agent"]);
     daemon.create(JOBS, &job("paused", &json!({ "suspend": true }), &json!({})));

@@ -170,6 +170,18 @@ fn pi_is_right_to_two_thousand_digits() {
 }
 
 #[test]
+fn a_retry_waits_as_long_as_it_is_told_to() {
+    let Some(stint) = Stint::new() else { return };
+    let manifest = job("again", "exit 3", "").replace(r#""backoffLimit":0"#, r#""backoffLimit":3"#);
+    // Three retries would wait 10 s, 20 s and 40 s.
+    let started = Instant::now();
+    let ended = stint.run_text(&["--job-backoff-base", "1s", "--job-backoff-max", "1s"], &manifest);
+    let took = started.elapsed();
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(9), "{took:?}");
+}
+
+#[test]
 fn every_example_runs_on_the_host() {
     let Some(stint) = Stint::new() else { return };
     for (name, code, stdout) in [

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -104,6 +105,14 @@ impl Value for u32 {
 
     fn read(texts: &[String]) -> Result<Self, String> {
         one(texts)?.parse().map_err(|_| format!("give a whole number from 0 to {}", u32::MAX))
+    }
+}
+
+impl Value for NonZeroU32 {
+    const SHAPE: Shape = Shape::One("NUMBER");
+
+    fn read(texts: &[String]) -> Result<Self, String> {
+        one(texts)?.parse().map_err(|_| format!("give a whole number from 1 to {}", u32::MAX))
     }
 }
 
