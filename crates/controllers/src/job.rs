@@ -192,6 +192,7 @@ impl State {
                 // the pods' turn.
                 match report.phase {
                     Phase::Manage => self.gather([key.clone()], now, config),
+                    Phase::Rest => {} // nothing follows from what was only told
                     _ => self.queue.mark(key.clone()),
                 }
                 self.queue.done(key);

@@ -47,7 +47,7 @@ pub use backoff::Backoff;
 pub use end::{End, Outcome};
 pub use view::View;
 
-use crate::plan::{Action, Phase, Plan, PodRef, Step};
+use crate::plan::{Action, Note, Phase, Plan, PodRef, Severity, Step};
 use view::Class;
 
 /// The finalizer that keeps a finished pod until its Job has counted it.
@@ -73,7 +73,10 @@ pub fn reconcile_with(job: &Job, pods: &[Pod], now: Timestamp, backoff: Backoff)
         return Plan::rest(format!("the Job is managed by {other}"));
     }
     if let Some(mode) = spec.completion_mode.as_deref().filter(|mode| !matches!(*mode, "NonIndexed" | "Indexed")) {
-        return Plan::rest(format!("the completion mode {mode} is unknown"));
+        let message = "Skipped Job sync because completion mode is unknown".to_owned();
+        let step = Step::new(Action::Announce, format!("the completion mode {mode} is unknown"));
+        let step = step.announce(Severity::Warning, "UnknownCompletionMode", Note::Text(message));
+        return Plan::of(Phase::Rest, vec![step]);
     }
     let view = View::of(job, pods);
     if let Some(end) = finished(&view.status) {

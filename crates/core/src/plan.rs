@@ -53,6 +53,8 @@ pub enum Action {
     LetGo(PodRef),
     /// Delete the Job itself, with its pods before it (Foreground).
     DeleteJob(Uid),
+    /// Write nothing: what is to be told is in the step's Events.
+    Announce,
     /// Replace the Job's status, guarded by the `resourceVersion` of the Job that was reconciled.
     WriteJobStatus(Box<JobStatus>),
 }

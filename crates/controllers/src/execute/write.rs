@@ -48,6 +48,7 @@ impl Executor {
             Action::Adopt(pod) => (self.adopt(key, job, pod).await?, None),
             Action::LetGo(pod) => (self.let_go(key, job, pod).await?, None),
             Action::DeleteJob(uid) => (self.expire(key, job, uid).await?, None),
+            Action::Announce => (None, None),
             Action::WriteJobStatus(status) => (Some(self.write_status(key, job, status).await?), None),
         };
         for event in &step.events {

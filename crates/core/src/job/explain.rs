@@ -224,6 +224,7 @@ fn verb(action: &Action) -> &'static str {
         Action::LetGo(_) => "let go of",
         Action::DeleteJob(_) => "delete the Job",
         Action::WriteJobStatus(_) => "write the status",
+        Action::Announce => "leave alone the Job",
     }
 }
 

@@ -83,6 +83,7 @@ impl World {
                     self.reap();
                 }
                 Action::Adopt(_) | Action::LetGo(_) | Action::DeleteJob(_) => unreachable!("these stories have none"),
+                Action::Announce => {}
                 Action::WriteJobStatus(status) => {
                     self.job.status = Some((**status).clone());
                     self.ledger.job(&self.job)?;
@@ -91,8 +92,8 @@ impl World {
             }
             for event in &step.events {
                 self.events.push(match &event.note {
-                    crate::plan::Note::Text(text) => format!("{} {text}", event.reason),
-                    crate::plan::Note::Pod(prefix) => format!("{} {prefix} {named}", event.reason),
+                    Note::Text(text) => format!("{} {text}", event.reason),
+                    Note::Pod(prefix) => format!("{} {prefix} {named}", event.reason),
                 });
             }
         }
@@ -380,6 +381,16 @@ fn a_job_managed_elsewhere_is_left_alone() {
     let mut w = World::new(1, Some(1), 6);
     w.job.spec.as_mut().unwrap().managed_by = Some("example.com/other".to_owned());
     assert!(w.plan().is_empty());
+}
+
+#[test]
+fn a_job_in_a_completion_mode_of_a_newer_api_is_left_alone_and_told_of() {
+    let mut w = World::new(1, Some(1), 6);
+    w.job.spec.as_mut().unwrap().completion_mode = Some("Newest".to_owned());
+    let plan = w.plan();
+    w.execute(&plan, 9).unwrap();
+    assert_eq!(w.events, ["UnknownCompletionMode Skipped Job sync because completion mode is unknown"]);
+    assert_eq!((w.job.status.clone(), w.pods.len()), (None, 0));
 }
 
 #[test]
