@@ -7,6 +7,8 @@
 
 mod tenants;
 
+pub mod cronjob;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 

@@ -58,11 +58,14 @@ pub enum Bug {
     ForgetfulNode,
     /// A request to create a pod is performed twice.
     CreateTwice,
+    /// Jobs of CronJobs get a name of their own for each attempt.
+    AnyName,
 }
 
 impl Bug {
     /// Every bug that can be planted.
-    pub const ALL: [Bug; 5] = [Bug::NoBarrier, Bug::ReleaseFirst, Bug::LyingDisk, Bug::ForgetfulNode, Bug::CreateTwice];
+    pub const ALL: [Bug; 6] =
+        [Bug::NoBarrier, Bug::ReleaseFirst, Bug::LyingDisk, Bug::ForgetfulNode, Bug::CreateTwice, Bug::AnyName];
 }
 
 /// How often things go wrong, each of a thousand.

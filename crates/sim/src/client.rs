@@ -120,7 +120,13 @@ impl Way {
     async fn perform_with(&self, bug: Bug, request: Request<Body>) -> Result<Response<Body>, BoxError> {
         let is_write = request.method() != Method::GET;
         let (parts, body) = request.into_parts();
-        let bytes = axum::body::to_bytes(body, usize::MAX).await?;
+        let mut bytes = axum::body::to_bytes(body, usize::MAX).await?;
+        if bug == Bug::AnyName && parts.method == Method::POST && parts.uri.path().ends_with("/jobs") {
+            let mut job: serde_json::Value = serde_json::from_slice(&bytes)?;
+            let name = job["metadata"]["name"].as_str().unwrap_or_default();
+            job["metadata"]["name"] = json!(format!("{name}-{}", self.world.state().files.writes));
+            bytes = job.to_string().into();
+        }
         let again = |bytes: Bytes| Request::from_parts(parts.clone(), Body::from(bytes));
         if bug == Bug::ReleaseFirst && parts.method == Method::PUT && parts.uri.path().ends_with("/status") {
             for pod in self.recorded(&bytes) {

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use stint_core::check::Ledger;
+use stint_core::check::cronjob::CronLedger;
 use stint_core::job::finished;
 use stint_core::job::view::{Class, class, controller_of, is_tracked, phase, restarts, uid_of};
 use stint_core::plan::Uid;
@@ -17,6 +18,7 @@ use crate::world::State;
 #[derive(Default)]
 pub struct History {
     ledger: Ledger,
+    cron_ledger: CronLedger,
     /// The UID behind each key of a Job or pod.
     uids: BTreeMap<String, Uid>,
     /// Every pod that ever was.
@@ -73,7 +75,8 @@ pub struct JobRecord {
 impl History {
     /// Checks that everything which finished was counted.
     pub fn settled(&self) -> Result<(), String> {
-        self.ledger.settled().map_err(|broken| broken.to_string())
+        self.ledger.settled().map_err(|broken| broken.to_string())?;
+        self.cron_ledger.settled().map_err(|broken| broken.to_string())
     }
 
     /// The pods of a Job.
@@ -92,6 +95,14 @@ pub fn put(state: &mut State, entry: &Entry) -> Result<(), String> {
             state.history.last_change = entry.revision;
             state.tell(|| format!("commit {} {} {}", entry.revision, entry.key, job_line(&job)));
             job_put(&mut state.history, &entry.key, job)
+        }
+        "cronjobs" => {
+            let cron_job: CronJob = serde_json::from_slice(&entry.value).map_err(read)?;
+            state.history.last_change = entry.revision;
+            state.tell(|| format!("commit {} {} {}", entry.revision, entry.key, cron_job_line(&cron_job)));
+            let history = &mut state.history;
+            history.uids.insert(entry.key.to_string(), Uid::of(&cron_job.metadata));
+            history.cron_ledger.cron_job(&cron_job).map_err(|broken| broken.to_string())
         }
         "pods" => {
             let pod: Pod = serde_json::from_slice(&entry.value).map_err(read)?;
@@ -123,8 +134,9 @@ fn job_put(history: &mut History, key: &str, job: Job) -> Result<(), String> {
     known.shrunk |= job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true));
     known.left |= job.metadata.deletion_timestamp.is_some();
     let result = history.ledger.job(&job).map_err(|broken| broken.to_string());
+    let as_scheduled = history.cron_ledger.job(&job).map_err(|broken| broken.to_string());
     known.job = job;
-    result
+    result.and(as_scheduled)
 }
 
 fn pod_put(history: &mut History, key: &str, pod: &Pod) -> Result<(), String> {
@@ -174,6 +186,9 @@ pub fn gone(state: &mut State, key: &str, revision: Revision) {
     } else if let Some(job) = history.jobs.get_mut(&uid) {
         job.gone = true;
         history.ledger.job_gone(&uid);
+        history.cron_ledger.job_gone(&uid);
+    } else {
+        history.cron_ledger.cron_job_gone(&uid);
     }
 }
 
@@ -201,6 +216,15 @@ pub fn job_line(job: &Job) -> String {
         conditions.join("+"),
         if job.metadata.deletion_timestamp.is_some() { " deleting" } else { "" },
     )
+}
+
+/// A CronJob in a line of the story.
+fn cron_job_line(cron_job: &CronJob) -> String {
+    let status = cron_job.status.clone().unwrap_or_default();
+    let active: Vec<String> = status.active.into_iter().flatten().filter_map(|entry| entry.name).collect();
+    let last = status.last_schedule_time.map_or("-".to_owned(), |last| last.0.to_string());
+    let suspended = if cron_job.spec.suspend == Some(true) { " suspended" } else { "" };
+    format!("{:?} active=[{}] last={last}{suspended}", cron_job.spec.schedule, active.join("+"))
 }
 
 fn pod_line(pod: &Pod) -> String {

@@ -27,7 +27,7 @@ struct Args {
     /// Instead: so many small scenarios, each with a crash before and after every single write.
     #[arg(long, value_name = "SCENARIOS")]
     exhaustive: Option<u64>,
-    /// Plant a bug: no-barrier, release-first, lying-disk, forgetful-node, create-twice.
+    /// Plant a bug: no-barrier, release-first, lying-disk, forgetful-node, create-twice, any-name.
     #[arg(long, value_parser = bug)]
     plant: Option<Bug>,
     /// How many worlds to run side by side. Each is a thread's own, so that this changes none of them.
@@ -50,6 +50,7 @@ fn bug(text: &str) -> Result<Bug, String> {
         "lying-disk" => Ok(Bug::LyingDisk),
         "forgetful-node" => Ok(Bug::ForgetfulNode),
         "create-twice" => Ok(Bug::CreateTwice),
+        "any-name" => Ok(Bug::AnyName),
         other => Err(format!("no bug is called {other}")),
     }
 }

@@ -31,6 +31,12 @@ pub enum Deed {
     KillPod(String, usize),
     /// Deletes a Job, its pods after it (Background) or before it (Foreground).
     DeleteJob(String, &'static str),
+    /// Creates a CronJob.
+    CreateCron(CronWish),
+    /// Suspends a CronJob, or resumes it.
+    SuspendCron(String, bool),
+    /// Changes a CronJob's schedule.
+    Reschedule(String, &'static str),
     /// The wall clock steps. Forwards by much, it is a machine that was suspended.
     StepClock(SignedDuration),
     /// The controllers alone are started anew; requests that they sent may still be carried out.
@@ -68,6 +74,37 @@ pub struct JobWish {
     pub longest: u64,
     /// What each pod requests of the node's CPU.
     pub cpu: Option<&'static str>,
+}
+
+/// A CronJob that a user creates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CronWish {
+    /// `metadata.name`.
+    pub name: String,
+    /// `spec.schedule`.
+    pub schedule: &'static str,
+    /// `spec.concurrencyPolicy`.
+    pub policy: &'static str,
+    /// `spec.startingDeadlineSeconds`.
+    pub deadline: Option<i64>,
+    /// `spec.successfulJobsHistoryLimit` and `spec.failedJobsHistoryLimit`.
+    pub limits: (i32, i32),
+    /// Its Job.
+    pub job: JobWish,
+}
+
+impl CronWish {
+    /// The manifest.
+    pub fn manifest(&self) -> Value {
+        json!({ "apiVersion": "batch/v1", "kind": "CronJob", "metadata": { "name": self.name }, "spec": {
+            "schedule": self.schedule,
+            "concurrencyPolicy": self.policy,
+            "startingDeadlineSeconds": self.deadline,
+            "successfulJobsHistoryLimit": self.limits.0,
+            "failedJobsHistoryLimit": self.limits.1,
+            "jobTemplate": { "spec": self.job.manifest()["spec"] },
+        }})
+    }
 }
 
 impl JobWish {
@@ -145,8 +182,18 @@ impl Scenario {
         for _ in 0..*rng.pick(&[0, 0, 1, 2]) {
             deeds.push((rng.range(0, span), Deed::RestartControllers));
         }
+        let calm = span.max(cron_jobs(seed, &mut deeds));
         deeds.sort_by_key(|(at, _)| *at);
-        Scenario { deeds, calm: span }
+        Scenario { deeds, calm }
+    }
+
+    /// A small scenario of a CronJob for crashes at every write, which fires twice.
+    pub fn small_cron(number: u64) -> Scenario {
+        let mut rng = Rng::new(number, 5);
+        let mut wish = cron_wish(&mut rng, 0);
+        (wish.deadline, wish.schedule) = (None, "* * * * *");
+        let suspend = (130_000, Deed::SuspendCron(wish.name.clone(), true));
+        Scenario { deeds: vec![(1, Deed::CreateCron(wish)), suspend], calm: 3_600_000 }
     }
 
     /// A small scenario for crashes at every write: two Jobs, failures among their pods, one pod deleted, one Job scaled.
@@ -190,5 +237,46 @@ fn wish(rng: &mut Rng, number: u64) -> JobWish {
         longest: *rng.pick(&[1, 1000, 10_000, 60_000]),
         // None asks for more than the node has, so that every Job can come to its end.
         cpu: *rng.pick(&[None, None, Some("100m"), Some("700m"), Some("1"), Some("2")]),
+    }
+}
+
+/// In one world of four there are CronJobs. At the end they are suspended, so that the world comes to rest; returns when.
+fn cron_jobs(seed: u64, deeds: &mut Vec<(u64, Deed)>) -> u64 {
+    const END: u64 = 600_000;
+    // A chance of its own, so that the Jobs of a seed stay what they are.
+    let mut rng = Rng::new(seed, 5);
+    if !rng.chance(250) {
+        return 0;
+    }
+    for number in 0..usize::try_from(rng.range(1, 3)).expect("small") {
+        let wish = cron_wish(&mut rng, number);
+        let (name, begins) = (wish.name.clone(), rng.range(0, END / 4));
+        deeds.push((begins, Deed::CreateCron(wish)));
+        if rng.chance(300) {
+            let at = rng.range(begins, END / 2);
+            deeds.push((at, Deed::SuspendCron(name.clone(), true)));
+            deeds.push((at + rng.range(1, END / 2 - 1), Deed::SuspendCron(name.clone(), false)));
+        }
+        if rng.chance(300) {
+            deeds.push((rng.range(begins, END), Deed::Reschedule(name.clone(), rng.pick::<&str>(&SCHEDULES))));
+        }
+        deeds.push((END, Deed::SuspendCron(name, true)));
+    }
+    END
+}
+
+const SCHEDULES: [&str; 6] = ["* * * * *", "*/2 * * * *", "1-59/3 * * * *", "@every 20s", "@every 45s", "@every 100s"];
+
+fn cron_wish(rng: &mut Rng, number: usize) -> CronWish {
+    let mut job = wish(rng, 0);
+    (job.completions, job.parallelism, job.indexed, job.per_index, job.content) = (Some(1), 1, false, None, false);
+    job.longest = *rng.pick(&[1, 1000, 60_000, 150_000]);
+    CronWish {
+        name: format!("cron{number}"),
+        schedule: rng.pick::<&str>(&SCHEDULES),
+        policy: rng.pick::<&str>(&["Allow", "Forbid", "Replace"]),
+        deadline: *rng.pick(&[None, None, Some(5), Some(200)]),
+        limits: (rng.small(0, 3), rng.small(0, 2)),
+        job,
     }
 }

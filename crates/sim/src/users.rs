@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use kube::{Api, Client};
@@ -95,7 +95,20 @@ async fn perform(world: &World, client: &Client, deed: &Deed, controllers: &mut 
 async fn attempt(world: &World, client: &Client, deed: &Deed) -> Result<(), kube::Error> {
     let jobs: Api<Job> = Api::default_namespaced(client.clone());
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let cron_jobs: Api<CronJob> = Api::default_namespaced(client.clone());
     match deed {
+        Deed::CreateCron(wish) => {
+            let cron_job: CronJob = serde_json::from_value(wish.manifest()).expect("the manifest is a CronJob");
+            cron_jobs.create(&PostParams::default(), &cron_job).await.map(drop)
+        }
+        Deed::SuspendCron(name, suspend) => {
+            let patch = json!({ "spec": { "suspend": suspend } });
+            cron_jobs.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+        }
+        Deed::Reschedule(name, schedule) => {
+            let patch = json!({ "spec": { "schedule": schedule } });
+            cron_jobs.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+        }
         Deed::Create(wish) => {
             let job: Job = serde_json::from_value(wish.manifest()).expect("the manifest is a Job");
             jobs.create(&PostParams::default(), &job).await.map(drop)

@@ -17,9 +17,12 @@ fn the_first_worlds_break_no_invariant() {
 
 #[test]
 fn a_crash_before_or_after_any_write_breaks_no_invariant() {
-    match run_exhaustively(0) {
-        Ok(worlds) => assert!(worlds > 50, "the scenario writes something: {worlds} worlds"),
-        Err((at, report)) => panic!("a crash at {at:?} breaks: {:?}", report.broken),
+    // Jobs, and CronJobs.
+    for scenario in [0, 3] {
+        match run_exhaustively(scenario) {
+            Ok(worlds) => assert!(worlds > 50, "the scenario writes something: {worlds} worlds"),
+            Err((at, report)) => panic!("a crash at {at:?} of {scenario} breaks: {:?}", report.broken),
+        }
     }
 }
 
