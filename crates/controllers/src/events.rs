@@ -1,34 +1,28 @@
 //! Kubernetes Events about Jobs and whatever else a controller has (section 5.13 of the API).
 //!
-//! Events tell people what happened; nothing is decided by them. So they are written behind the plan's back, one after
-//! the other, and one that cannot be written is dropped with a line in the log.
+//! How they are counted and combined is decided in `core::events`. Events tell people what happened; nothing is decided by
+//! them. So they are written behind the plan's back, one after the other, and one that cannot be written is dropped with a
+//! line in the log.
 
-mod correlate;
+pub(crate) mod expiry;
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Event as ApiEvent, EventSource, ObjectReference};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::api::core::v1::{Event as ApiEvent, ObjectReference};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource};
-use serde_json::json;
 use stint_core::clock::Clock;
+use stint_core::events::{Journal, count_up};
 use stint_core::plan::{Event, Note, Severity};
 use tokio::sync::mpsc;
-
-use correlate::{Correlator, Draft, Telling};
 
 /// Takes Events to be written. Cheap to clone.
 #[derive(Clone)]
 pub struct Recorder {
-    component: &'static str,
     queue: mpsc::Sender<ApiEvent>,
     clock: Arc<dyn Clock>,
-    correlator: Arc<Mutex<Correlator>>,
-    /// Tells Events of one nanosecond apart.
-    serial: Arc<AtomicU64>,
+    journal: Arc<Mutex<Journal>>,
 }
 
 /// A recorder of Events that `component` tells, and the future that writes what it takes.
@@ -38,7 +32,7 @@ pub fn recorder(
     component: &'static str,
 ) -> (Recorder, impl Future<Output = ()>) {
     let (queue, waiting) = mpsc::channel(1024);
-    let recorder = Recorder { component, queue, clock, correlator: Arc::default(), serial: Arc::default() };
+    let recorder = Recorder { queue, clock, journal: Arc::new(Mutex::new(Journal::new(component, None))) };
     (recorder, write(client, waiting))
 }
 
@@ -70,45 +64,19 @@ impl Recorder {
     }
 
     fn tell(&self, about: ObjectReference, severity: Severity, reason: &str, message: &str) {
-        let now = self.clock.now();
-        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        let kind = match severity {
-            Severity::Normal => "Normal",
-            Severity::Warning => "Warning",
-        };
-        let draft = Draft { about: about.uid.as_deref().unwrap_or_default(), kind, reason, message };
-        let name = name(&about, now, serial);
-        let telling = self.correlator.lock().unwrap_or_else(PoisonError::into_inner).tell(&draft, name, now);
-        let Some(telling) = telling else { return };
-        let event = self.event(about, kind, reason, telling, now);
-        if self.queue.try_send(event).is_err() {
-            tracing::warn!(reason, "an Event is dropped: too many wait to be written");
-        }
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(event) = journal.tell(about, severity, reason, message, self.clock.now()) else { return };
+        self.put(event);
     }
 
-    fn event(&self, about: ObjectReference, kind: &str, reason: &str, told: Telling, now: Timestamp) -> ApiEvent {
-        let namespace = about.namespace.clone();
-        ApiEvent {
-            metadata: ObjectMeta { name: Some(told.name), namespace, ..ObjectMeta::default() },
-            involved_object: about,
-            type_: Some(kind.to_owned()),
-            reason: Some(reason.to_owned()),
-            message: Some(told.message),
-            count: Some(told.count),
-            first_timestamp: Some(Time(told.first)),
-            last_timestamp: Some(Time(now)),
-            source: Some(EventSource { component: Some(self.component.to_owned()), host: None }),
-            reporting_component: Some(self.component.to_owned()),
-            reporting_instance: Some(String::new()),
-            ..ApiEvent::default()
+    /// Lets an Event be written that somebody has made up completely.
+    pub fn put(&self, event: ApiEvent) {
+        // With the journal held in `tell`, so that one that counts up does not overtake the one that it counts.
+        if let Err(refused) = self.queue.try_send(event) {
+            let event = refused.into_inner();
+            tracing::warn!(reason = event.reason, "an Event is dropped: too many wait to be written");
         }
     }
-}
-
-/// The object's name and the time, as `client-go/tools/record` names Events.
-fn name(about: &ObjectReference, now: Timestamp, serial: u64) -> String {
-    let nanoseconds = u64::try_from(now.as_nanosecond()).unwrap_or(0).wrapping_add(serial);
-    format!("{}.{nanoseconds:016x}", about.name.as_deref().unwrap_or_default())
 }
 
 async fn write(client: Client, mut waiting: mpsc::Receiver<ApiEvent>) {
@@ -124,10 +92,7 @@ async fn write(client: Client, mut waiting: mpsc::Receiver<ApiEvent>) {
 
 /// Counts an Event up that was told before; creates it where it is new, or no longer there.
 async fn put(api: &Api<ApiEvent>, event: &ApiEvent) -> kube::Result<()> {
-    if event.count > Some(1) {
-        let patch = json!({
-            "count": event.count, "lastTimestamp": event.last_timestamp, "message": event.message,
-        });
+    if let Some(patch) = count_up(event) {
         let name = event.metadata.name.as_deref().unwrap_or_default();
         match api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
             Err(kube::Error::Api(status)) if status.code == 404 => {}

@@ -71,8 +71,8 @@ pub struct Config {
     pub housekeeping: Option<Housekeeping>,
 }
 
-/// What the controllers do that keep a whole API in order: garbage collection, the end of namespaces, what every
-/// namespace has from the start, and what quotas say is used.
+/// What the controllers do that keep a whole API in order: garbage collection, the end of namespaces and of
+/// Events, what every namespace has from the start, and what quotas say is used.
 #[derive(Clone, Debug, Default)]
 pub struct Housekeeping {
     /// The certificate, in PEM, by which pods know the API: `ca.crt` in every namespace's ConfigMap `kube-root-ca.crt`.
@@ -128,6 +128,7 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>, config: Config) {
 async fn keep_house(client: Client, clock: Arc<dyn Clock>, Housekeeping { root_ca }: Housekeeping) {
     tokio::join!(
         garbage::run(client.clone(), clock.clone()),
+        events::expiry::run(client.clone(), clock.clone()),
         namespaces::run(client.clone(), clock.clone()),
         accounts::run(client.clone(), clock.clone(), root_ca),
         quotas::run(client, clock),

@@ -11,6 +11,7 @@ pub mod columns;
 pub mod cronjob;
 pub mod decode;
 pub mod defaults;
+pub mod events;
 pub mod field;
 pub mod job;
 pub mod json;

@@ -90,6 +90,16 @@ pub enum Severity {
     Warning,
 }
 
+impl Severity {
+    /// The API's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Severity::Normal => "Normal",
+            Severity::Warning => "Warning",
+        }
+    }
+}
+
 /// The message of an Event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {

@@ -26,6 +26,8 @@ const REFILL: f64 = 300.0;
 pub struct Draft<'a> {
     /// Whom it is about: the uid.
     pub about: &'a str,
+    /// Which part of it: `involvedObject.fieldPath`.
+    pub part: Option<&'a str>,
     /// `type`.
     pub kind: &'static str,
     /// `reason`.
@@ -57,8 +59,8 @@ pub struct Correlator {
 
 /// Whom, type and reason.
 type Reason = (String, &'static str, String);
-/// The same, and the message; without one for what is combined.
-type Told = (Reason, Option<String>);
+/// The same, and which part of it and the message; without them for what is combined.
+type Told = (Reason, Option<(Option<String>, String)>);
 
 #[derive(Debug)]
 struct Alike {
@@ -88,7 +90,8 @@ impl Correlator {
         let prefix = if is_combined { "(combined from similar events): " } else { "" };
         let message = format!("{prefix}{}", draft.message);
         make_room(&mut self.told, |seen| seen.latest);
-        let key = (reason, (!is_combined).then(|| draft.message.to_owned()));
+        let words = || (draft.part.map(str::to_owned), draft.message.to_owned());
+        let key = (reason, (!is_combined).then(words));
         let seen = self.told.entry(key).or_insert(Seen { name, count: 0, first: now, latest: now });
         seen.count = seen.count.saturating_add(1);
         seen.latest = now;
@@ -146,7 +149,7 @@ mod tests {
     const T0: Timestamp = Timestamp::UNIX_EPOCH;
 
     fn draft<'a>(about: &'a str, message: &'a str) -> Draft<'a> {
-        Draft { about, kind: "Normal", reason: "SuccessfulCreate", message }
+        Draft { about, part: None, kind: "Normal", reason: "SuccessfulCreate", message }
     }
 
     #[test]
@@ -157,6 +160,18 @@ mod tests {
         let counts: Vec<(&str, i32, Timestamp)> =
             told.iter().map(|telling| (telling.name.as_str(), telling.count, telling.first)).collect();
         assert_eq!(counts, [("name0", 1, T0), ("name0", 2, T0), ("name0", 3, T0)]);
+    }
+
+    #[test]
+    fn what_two_containers_say_is_not_the_same() {
+        let mut correlator = Correlator::default();
+        let mut tell = |part| {
+            let draft = Draft { part: Some(part), ..draft("u", "Container started") };
+            correlator.tell(&draft, part.to_owned(), T0).map(|telling| (telling.name, telling.count)).unwrap()
+        };
+        assert_eq!(tell("a"), ("a".to_owned(), 1));
+        assert_eq!(tell("b"), ("b".to_owned(), 1));
+        assert_eq!(tell("a"), ("a".to_owned(), 2));
     }
 
     #[test]
