@@ -21,6 +21,7 @@ use stint_core::clock::Clock;
 use stint_core::plan::Uid;
 use tokio::time::{Instant, sleep_until};
 
+use crate::Config;
 use crate::events::recorder;
 use crate::queue::wait_for;
 use crate::watch::{watch, watch_with};
@@ -40,10 +41,11 @@ enum Done {
 }
 
 /// Binds waiting pods to `node` until it is dropped.
-pub async fn run(client: Client, clock: Arc<dyn Clock>, namespace: Option<&str>, node: &str) {
+pub async fn run(client: Client, clock: Arc<dyn Clock>, config: &Config, node: &str) {
     let (recorder, writing) = recorder(client.clone(), clock.clone(), "default-scheduler");
-    let writer = Writer { client: client.clone(), recorder, clock: clock.clone(), node: node.into() };
-    let api: Api<Pod> = match namespace {
+    let told = config.told_bindings;
+    let writer = Writer { client: client.clone(), recorder, clock: clock.clone(), node: node.into(), told };
+    let api: Api<Pod> = match config.namespace.as_deref() {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };

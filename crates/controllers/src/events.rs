@@ -64,17 +64,11 @@ impl Recorder {
     }
 
     fn tell(&self, about: ObjectReference, severity: Severity, reason: &str, message: &str) {
+        // Held until the Event is in the queue: one that is counted up must not overtake its own creation.
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(event) = journal.tell(about, severity, reason, message, self.clock.now()) else { return };
-        self.put(event);
-    }
-
-    /// Lets an Event be written that somebody has made up completely.
-    pub fn put(&self, event: ApiEvent) {
-        // With the journal held in `tell`, so that one that counts up does not overtake the one that it counts.
-        if let Err(refused) = self.queue.try_send(event) {
-            let event = refused.into_inner();
-            tracing::warn!(reason = event.reason, "an Event is dropped: too many wait to be written");
+        if self.queue.try_send(event).is_err() {
+            tracing::warn!(reason, "an Event is dropped: too many wait to be written");
         }
     }
 }

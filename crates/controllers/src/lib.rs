@@ -45,6 +45,8 @@ use stint_core::schedule::zone::{self, Zone};
 pub struct Config {
     /// Bind waiting pods to this node. `None` where another scheduler does it.
     pub node: Option<String>,
+    /// Of which bindings Events tell.
+    pub told_bindings: ToldBindings,
     /// Only this namespace, or all of them.
     pub namespace: Option<String>,
     /// Whether Jobs are worked on. Not where another controller manager does it.
@@ -71,6 +73,15 @@ pub struct Config {
     pub housekeeping: Option<Housekeeping>,
 }
 
+/// Of which bindings Events tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ToldBindings {
+    /// Of those that the pod had to wait for.
+    Late,
+    /// Of all: where people read Events.
+    All,
+}
+
 /// What the controllers do that keep a whole API in order: garbage collection, the end of namespaces and of
 /// Events, what every namespace has from the start, and what quotas say is used.
 #[derive(Clone, Debug, Default)]
@@ -83,6 +94,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             node: None,
+            told_bindings: ToldBindings::Late,
             namespace: None,
             jobs: true,
             cron_jobs: true,
@@ -104,7 +116,7 @@ impl Default for Config {
 pub async fn run(client: Client, clock: Arc<dyn Clock>, config: Config) {
     let binder = async {
         match &config.node {
-            Some(node) => Box::pin(bind::run(client.clone(), clock.clone(), config.namespace.as_deref(), node)).await,
+            Some(node) => Box::pin(bind::run(client.clone(), clock.clone(), &config, node)).await,
             None => std::future::pending().await,
         }
     };

@@ -82,7 +82,7 @@ pub fn is_over(event: &Event, now: Timestamp) -> bool {
 }
 
 /// The object's name and the time, as `client-go/tools/record` names Events.
-pub fn name(about: &ObjectReference, now: Timestamp, serial: u64) -> String {
+fn name(about: &ObjectReference, now: Timestamp, serial: u64) -> String {
     let nanoseconds = u64::try_from(now.as_nanosecond()).unwrap_or(0).wrapping_add(serial);
     format!("{}.{nanoseconds:016x}", about.name.as_deref().unwrap_or_default())
 }

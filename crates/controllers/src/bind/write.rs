@@ -12,6 +12,7 @@ use stint_core::bind::Seat;
 use stint_core::clock::Clock;
 use stint_core::plan::{Event, Note, Severity};
 
+use crate::ToldBindings;
 use crate::events::Recorder;
 
 /// What became of a binding.
@@ -33,6 +34,7 @@ pub struct Writer {
     pub(super) clock: Arc<dyn Clock>,
     /// The node's name.
     pub(super) node: Arc<str>,
+    pub(super) told: ToldBindings,
 }
 
 impl Writer {
@@ -49,8 +51,8 @@ impl Writer {
             self.pods(seat).create_subresource("binding", &seat.name, &PostParams::default(), &binding).await;
         match answer {
             Ok(_) => {
-                // One that was bound at once needs no Event to say so: a write is as dear as the binding itself.
-                if seat.had_waited {
+                // Where nobody reads Events, one that was bound at once needs none: a write is as dear as the binding itself.
+                if seat.had_waited || self.told == ToldBindings::All {
                     let Seat { namespace, name, .. } = seat;
                     let note = format!("Successfully assigned {namespace}/{name} to {}", self.node);
                     self.announce(seat, Severity::Normal, "Scheduled", note);
