@@ -17,9 +17,10 @@ use stint_core::clock::Clock;
 use stint_image::{Access, ImageStore, LayerState};
 use stint_runtime::Runtime;
 use tokio::sync::mpsc;
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 
 use crate::downward::Machine;
+use crate::events::{self, Recorder};
 use crate::folder::{Folders, PodFolder};
 use crate::node;
 use crate::recover::{self, Recovered};
@@ -69,6 +70,8 @@ pub struct AgentConfig {
     pub lease: bool,
     /// How many pods the node says it takes (the kubelet's `maxPods`).
     pub max_pods: u32,
+    /// Whether Events tell what goes on with the node's pods.
+    pub events: bool,
     /// How often what came from the API is read again for pods that run (the kubelet's `syncFrequency`).
     pub sync_period: Duration,
     /// For how long a status that is not final waits for a newer one.
@@ -91,6 +94,7 @@ impl AgentConfig {
             api: None,
             lease: false,
             max_pods: MAX_PODS,
+            events: false,
             sync_period: Duration::from_mins(1),
             status_delay,
             observer,
@@ -119,6 +123,8 @@ pub(crate) struct Shared {
     pub(crate) client: Client,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Who is told of pods in Events. `None`: nobody reads them.
+    pub(crate) recorder: Option<Recorder>,
 }
 
 impl Shared {
@@ -142,6 +148,7 @@ impl Shared {
 /// Runs the pods that are bound to its node.
 pub struct Agent {
     shared: Arc<Shared>,
+    events: Option<events::Writer>,
     workers: HashMap<String, Handle>,
     tasks: JoinSet<()>,
     /// Which task is whose worker.
@@ -161,8 +168,11 @@ struct Handle {
 impl Agent {
     /// An agent. It does nothing until it is run.
     pub fn new(config: AgentConfig, client: Client, runtime: Arc<dyn Runtime>, clock: Arc<dyn Clock>) -> Agent {
+        let told = config.events.then(|| events::recorder(client.clone(), &config.machine.name));
+        let (recorder, events) = told.unzip();
         Agent {
-            shared: Arc::new(Shared { config, client, runtime, clock }),
+            shared: Arc::new(Shared { config, client, runtime, clock, recorder }),
+            events,
             workers: HashMap::new(),
             tasks: JoinSet::new(),
             owners: HashMap::new(),
@@ -183,6 +193,7 @@ impl Agent {
         let capacity = node::Capacity::of(&config.folders.scratch, config.max_pods);
         let node = node::live(client.clone(), config.machine.clone(), capacity, Arc::clone(clock), config.lease);
         let node = tokio::spawn(node);
+        let told = self.events.take().map(|writer| tokio::spawn(writer.run()));
         let mut events = pin!(self.watch());
         let mut shutdown = pin!(shutdown);
         loop {
@@ -193,6 +204,7 @@ impl Agent {
             }
         }
         node.abort();
+        told.inspect(JoinHandle::abort);
     }
 
     fn watch(&self) -> impl Stream<Item = Event<Pod>> + use<> {

@@ -21,6 +21,7 @@
 mod agent;
 mod downward;
 mod error;
+mod events;
 mod expand;
 mod folder;
 mod keeper;

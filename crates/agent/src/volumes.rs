@@ -66,26 +66,30 @@ impl Plan {
     /// Makes the volumes. Making them again replaces what came from the API and keeps what containers wrote.
     pub fn make(&self, folder: &PodFolder, now: Timestamp) -> Result<(), Error> {
         for (name, content) in &self.volumes {
-            let path = folder.volume(name);
-            match content {
-                Content::Empty => self.make_empty(&path)?,
-                Content::Memory(size) => {
-                    make_dirs(&path).map_err(Error::io("make volume", &path))?;
-                    mount_memory(&path, *size)?;
-                    self.make_empty(&path)?;
-                }
-                Content::Host(host) => host_path::check(name, host)?,
-                Content::Files(_) => {}
-            }
+            self.make_one(&folder.volume(name), content).map_err(|fault| in_volume(name, &fault))?;
         }
         self.update(folder, now)
+    }
+
+    fn make_one(&self, path: &Path, content: &Content) -> Result<(), Error> {
+        match content {
+            Content::Empty => self.make_empty(path),
+            Content::Memory(size) => {
+                make_dirs(path).map_err(Error::io("make volume", path))?;
+                mount_memory(path, *size)?;
+                self.make_empty(path)
+            }
+            Content::Host(host) => host_path::check(host),
+            Content::Files(_) => Ok(()),
+        }
     }
 
     /// Brings what came from the API up to date, and touches nothing else.
     pub fn update(&self, folder: &PodFolder, now: Timestamp) -> Result<(), Error> {
         for (name, content) in &self.volumes {
             if let Content::Files(files) = content {
-                atomic::write(&folder.files(name), files, self.group, now)?;
+                let written = atomic::write(&folder.files(name), files, self.group, now);
+                written.map_err(|fault| in_volume(name, &fault))?;
             }
         }
         Ok(())
@@ -99,6 +103,11 @@ impl Plan {
         }
         set_mode(path, mode)
     }
+}
+
+/// What failed, in the words of the kubelet's Event (`pkg/volume/util/operationexecutor/operation_generator.go`, v1.36).
+fn in_volume(name: &str, fault: &Error) -> Error {
+    Error::config(format!("MountVolume.SetUp failed for volume {name:?} : {}", fault.chain()))
 }
 
 /// Whether there is anything to [`remove`]. It costs two looks.
@@ -238,7 +247,7 @@ mod tests {
             (json!({"name": "v", "nfs": {"server": "s", "path": "/"}}), "not supported"),
         ] {
             let told = fault(volume);
-            assert!(told.starts_with("volume \"v\": ") && told.contains(text), "{told}");
+            assert!(told.starts_with("MountVolume.SetUp failed for volume \"v\" : ") && told.contains(text), "{told}");
         }
     }
 }

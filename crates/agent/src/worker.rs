@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus, Secret};
 use kube::Api;
-use stint_core::pod::{self, Again, Attempt, Effect, Event, Exit, Life, Place, PullPolicy, State};
+use stint_core::pod::{self, Again, Attempt, Effect, Event, Exit, Life, News, Origin, Place, PullPolicy, State};
 use stint_image::{Access, Image, ImageStore, LayerState, Login, Progress, Reference, User};
 use stint_runtime::{Bundle, ContainerId, Rootfs, Writable};
 use tokio::sync::{mpsc, watch};
@@ -237,6 +237,7 @@ impl Worker {
                     self.tear_down();
                 }
             }
+            Effect::Tell(news) => self.context.tell(news),
             Effect::WriteStatus | Effect::Release => {} // gathered by `work`
         }
     }
@@ -264,7 +265,7 @@ impl Worker {
     fn pull_image(&mut self, container: String, queue: &mut VecDeque<Event>) {
         // A pod that may not have what it asks for is told when its container is made; no image is needed for that.
         let Some(RootfsMode::Image { store, access }) = self.context.shared.rootfs(&self.context.pod) else {
-            queue.push_back(Event::ImageReady { container, image_id: String::new() });
+            queue.push_back(Event::ImageReady { container, image_id: String::new(), origin: Origin::Host });
             return;
         };
         let (context, store, access) = (self.context.clone(), store.clone(), access.clone());
@@ -357,6 +358,14 @@ impl Context {
         let _ = self.outbox.send(Message::Event(event));
     }
 
+    /// Tells people, if anybody reads it.
+    fn tell(&self, news: News) {
+        if let Some(recorder) = &self.shared.recorder {
+            let seen = self.pod.metadata.resource_version.as_deref();
+            recorder.tell(&self.identity, seen, news, self.shared.clock.now());
+        }
+    }
+
     fn id(&self, container: &str, attempt: Attempt) -> Result<ContainerId, Error> {
         container_id(&self.identity.uid, container, attempt)
     }
@@ -408,21 +417,29 @@ impl Context {
             let (store, reference) = (store.clone(), reference.clone());
             blocking(move || store.get(&reference).map_err(|error| Error::config(error.to_string()))).await
         };
-        let found = match (policy, present) {
-            (_, Err(error)) => return failed(container, "ErrImagePull", error.chain(), Again::Later),
+        let (found, origin) = match (policy, present) {
+            (_, Err(error)) => {
+                let message = format!("Failed to inspect image {image:?}: {}", error.chain());
+                return failed(container, "ImageInspectError", message, Again::Later);
+            }
             (PullPolicy::Never, Ok(None)) => {
                 let message = format!("Container image {image:?} is not present with pull policy of Never");
                 return failed(container, "ErrImageNeverPull", message, Again::Later);
             }
-            (PullPolicy::Never | PullPolicy::IfNotPresent, Ok(Some(image))) => image,
+            (PullPolicy::Never | PullPolicy::IfNotPresent, Ok(Some(image))) => (image, Origin::Present),
             (PullPolicy::Always, _) | (PullPolicy::IfNotPresent, Ok(None)) => {
+                let since = self.shared.clock.now();
+                self.send(Event::Pulling { container: container.clone() });
                 match self.pull(&container, store, &reference, access).await {
-                    Ok(image) => image,
+                    Ok(image) => {
+                        let bytes = image.size;
+                        (image, Origin::Pulled { since, bytes })
+                    }
                     Err(message) => return failed(container, "ErrImagePull", message, Again::Later),
                 }
             }
         };
-        Event::ImageReady { container, image_id: found.repo_digest().to_string() }
+        Event::ImageReady { container, image_id: found.repo_digest().to_string(), origin }
     }
 
     async fn pull(

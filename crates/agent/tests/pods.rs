@@ -231,3 +231,62 @@ async fn many_pods_at_once() {
         world.phase(&format!("p{n}"), "Succeeded").await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_goes_on_with_a_pod_is_told_in_events() {
+    let world = World::new();
+    world.run("polite", "Never", &["100000"]).await;
+    world.phase("polite", "Running").await;
+    world.delete("polite", 30).await;
+    let c = |told: &str| format!("spec.containers{{c}} {told}");
+    assert_eq!(
+        world.events("polite", 3).await,
+        [c("Created x1: Container created"), c("Started x1: Container started"), c("Killing x1: Stopping container c")]
+    );
+
+    let pod = world.run("crash", "OnFailure", &["10", "1"]).await;
+    world.waiting("crash", "CrashLoopBackOff").await;
+    let name = format!("crash_default({})", pod.metadata.uid.unwrap());
+    assert_eq!(
+        world.events("crash", 3).await,
+        [
+            c("Created x2: Container created"),
+            c("Started x2: Container started"),
+            c(&format!("BackOff x1: Back-off restarting failed container c in pod {name}")),
+        ]
+    );
+
+    world.run("none", "Never", &["missing"]).await;
+    let told = world.events("none", 2).await;
+    assert_eq!(told[0], c("Created x1: Container created"));
+    assert!(told[1].starts_with(&c("Failed x1: Error: ")) && told[1].contains("\"missing\" was not found"), "{told:?}");
+
+    let volume = json!({"name": "v", "configMap": {"name": "later"}});
+    let container = json!({"name": "c", "image": "i:1", "command": ["10"]});
+    world.create("volume", json!({"containers": [container], "volumes": [volume]})).await;
+    let told = world.events("volume", 1).await;
+    let words = "MountVolume.SetUp failed for volume \"v\" : configmap \"later\" not found";
+    assert!(told[0].starts_with(" FailedMount x") && told[0].ends_with(words), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_pull_that_fails_is_told_in_events() {
+    let world = World::with(|data| RootfsMode::Image {
+        store: stint_image::ImageStore::open(&data.join("images")).unwrap(),
+        access: stint_image::Access::default(),
+    });
+    // Nobody listens on the discard port of this machine.
+    let container = json!({"name": "c", "image": "127.0.0.1:9/none:1"});
+    world.create("p", json!({"restartPolicy": "Never", "containers": [container]})).await;
+    world.waiting("p", "ImagePullBackOff").await;
+    let told = world.events("p", 5).await;
+    let c = |told: &str| format!("spec.containers{{c}} {told}");
+    assert_eq!(told[0], c("Pulling x1: Pulling image \"127.0.0.1:9/none:1\""));
+    assert!(told[1].starts_with(&c("Failed x1: Failed to pull image \"127.0.0.1:9/none:1\": ")), "{told:?}");
+    let rest = [
+        c("Failed x1: Error: ErrImagePull"),
+        c("BackOff x1: Back-off pulling image \"127.0.0.1:9/none:1\""),
+        c("Failed x1: Error: ImagePullBackOff"),
+    ];
+    assert_eq!(told[2..], rest);
+}

@@ -33,6 +33,7 @@
 
 mod backoff;
 mod facts;
+mod news;
 mod recover;
 mod status;
 mod step;
@@ -43,9 +44,13 @@ use jiff::Timestamp;
 
 pub use backoff::Backoff;
 pub use facts::{ContainerFacts, Facts, PullPolicy, RestartPolicy, Role};
+pub use news::{News, Origin};
 pub use recover::{Found, FoundAttempt};
 pub use status::{Phase, Place, phase, status};
 pub use step::step;
+
+/// What is said of a pod whose `activeDeadlineSeconds` are over.
+const DEADLINE_TOLD: &str = "Pod was active on the node longer than the specified deadline";
 
 /// Which run of a container: 0 is the first, n the n-th restart (`restartCount`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -259,18 +264,25 @@ pub enum Event {
         /// Which and why.
         message: String,
     },
+    /// The container's image is not there, or is to be looked for anew, and is being pulled.
+    Pulling {
+        /// The container.
+        container: String,
+    },
     /// The container's image is there.
     ImageReady {
         /// The container.
         container: String,
         /// `imageID`; empty where there is no image.
         image_id: String,
+        /// How it was come by.
+        origin: Origin,
     },
     /// The container's image can't be had.
     ImageFailed {
         /// The container.
         container: String,
-        /// `ErrImagePull`, `InvalidImageName`, `ErrImageNeverPull`, `RegistryUnavailable`.
+        /// `ErrImagePull`, `InvalidImageName`, `ImageInspectError`, `ErrImageNeverPull`, `RegistryUnavailable`.
         reason: String,
         /// What went wrong.
         message: String,
@@ -364,7 +376,8 @@ pub struct Exit {
 pub enum Effect {
     /// Prepare the volumes; answered by `VolumesReady` or `VolumesFailed`.
     PrepareVolumes,
-    /// See to the container's image by its pull policy; answered by `ImageReady` or `ImageFailed`.
+    /// See to the container's image by its pull policy; answered by `ImageReady` or `ImageFailed`, after
+    /// `Pulling` where it is asked for at its registry.
     PullImage {
         /// The container.
         container: String,
@@ -397,6 +410,8 @@ pub enum Effect {
         /// Which run.
         attempt: Attempt,
     },
+    /// Tell people, in an Event about the pod.
+    Tell(News),
     /// Write the pod's status: what [`status`] says of this state.
     WriteStatus,
     /// Remove volumes and cgroups of the pod; answered by `TornDown`.

@@ -33,7 +33,7 @@ use anyhow::{Context, bail};
 use axum::Router;
 use jiff::Timestamp;
 use stint_agent::{Agent, AgentConfig, Machine, RootfsMode};
-use stint_controllers::Housekeeping;
+use stint_controllers::{Housekeeping, ToldBindings};
 use stint_server::{Admission, Api};
 use stint_store::{SqliteDisk, Store};
 use tokio::signal::unix::{SignalKind, signal};
@@ -267,6 +267,7 @@ impl Parts {
         let wanted = settings.controllers;
         let config = stint_controllers::Config {
             node: (wanted.bind && launcher.is_some()).then(|| machine.name.clone()),
+            told_bindings: ToldBindings::All,
             jobs: wanted.jobs,
             cron_jobs: wanted.cronjobs,
             workers: usize::try_from(settings.concurrent_job_syncs.get()).unwrap_or(usize::MAX),
@@ -292,6 +293,7 @@ impl Parts {
                 config.api = way.address;
                 config.lease = true;
                 config.max_pods = settings.max_pods;
+                config.events = true;
                 let agent = Agent::new(config, client(router, Part::Agent), launcher.runtime(), clock);
                 here.set(Some(agent.service()));
                 let (stop, stopped) = oneshot::channel();

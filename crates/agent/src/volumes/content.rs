@@ -17,7 +17,7 @@ use crate::sources::{Entries, Sources};
 use crate::tokens::Ask;
 
 pub(super) fn of(spec: &PodSpec, volume: &Volume, sources: &Sources, down: Downward<'_>) -> Result<Content, Error> {
-    let in_volume = |fault: Error| Error::config(format!("volume {:?}: {}", volume.name, fault.chain()));
+    let in_volume = |fault: Error| super::in_volume(&volume.name, &fault);
     if let Some(empty) = &volume.empty_dir {
         return match empty.medium.as_deref() {
             None | Some("") => Ok(Content::Empty),

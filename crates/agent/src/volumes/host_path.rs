@@ -13,9 +13,9 @@ use super::set_mode;
 use crate::error::Error;
 
 /// Checks what `hostPath.type` asks for, and makes what it says is to be made.
-pub(super) fn check(name: &str, host: &HostPathVolumeSource) -> Result<(), Error> {
+pub(super) fn check(host: &HostPathVolumeSource) -> Result<(), Error> {
     let path = Path::new(&host.path);
-    let refuse = |what: &str| Err(Error::config(format!("volume {name:?}: hostPath {} is not {what}", host.path)));
+    let refuse = |what: &str| Err(Error::config(format!("hostPath type check failed: {} is not {what}", host.path)));
     if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
         return refuse("an absolute path without '..'");
     }
@@ -40,7 +40,7 @@ pub(super) fn check(name: &str, host: &HostPathVolumeSource) -> Result<(), Error
         "" | "Directory" | "DirectoryOrCreate" | "File" | "FileOrCreate" | "Socket" | "CharDevice" | "BlockDevice" => {
             Ok(())
         }
-        other => Err(Error::config(format!("volume {name:?}: hostPath.type {other:?} is unknown"))),
+        other => Err(Error::config(format!("hostPath.type {other:?} is unknown"))),
     }
 }
 
@@ -53,7 +53,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let check = |name: &str, kind: &str| {
             let path = dir.path().join(name).display().to_string();
-            check("v", &HostPathVolumeSource { path, type_: Some(kind.to_owned()) }).map_err(|e| e.to_string())
+            check(&HostPathVolumeSource { path, type_: Some(kind.to_owned()) }).map_err(|e| e.to_string())
         };
         check("made", "DirectoryOrCreate").unwrap();
         check("made", "Directory").unwrap();

@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use axum::Extension;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use kube::api::{DeleteParams, PostParams};
+use k8s_openapi::api::core::v1::{Event, Pod, PodStatus};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use stint_agent::{Agent, AgentConfig, Clock, Folders, Machine, RootfsMode};
@@ -243,6 +243,7 @@ impl World {
         let folders = Folders::within(self.data.path());
         let mut config = AgentConfig::new(machine, folders, self.rootfs.clone(), PathBuf::from("/stint/test"));
         config.lease = true;
+        config.events = true;
         let runtime = Arc::new(self.runtime.clone());
         let agent = Agent::new(config, self.client.clone(), runtime, self.clock.clone());
         self.agent = Some(tokio::spawn(agent.run(std::future::pending())));
@@ -306,6 +307,22 @@ impl World {
         panic!("{name} is still there");
     }
 
+    /// What Events tell of the pod once `count` of them are there, in the order in which they were first told: what each is
+    /// about, its reason, message and count.
+    pub async fn events(&self, pod: &str, count: usize) -> Vec<String> {
+        let api: Api<Event> = Api::namespaced(self.client.clone(), "default");
+        let of_pod = ListParams::default().fields(&format!("involvedObject.name={pod}"));
+        for _ in 0..20_000 {
+            let mut events = api.list(&of_pod).await.unwrap().items;
+            if events.len() >= count {
+                events.sort_by_key(|event| event.metadata.name.clone());
+                return events.iter().map(told).collect();
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("there are not {count} Events about {pod}");
+    }
+
     /// Waits until no pod has a folder.
     pub async fn clean(&self) {
         let pods = self.data.path().join("pods");
@@ -317,6 +334,14 @@ impl World {
         }
         panic!("folders are left in {}", pods.display());
     }
+}
+
+fn told(event: &Event) -> String {
+    let source = event.source.clone().unwrap_or_default();
+    assert_eq!((source.component.as_deref(), source.host.as_deref()), (Some("kubelet"), Some("node")));
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let (part, reason, message) = (&event.involved_object.field_path, &event.reason, &event.message);
+    format!("{} {} x{}: {}", text(part), text(reason), event.count.unwrap_or(0), text(message))
 }
 
 pub fn waiting_reason(status: &PodStatus) -> Option<String> {

@@ -4,19 +4,21 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodStatus;
 
 use super::backoff::{FORGIVEN_AFTER, PULL_ERROR_SHOWN};
+use super::news::news;
 use super::{
-    Again, Attempt, Backoff, Container, ContainerFacts, Effect, Ending, Event, Exit, Facts, Left, Life, Outcome, Phase,
-    Place, Preparing, RestartPolicy, Role, Stage, State, Stop, Stopping, Transition, phase, status,
+    Again, Attempt, Backoff, Container, ContainerFacts, DEADLINE_TOLD, Effect, Ending, Event, Exit, Facts, Left, Life,
+    Outcome, Phase, Place, Preparing, RestartPolicy, Role, Stage, State, Stop, Stopping, Transition, phase, status,
 };
 
 /// What `event` makes of the pod at the time `now`. Events about attempts that are over are ignored.
 pub fn step(state: State, event: Event, now: Timestamp) -> Transition {
-    let before = shown(&state);
+    let (before, told) = (state.clone(), event.clone());
     let mut step = Step { state, effects: Vec::new(), now };
     step.absorb(event);
     step.advance();
     let Step { mut state, mut effects, .. } = step;
-    if shown(&state) != before {
+    effects.extend(news(&before, &told, &state, now).into_iter().map(Effect::Tell));
+    if shown(&state) != shown(&before) {
         effects.push(Effect::WriteStatus);
     }
     if let Stage::Ended { left: left @ Left::Clean, .. } = &mut state.stage
@@ -75,7 +77,7 @@ struct Step {
 impl Step {
     fn absorb(&mut self, event: Event) {
         match event {
-            Event::Accepted | Event::Tick => {}
+            Event::Accepted | Event::Tick | Event::Pulling { .. } => {}
             Event::VolumesReady => {
                 if let Stage::Preparing(_) = self.state.stage {
                     self.state.stage = Stage::Active;
@@ -88,7 +90,7 @@ impl Step {
                     self.state.stage = Stage::Preparing(Preparing::Failed { retry, failures, message });
                 }
             }
-            Event::ImageReady { container, image_id } => self.image_ready(&container, image_id),
+            Event::ImageReady { container, image_id, .. } => self.image_ready(&container, image_id),
             Event::ImageFailed { container, reason, message, again } => {
                 self.image_failed(&container, reason, message, again);
             }
@@ -350,10 +352,7 @@ impl Step {
     fn conclude(&mut self) {
         let Stage::Stopping { why, .. } = &self.state.stage else { return };
         let (reason, message) = match why {
-            Stop::Deadline => {
-                let told = "Pod was active on the node longer than the specified deadline";
-                (Some("DeadlineExceeded"), Some(told.to_owned()))
-            }
+            Stop::Deadline => (Some("DeadlineExceeded"), Some(DEADLINE_TOLD.to_owned())),
             Stop::Evicted(message) => (Some("Evicted"), Some(message.clone())),
             Stop::Done | Stop::InitFailed | Stop::Deleted => (None, None),
         };

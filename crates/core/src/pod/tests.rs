@@ -5,6 +5,9 @@ use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod, PodSpec, PodSt
 use proptest::prelude::*;
 
 use super::*;
+use crate::plan::Severity;
+
+mod news;
 
 /// A pod, a node that obeys, and a clock.
 struct World {
@@ -15,6 +18,8 @@ struct World {
     /// Containers that run, with their attempts.
     live: Vec<(String, Attempt)>,
     signalled: Vec<String>,
+    /// What was told since somebody last asked.
+    news: Vec<News>,
 }
 
 fn pod(policy: &str, init: &[&str], main: &[&str]) -> Pod {
@@ -45,7 +50,7 @@ impl World {
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         let state = State::new(Arc::new(Facts::of(pod)), now);
         let told = PodStatus { qos_class: Some("BestEffort".to_owned()), ..PodStatus::default() };
-        World { state, now, told, wake: None, live: vec![], signalled: vec![] }
+        World { state, now, told, wake: None, live: vec![], signalled: vec![], news: vec![] }
     }
 
     /// Sends an event; returns the effects in short words, `*` for a status write.
@@ -54,6 +59,10 @@ impl World {
         let mut words = Vec::new();
         for effect in &transition.effects {
             words.push(match effect {
+                Effect::Tell(news) => {
+                    self.news.push(news.clone());
+                    continue;
+                }
                 Effect::PrepareVolumes => "volumes".to_owned(),
                 Effect::PullImage { container } => format!("pull {container}"),
                 Effect::StartContainer { container, attempt } => {
@@ -82,7 +91,11 @@ impl World {
     }
 
     fn image(&mut self, container: &str) -> String {
-        self.send(Event::ImageReady { container: container.to_owned(), image_id: "sha256:1".to_owned() })
+        self.send(Event::ImageReady {
+            container: container.to_owned(),
+            image_id: "sha256:1".to_owned(),
+            origin: Origin::Present,
+        })
     }
 
     fn started(&mut self, container: &str) -> String {
@@ -121,6 +134,16 @@ impl World {
         let seconds = wake.duration_since(self.now).as_secs();
         self.now = wake;
         (seconds, self.send(Event::Tick))
+    }
+
+    /// What was told since the last time, in short: what it is about, its reason and its message.
+    fn heard(&mut self) -> Vec<String> {
+        let one = |news: News| {
+            let part = news.part.unwrap_or_else(|| "pod".to_owned());
+            let sign = if news.severity == Severity::Warning { "!" } else { "" };
+            format!("{part} {sign}{}: {}", news.reason, news.message)
+        };
+        self.news.drain(..).map(one).collect()
     }
 
     fn phase(&self) -> &str {

@@ -269,6 +269,11 @@ fn runs_a_job(session: &Session) {
             "Reason:",
             "Completed",
             "QoS Class:",
+            "default-scheduler",
+            "Successfully assigned ",
+            "kubelet",
+            "Container created",
+            "Container started",
         ],
     );
     session

@@ -1,0 +1,234 @@
+//! What a node tells people about a pod: Kubernetes Events in the kubelet's words.
+//!
+//! Invariant: news follow from what a step changed; a step that changes nothing tells nothing.
+//! Upstream: `pkg/kubelet/events/event.go`, `kuberuntime/kuberuntime_container.go`, `images/image_manager.go`,
+//! `active_deadline.go`, v1.36. The kubelet tells of a back-off with each of its syncs; here it is told once when it begins.
+//! Left out: news of the node itself, and of probes and hooks, which are left out too.
+
+use jiff::SignedDuration;
+
+use super::{Container, Event, Facts, Life, Preparing, Role, Stage, State, Stop, Stopping, Timestamp};
+use crate::plan::Severity;
+
+/// One thing to tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    /// `involvedObject.fieldPath`: the container that it is about. `None`: the whole pod.
+    pub part: Option<String>,
+    /// `type`.
+    pub severity: Severity,
+    /// `reason`.
+    pub reason: String,
+    /// `message`.
+    pub message: String,
+}
+
+/// How a container's image was come by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// There is no image; the container has the machine's own root filesystem.
+    Host,
+    /// It was on the node.
+    Present,
+    /// It was pulled.
+    Pulled {
+        /// Since when.
+        since: Timestamp,
+        /// How large it is, in bytes.
+        bytes: u64,
+    },
+}
+
+/// What is to be told of the step from `before` to `after` that `event` made at the time `now`.
+pub(super) fn news(before: &State, event: &Event, after: &State, now: Timestamp) -> Vec<News> {
+    let mut all = of_pod(before, after);
+    for (index, (old, new)) in before.containers.iter().zip(&after.containers).enumerate() {
+        let teller = Teller { facts: &after.facts, index, all: &mut all };
+        teller.tell(old, event, new, now);
+    }
+    all
+}
+
+/// News of the pod as a whole.
+fn of_pod(before: &State, after: &State) -> Vec<News> {
+    let mut all = Vec::new();
+    let mut tell = |severity, reason: &str, message: &str| {
+        all.push(News { part: None, severity, reason: reason.to_owned(), message: message.to_owned() });
+    };
+    if let (Stage::Preparing(Preparing::InProgress { .. }), Stage::Preparing(Preparing::Failed { message, .. })) =
+        (&before.stage, &after.stage)
+    {
+        tell(Severity::Warning, "FailedMount", message);
+    }
+    if stopped_for(before).is_none()
+        && let Some((severity, reason, message)) = stopped_for(after)
+    {
+        tell(severity, reason, message);
+    }
+    all
+}
+
+/// Why the pod is or was ended, where people are told.
+fn stopped_for(state: &State) -> Option<(Severity, &'static str, &str)> {
+    let deadline = || (Severity::Normal, "DeadlineExceeded", super::DEADLINE_TOLD);
+    match &state.stage {
+        Stage::Stopping { why: Stop::Deadline, .. } => Some(deadline()),
+        Stage::Stopping { why: Stop::Evicted(message), .. } => Some((Severity::Warning, "Evicted", message)),
+        Stage::Ended { outcome, .. } => match outcome.reason? {
+            "DeadlineExceeded" => Some(deadline()),
+            "Evicted" => Some((Severity::Warning, "Evicted", outcome.message.as_deref().unwrap_or_default())),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Tells of one container.
+struct Teller<'a> {
+    facts: &'a Facts,
+    index: usize,
+    all: &'a mut Vec<News>,
+}
+
+impl Teller<'_> {
+    fn tell(mut self, old: &Container, event: &Event, new: &Container, now: Timestamp) {
+        let own = self.facts.containers[self.index].name.as_str();
+        match event {
+            Event::Pulling { container } if container == own && new.life == Life::Pulling => {
+                self.normal("Pulling", format!("Pulling image {:?}", self.image()));
+            }
+            Event::ImageReady { container, origin, .. } if container == own && old.life == Life::Pulling => {
+                self.image_ready(origin, now);
+            }
+            Event::ImageFailed { container, reason, message, .. } if container == own && old.life == Life::Pulling => {
+                self.image_failed(reason, message);
+            }
+            Event::StartFailed { container, attempt, message } if container == own && is_starting(old, *attempt) => {
+                self.normal("Created", "Container created".to_owned());
+                self.warning("Failed", format!("Error: {message}"));
+            }
+            _ => {}
+        }
+        self.life_changed(old, new);
+    }
+
+    fn image_ready(&mut self, origin: &Origin, now: Timestamp) {
+        let image = self.image();
+        match origin {
+            Origin::Host => {}
+            Origin::Present => self.normal(
+                "Pulled",
+                format!("Container image {image:?} already present on machine and can be accessed by the pod"),
+            ),
+            Origin::Pulled { since, bytes } => {
+                // Those who wait for the same image wait for the one pull, so that waiting is pulling.
+                let took = duration(now.duration_since(*since));
+                let message = format!(
+                    "Successfully pulled image {image:?} in {took} ({took} including waiting). Image size: {bytes} bytes."
+                );
+                self.normal("Pulled", message);
+            }
+        }
+    }
+
+    fn image_failed(&mut self, reason: &str, message: &str) {
+        match reason {
+            "InvalidImageName" | "ImageInspectError" => self.warning("InspectFailed", message.to_owned()),
+            "ErrImageNeverPull" => self.warning(reason, message.to_owned()),
+            _ => self.warning("Failed", format!("Failed to pull image {:?}: {message}", self.image())),
+        }
+        self.warning("Failed", format!("Error: {reason}"));
+    }
+
+    fn life_changed(&mut self, old: &Container, new: &Container) {
+        match (&old.life, &new.life) {
+            (Life::PullBackOff { .. }, Life::PullBackOff { .. }) | (Life::CrashLoop { .. }, Life::CrashLoop { .. }) => {
+            }
+            (_, Life::PullBackOff { .. }) => {
+                self.normal("BackOff", format!("Back-off pulling image {:?}", self.image()));
+                self.warning("Failed", "Error: ImagePullBackOff".to_owned());
+            }
+            (Life::Starting, Life::ConfigFailed { message, .. }) => self.warning("Failed", format!("Error: {message}")),
+            (Life::Starting, Life::Running { .. }) => {
+                self.normal("Created", "Container created".to_owned());
+                self.normal("Started", "Container started".to_owned());
+            }
+            (_, Life::CrashLoop { .. }) if !new.crash_delay().is_zero() => {
+                let name = &self.facts.containers[self.index].name;
+                let pod = self.facts.full_name();
+                self.warning("BackOff", format!("Back-off restarting failed container {name} in pod {pod}"));
+            }
+            _ => {}
+        }
+        if !is_ending(old) && is_ending(new) {
+            self.normal("Killing", format!("Stopping container {}", self.facts.containers[self.index].name));
+        }
+    }
+
+    fn image(&self) -> &str {
+        &self.facts.containers[self.index].image
+    }
+
+    fn normal(&mut self, reason: &str, message: String) {
+        self.push(Severity::Normal, reason, message);
+    }
+
+    fn warning(&mut self, reason: &str, message: String) {
+        self.push(Severity::Warning, reason, message);
+    }
+
+    fn push(&mut self, severity: Severity, reason: &str, message: String) {
+        let facts = &self.facts.containers[self.index];
+        let list = if facts.role == Role::Main { "containers" } else { "initContainers" };
+        let part = Some(format!("spec.{list}{{{}}}", facts.name));
+        self.all.push(News { part, severity, reason: reason.to_owned(), message });
+    }
+}
+
+fn is_starting(container: &Container, attempt: super::Attempt) -> bool {
+    container.life == Life::Starting && container.attempt == attempt
+}
+
+fn is_ending(container: &Container) -> bool {
+    matches!(container.life, Life::Running { ending: Stopping::Signalled | Stopping::Killed, .. })
+}
+
+/// A duration in whole milliseconds as Go prints it: `0s`, `350ms`, `1.5s`, `2m0.25s`, `1h0m0s`.
+fn duration(took: SignedDuration) -> String {
+    let millis = took.as_millis().max(0);
+    if millis == 0 {
+        return "0s".to_owned();
+    }
+    if millis < 1000 {
+        return format!("{millis}ms");
+    }
+    let (minutes, rest) = (millis / 60_000, millis % 60_000);
+    let seconds = format!("{}.{:03}", rest / 1000, rest % 1000);
+    let seconds = seconds.trim_end_matches('0').trim_end_matches('.');
+    match (minutes / 60, minutes % 60) {
+        (0, 0) => format!("{seconds}s"),
+        (0, minutes) => format!("{minutes}m{seconds}s"),
+        (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_printed_as_go_does() {
+        for (millis, text) in [
+            (-5, "0s"),
+            (0, "0s"),
+            (350, "350ms"),
+            (1500, "1.5s"),
+            (10_000, "10s"),
+            (61_020, "1m1.02s"),
+            (120_000, "2m0s"),
+            (3_600_001, "1h0m0.001s"),
+        ] {
+            assert_eq!(duration(SignedDuration::from_millis(millis)), text);
+        }
+    }
+}
