@@ -106,6 +106,7 @@ impl Embedded {
         let cgroups = Path::new("/stint").join(&folder.id);
         let mut config = AgentConfig::new(machine, folder.agent.clone(), rootfs, cgroups);
         config.observer = observer;
+        config.max_pods = u32::MAX; // parallelism alone says how many a run may have
         let agent = Agent::new(config, client(&router, Part::Agent), runtime, clock);
         let (stop, stopped) = oneshot::channel();
         let agent = tokio::spawn(async move {
