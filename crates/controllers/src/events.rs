@@ -39,13 +39,22 @@ pub fn recorder(
 impl Recorder {
     /// Records `event` about `object`; `pod` is the one that its action was about.
     pub fn record<K: Resource<DynamicType = ()>>(&self, object: &K, event: &Event, pod: Option<&str>) {
-        match &event.note {
-            Note::Text(text) => self.send(object, event.severity, &event.reason, text),
-            Note::Pod(prefix) => {
-                let message = format!("{prefix} {}", pod.unwrap_or_default());
-                self.send(object, event.severity, &event.reason, &message);
-            }
-        }
+        self.record_since(self.clock.now(), object, event, pod);
+    }
+
+    /// [`Recorder::record`], of what began at `since`: what others tell of it meanwhile comes after it.
+    pub fn record_since<K: Resource<DynamicType = ()>>(
+        &self,
+        since: Timestamp,
+        object: &K,
+        event: &Event,
+        pod: Option<&str>,
+    ) {
+        let message = match &event.note {
+            Note::Text(text) => text,
+            Note::Pod(prefix) => &format!("{prefix} {}", pod.unwrap_or_default()),
+        };
+        self.send(since, object, event.severity, &event.reason, message);
     }
 
     /// What time it is where Events are recorded.
@@ -55,18 +64,22 @@ impl Recorder {
 
     /// Records a warning about `object`.
     pub fn warn<K: Resource<DynamicType = ()>>(&self, object: &K, reason: &str, message: &str) {
-        self.send(object, Severity::Warning, reason, message);
+        self.send(self.clock.now(), object, Severity::Warning, reason, message);
     }
 
-    fn send<K: Resource<DynamicType = ()>>(&self, object: &K, severity: Severity, reason: &str, message: &str) {
+    fn send<K: Resource<DynamicType = ()>>(
+        &self,
+        at: Timestamp,
+        object: &K,
+        severity: Severity,
+        reason: &str,
+        message: &str,
+    ) {
         let resource_version = object.meta().resource_version.clone();
-        self.tell(ObjectReference { resource_version, ..object.object_ref(&()) }, severity, reason, message);
-    }
-
-    fn tell(&self, about: ObjectReference, severity: Severity, reason: &str, message: &str) {
+        let about = ObjectReference { resource_version, ..object.object_ref(&()) };
         // Held until the Event is in the queue: one that is counted up must not overtake its own creation.
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(event) = journal.tell(about, severity, reason, message, self.clock.now()) else { return };
+        let Some(event) = journal.tell(about, severity, reason, message, at) else { return };
         if self.queue.try_send(event).is_err() {
             tracing::warn!(reason, "an Event is dropped: too many wait to be written");
         }

@@ -137,6 +137,11 @@ pub static DIFFERENCES: &[Difference] = &[
         why: "a cluster refuses everything that it limits until a controller has seen it",
     },
     Difference {
+        what: "scheduling",
+        here: "pods are bound where their requests fit, by priority and then age, with the kube-scheduler's conditions, events and messages for a cluster of one node, told after half a second; there is no preemption, `topologySpreadConstraints` are not looked at, and a `namespaceSelector` of an affinity selects by `kubernetes.io/metadata.name` only",
+        why: "one node has nothing to spread over; a pod of high priority waits until there is room, rather than that others are ended",
+    },
+    Difference {
         what: "Services",
         here: "have a `clusterIP` that nothing listens at; two may have the same by chance",
         why: "there is no cluster network; the rules about node ports, load balancers and address families are left out",

@@ -40,6 +40,7 @@ pub struct Writer {
 impl Writer {
     /// Binds a pod.
     pub async fn bind(&self, seat: &Seat) -> Bound {
+        let since = self.clock.now();
         let metadata = ObjectMeta { name: Some(seat.name.to_string()), ..identity(seat) };
         let node = ObjectReference {
             kind: Some("Node".to_owned()),
@@ -55,7 +56,7 @@ impl Writer {
                 if seat.had_waited || self.told == ToldBindings::All {
                     let Seat { namespace, name, .. } = seat;
                     let note = format!("Successfully assigned {namespace}/{name} to {}", self.node);
-                    self.announce(seat, Severity::Normal, "Scheduled", note);
+                    self.announce(since, seat, Severity::Normal, "Scheduled", note);
                 }
                 Bound::Settled
             }
@@ -86,7 +87,7 @@ impl Writer {
         let patch = json!({ "metadata": { "uid": seat.uid.to_string() }, "status": { "conditions": [condition] } });
         match self.pods(seat).patch_status(&seat.name, &PatchParams::default(), &Patch::Strategic(patch)).await {
             Ok(_) => {
-                self.announce(seat, Severity::Warning, "FailedScheduling", why.to_owned());
+                self.announce(self.clock.now(), seat, Severity::Warning, "FailedScheduling", why.to_owned());
                 true
             }
             Err(kube::Error::Api(status)) if status.code < 500 && status.code != 429 => {
@@ -100,11 +101,11 @@ impl Writer {
         }
     }
 
-    fn announce(&self, seat: &Seat, severity: Severity, reason: &str, note: String) {
+    fn announce(&self, since: Timestamp, seat: &Seat, severity: Severity, reason: &str, note: String) {
         let pod =
             Pod { metadata: ObjectMeta { name: Some(seat.name.to_string()), ..identity(seat) }, ..Pod::default() };
         let event = Event { severity, reason: reason.to_owned(), note: Note::Text(note) };
-        self.recorder.record(&pod, &event, None);
+        self.recorder.record_since(since, &pod, &event, None);
     }
 
     fn pods(&self, seat: &Seat) -> Api<Pod> {

@@ -87,7 +87,7 @@ fn makes_tokens(session: &Session) {
 }
 
 fn waits(session: &Session) {
-    session.shows(&["events", "--for=job/long"], &["SuccessfulCreate", "Job/long", "Created pod: long-"]);
+    session.comes_to_show(&["events", "--for=job/long"], &["SuccessfulCreate", "Job/long", "Created pod: long-"]);
     let wait =
         |condition: &str| ["wait".to_owned(), format!("--for={condition}"), "job/long".into(), "--timeout=1s".into()];
     for (condition, code) in [

@@ -129,13 +129,18 @@ impl Session {
     /// It prints all of `parts`, in this order.
     pub fn shows(&self, args: &[&str], parts: &[&str]) -> String {
         let out = self.ok(args);
-        let mut rest = out.as_str();
-        for part in parts {
-            let at = rest.find(part);
-            let at = at.unwrap_or_else(|| panic!("kubectl {}: {args:?} does not show {part:?}:\n{out}", self.version));
-            rest = &rest[at + part.len()..];
-        }
+        let missing = missing(&out, parts);
+        assert_eq!(missing, None, "kubectl {}: {args:?} does not show it:\n{out}", self.version);
         out
+    }
+
+    /// It prints all of `parts`, in this order, before long: Events are written behind everything else.
+    pub fn comes_to_show(&self, args: &[&str], parts: &[&str]) {
+        let patience = Instant::now() + Duration::from_secs(10);
+        while missing(&self.ok(args), parts).is_some() && Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        self.shows(args, parts);
     }
 
     /// It fails and says `part`.
@@ -244,7 +249,7 @@ fn runs_a_job(session: &Session) {
     let object = session.json(&["get", "job", "pi"]);
     assert_eq!(object["spec"]["podReplacementPolicy"], "TerminatingOrFailed");
     assert_eq!(object["status"]["conditions"][1]["type"], "Complete");
-    session.shows(
+    session.comes_to_show(
         &["describe", "job", "pi"],
         &[
             "Name:",
@@ -258,7 +263,7 @@ fn runs_a_job(session: &Session) {
             "Job completed",
         ],
     );
-    session.shows(
+    session.comes_to_show(
         &["describe", "pod", "-l", "app=pi"],
         &[
             "Status:",
@@ -278,6 +283,16 @@ fn runs_a_job(session: &Session) {
     );
     session
         .shows(&["get", "pods", "-o", "wide"], &["READY", "STATUS", "RESTARTS", "NODE", "\npi-", "0/1", "Completed"]);
+}
+
+/// The first of `parts` that `out` does not show behind those before it.
+fn missing<'a>(out: &str, parts: &[&'a str]) -> Option<&'a str> {
+    let mut rest = out;
+    for part in parts {
+        let Some(at) = rest.find(part) else { return Some(part) };
+        rest = &rest[at + part.len()..];
+    }
+    None
 }
 
 fn applies(session: &Session) {
