@@ -130,7 +130,9 @@ impl JobWish {
         }
         if let Some(limit) = self.per_index {
             spec["backoffLimitPerIndex"] = json!(limit);
-            spec["backoffLimit"] = json!(i32::MAX);
+            if self.restart_policy == "Never" {
+                spec["backoffLimit"] = json!(i32::MAX); // else a container would be started again without end
+            }
         }
         if self.ignores {
             let codes = json!({ "operator": "In", "values": [2] });
