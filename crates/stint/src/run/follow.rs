@@ -226,6 +226,9 @@ impl Follow {
         let Some(status) = &pod.status else { return };
         let name = pod.name_any();
         let owner = controller_of(pod).map(|owner| owner.uid.clone()).unwrap_or_default();
+        if !self.jobs.contains_key(&owner) {
+            return; // a daemon has others, too
+        }
         self.pods.insert(pod.uid().unwrap_or_default(), (name.clone(), owner));
         let containers =
             || status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
