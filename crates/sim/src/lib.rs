@@ -29,6 +29,7 @@ mod process;
 mod rng;
 mod scenario;
 mod users;
+pub mod virtual_time;
 mod world;
 
 use std::cell::Cell;

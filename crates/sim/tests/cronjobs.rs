@@ -5,7 +5,6 @@
 //! done again at the recorded times; what came of it has to be the same: Jobs, statuses and Events.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,37 +15,14 @@ use http::Request;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use stint_controllers::Config;
-use stint_server::{Api, Clock, Ids};
+use stint_server::Api;
+use stint_sim::virtual_time::{CountingIds, VirtualClock, send};
 use stint_store::Store;
 use tokio::time::{Instant, sleep_until};
 use tower::ServiceExt;
 
 /// A state of ours that lasts no longer is followed by the controller's own next write.
 const MOMENT: Duration = Duration::from_millis(50);
-
-struct VirtualClock {
-    begin: Timestamp,
-    started: Instant,
-}
-
-impl Clock for VirtualClock {
-    fn now(&self) -> Timestamp {
-        self.begin + SignedDuration::try_from(self.started.elapsed()).expect("a test is short")
-    }
-}
-
-#[derive(Default)]
-struct CountingIds(AtomicU64);
-
-impl Ids for CountingIds {
-    fn uid(&self) -> String {
-        format!("00000000-0000-4000-8000-{:012x}", self.0.fetch_add(1, Ordering::Relaxed))
-    }
-
-    fn suffix(&self) -> String {
-        format!("{:05}", self.0.fetch_add(1, Ordering::Relaxed))
-    }
-}
 
 /// Something that a watch showed.
 #[derive(Clone, Debug)]
@@ -91,17 +67,6 @@ fn recording() -> Option<Vec<Entry>> {
             })
             .collect(),
     )
-}
-
-async fn send(router: &Router, method: &str, path: &str, body: &Value) -> Value {
-    let media = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
-    let request = Request::builder().method(method).uri(path).header("content-type", media);
-    let request = request.body(Body::from(body.to_string())).expect("the request is well-formed");
-    let answer = router.clone().oneshot(request).await.expect("the router always answers");
-    let code = answer.status();
-    let bytes = axum::body::to_bytes(answer.into_body(), usize::MAX).await.expect("the answer is whole");
-    assert!(code.is_success(), "{method} {path}: {code} {}", String::from_utf8_lossy(&bytes));
-    serde_json::from_slice(&bytes).unwrap_or(Value::Null)
 }
 
 /// Writes down what one watch shows, for ever.

@@ -1,49 +1,28 @@
 //! The scheduler's part before the real API: what a user sees of pods that fit, and of those that do not.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
 use http::{Request, header};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::{Value, json};
-use stint_controllers::{Clock, Config};
-use stint_server::{Api, Ids};
+use stint_controllers::Config;
+use stint_server::Api;
+use stint_sim::virtual_time::{CountingIds, VirtualClock};
 use stint_store::Store;
 use tokio::time::{Instant, sleep};
 use tower::ServiceExt;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
-struct VirtualClock(Instant);
-
-impl Clock for VirtualClock {
-    fn now(&self) -> Timestamp {
-        let begin = Timestamp::from_second(1_800_000_000).expect("it is a time");
-        begin + SignedDuration::try_from(self.0.elapsed()).expect("a test is short")
-    }
-}
-
-#[derive(Default)]
-struct CountingIds(AtomicU64);
-
-impl Ids for CountingIds {
-    fn uid(&self) -> String {
-        format!("00000000-0000-4000-8000-{:012x}", self.0.fetch_add(1, Ordering::Relaxed))
-    }
-
-    fn suffix(&self) -> String {
-        format!("{:05}", self.0.fetch_add(1, Ordering::Relaxed))
-    }
-}
-
 /// An API with the node `n`, which has one CPU.
 struct Place(axum::Router);
 
 impl Place {
     async fn open() -> Place {
-        let clock = Arc::new(VirtualClock(Instant::now()));
+        let begin = Timestamp::from_second(1_800_000_000).expect("it is a time");
+        let clock = Arc::new(VirtualClock { begin, started: Instant::now() });
         let api = Api::new(Store::in_memory(), clock.clone(), Arc::new(CountingIds::default()));
         let place = Place(stint_server::router(api));
         let allocatable = json!({ "cpu": "1", "memory": "1Gi", "pods": "110" });

@@ -8,19 +8,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use http::Request;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use stint_controllers::{Config, Housekeeping};
-use stint_server::{Api, Clock, Ids};
+use stint_server::{Api, Clock};
+use stint_sim::virtual_time::{CountingIds, send};
 use stint_store::Store;
 use tokio::time::Instant;
-use tower::ServiceExt;
 
 struct VirtualClock {
     begin: Timestamp,
@@ -43,30 +40,6 @@ impl Clock for VirtualClock {
         let elapsed = SignedDuration::try_from(self.started.elapsed()).expect("a test is short");
         self.begin + elapsed + SignedDuration::from_secs(self.stepped.load(Ordering::Relaxed))
     }
-}
-
-#[derive(Default)]
-struct CountingIds(AtomicU64);
-
-impl Ids for CountingIds {
-    fn uid(&self) -> String {
-        format!("00000000-0000-4000-8000-{:012x}", self.0.fetch_add(1, Ordering::Relaxed))
-    }
-
-    fn suffix(&self) -> String {
-        format!("{:05}", self.0.fetch_add(1, Ordering::Relaxed))
-    }
-}
-
-async fn send(router: &Router, method: &str, path: &str, body: &Value) -> Value {
-    let media = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
-    let request = Request::builder().method(method).uri(path).header("content-type", media);
-    let request = request.body(Body::from(body.to_string())).expect("the request is well-formed");
-    let answer = router.clone().oneshot(request).await.expect("the router always answers");
-    let code = answer.status();
-    let bytes = axum::body::to_bytes(answer.into_body(), usize::MAX).await.expect("the answer is whole");
-    assert!(code.is_success(), "{method} {path}: {code} {}", String::from_utf8_lossy(&bytes));
-    serde_json::from_slice(&bytes).unwrap_or(Value::Null)
 }
 
 /// The manifest that everybody starts with.

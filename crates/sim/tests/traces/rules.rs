@@ -8,7 +8,7 @@ use stint_controllers::{Config, Metrics};
 use stint_server::Admission;
 use tokio::time::sleep;
 
-use crate::stage::{JSON, MERGE, Stage};
+use crate::stage::Stage;
 use crate::trace::{Entry, TRACKING, has_finalizer, owners};
 
 /// Where Jobs are.
@@ -60,13 +60,13 @@ impl Scene {
         }}}});
         merge(&mut job["spec"], spec);
         merge(&mut job["spec"]["template"]["spec"], pod);
-        self.0.send("POST", JOBS, JSON, &job).await;
+        self.0.send("POST", JOBS, &job).await;
         sleep(Duration::from_millis(20)).await;
     }
 
     /// Changes the spec of `j`.
     pub async fn change(&self, spec: &Value) {
-        self.0.send("PATCH", &format!("{JOBS}/j"), MERGE, &json!({ "spec": spec })).await;
+        self.0.send("PATCH", &format!("{JOBS}/j"), &json!({ "spec": spec })).await;
         sleep(Duration::from_millis(20)).await;
     }
 
@@ -78,30 +78,30 @@ impl Scene {
             "name": "c", "image": "x", "imageID": "", "ready": false, "restartCount": 0,
             "state": { "terminated": { "exitCode": code, "finishedAt": at } },
         }]}});
-        self.0.send("PATCH", &format!("{PODS}/{pod}/status"), MERGE, &status).await;
+        self.0.send("PATCH", &format!("{PODS}/{pod}/status"), &status).await;
         sleep(Duration::from_millis(20)).await;
     }
 
     async fn ready(&self, pod: &str) {
         let status = json!({ "status": { "phase": "Running", "conditions": [{ "type": "Ready", "status": "True" }] } });
-        self.0.send("PATCH", &format!("{PODS}/{pod}/status"), MERGE, &status).await;
+        self.0.send("PATCH", &format!("{PODS}/{pod}/status"), &status).await;
         sleep(Duration::from_millis(20)).await;
     }
 
     /// Deletes what is at this path.
     pub async fn delete(&self, path: &str, options: &Value) {
-        self.0.send("DELETE", path, JSON, options).await;
+        self.0.send("DELETE", path, options).await;
         sleep(Duration::from_millis(20)).await;
     }
 
     /// What is there.
     pub async fn list(&self, path: &str) -> Vec<Value> {
-        self.0.send("GET", path, JSON, &Value::Null).await["items"].as_array().expect("a list has items").clone()
+        self.0.send("GET", path, &Value::Null).await["items"].as_array().expect("a list has items").clone()
     }
 
     /// The status of `j`, without times and without the gauges that are 0.
     pub async fn status(&self) -> Value {
-        let mut status = self.0.send("GET", &format!("{JOBS}/j"), JSON, &Value::Null).await["status"].clone();
+        let mut status = self.0.send("GET", &format!("{JOBS}/j"), &Value::Null).await["status"].clone();
         let members = status.as_object_mut().expect("a status is a map");
         let conditions: Vec<String> = members
             .remove("conditions")
@@ -163,7 +163,7 @@ fn a_pod_that_nobody_controls_is_not_held_by_the_tracking_finalizer() {
     play(async |scene| {
         let pod = json!({ "metadata": { "name": "p", "finalizers": [TRACKING, "example.com/mine"] },
             "spec": { "containers": [{ "name": "c", "image": "x" }] } });
-        scene.0.send("POST", PODS, JSON, &pod).await;
+        scene.0.send("POST", PODS, &pod).await;
         pass(1).await;
         assert_eq!(scene.list(PODS).await[0]["metadata"]["finalizers"], json!(["example.com/mine"]));
     });
@@ -192,7 +192,7 @@ fn a_job_whose_pods_a_quota_refuses_has_started_and_says_why_it_waits() {
     play(async |scene| {
         let quota = |pods: &str| json!({ "metadata": { "name": "q" }, "spec": { "hard": { "pods": pods } } });
         let quotas = "/api/v1/namespaces/default/resourcequotas";
-        scene.0.send("POST", quotas, JSON, &quota("0")).await;
+        scene.0.send("POST", quotas, &quota("0")).await;
         scene.job(&json!({ "parallelism": 3, "completions": 3 })).await;
         pass(1).await;
         assert_eq!(scene.status().await, json!({ "startTime": "<TIME>" }));
@@ -204,7 +204,7 @@ fn a_job_whose_pods_a_quota_refuses_has_started_and_says_why_it_waits() {
             assert!(message.starts_with("Error creating: pods \"j-"), "{message}");
             assert!(message.contains("is forbidden: exceeded quota: q"), "{message}");
         }
-        scene.0.send("PATCH", &format!("{quotas}/q"), MERGE, &quota("2")).await;
+        scene.0.send("PATCH", &format!("{quotas}/q"), &quota("2")).await;
         pass(60).await;
         assert_eq!(scene.status().await, json!({ "startTime": "<TIME>", "active": 2 }), "two have room");
     });
@@ -294,7 +294,7 @@ fn a_pod_that_leaves_is_replaced_at_once_or_only_when_it_has_failed() {
             scene.job_with(&json!({ "podReplacementPolicy": policy }), &json!({})).await;
             let pod = scene.active().await[0].clone();
             let node = json!({ "target": { "kind": "Node", "name": "n" }, "metadata": { "name": pod } });
-            scene.0.send("POST", &format!("{PODS}/{pod}/binding"), JSON, &node).await;
+            scene.0.send("POST", &format!("{PODS}/{pod}/binding"), &node).await;
             scene.ready(&pod).await;
             scene.delete(&format!("{PODS}/{pod}"), &json!({})).await;
             pass(11).await;

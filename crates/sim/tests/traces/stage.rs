@@ -4,7 +4,6 @@
 //! The outside is played by hand. Its times are those of the recording, later by as much as it had to wait for pods that
 //! our controllers created later than those that they are compared with.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +13,8 @@ use http::Request;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use stint_controllers::{Config, Housekeeping, Metrics};
-use stint_server::{Admission, Api, Clock, Ids};
+use stint_server::{Admission, Api};
+use stint_sim::virtual_time::{CountingIds, VirtualClock, send};
 use stint_store::Store;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -26,36 +26,6 @@ use crate::trace::{Act, Deed, Entry, Place, Target, places, revision};
 const GATHER: SignedDuration = SignedDuration::from_secs(1);
 /// The longest that the outside waits for our controllers.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// The media type of whole objects.
-pub const JSON: &str = "application/json";
-/// The media type of merge patches.
-pub const MERGE: &str = "application/merge-patch+json";
-
-struct VirtualClock {
-    begin: Timestamp,
-    started: Instant,
-}
-
-impl Clock for VirtualClock {
-    fn now(&self) -> Timestamp {
-        let elapsed = SignedDuration::try_from(self.started.elapsed()).expect("a replay is short");
-        self.begin.saturating_add(elapsed).expect("a replay is short")
-    }
-}
-
-#[derive(Default)]
-struct CountingIds(AtomicU64);
-
-impl Ids for CountingIds {
-    fn uid(&self) -> String {
-        format!("00000000-0000-4000-8000-{:012x}", self.0.fetch_add(1, Ordering::Relaxed))
-    }
-
-    fn suffix(&self) -> String {
-        format!("{:05}", self.0.fetch_add(1, Ordering::Relaxed))
-    }
-}
-
 type Record = Arc<Mutex<Vec<Entry>>>;
 
 /// The place.
@@ -108,19 +78,19 @@ impl Stage {
                 if self.namespace != namespace {
                     namespace.clone_into(&mut self.namespace);
                     let object = json!({ "metadata": { "name": namespace } });
-                    self.send("POST", "/api/v1/namespaces", JSON, &object).await;
+                    self.send("POST", "/api/v1/namespaces", &object).await;
                 }
-                self.send("POST", &collection(resource, &self.namespace), JSON, &manifest).await;
+                self.send("POST", &collection(resource, &self.namespace), &manifest).await;
             }
             Act::Patch(target, patch) => {
-                self.send("PATCH", &self.path(&target), MERGE, &patch).await;
+                self.send("PATCH", &self.path(&target), &patch).await;
             }
             Act::Tell(target, status) => {
                 let patch = json!({ "status": self.later(&status) });
-                self.send("PATCH", &format!("{}/status", self.path(&target)), MERGE, &patch).await;
+                self.send("PATCH", &format!("{}/status", self.path(&target)), &patch).await;
             }
             Act::Delete(target, options) => {
-                self.send("DELETE", &self.path(&target), JSON, &options).await;
+                self.send("DELETE", &self.path(&target), &options).await;
             }
         }
     }
@@ -171,15 +141,8 @@ impl Stage {
     }
 
     /// Sends a request that has to succeed.
-    pub async fn send(&self, method: &str, path: &str, media: &str, body: &Value) -> Value {
-        let request = Request::builder().method(method).uri(path).header("content-type", media);
-        let request = request.body(Body::from(body.to_string())).expect("the request is well-formed");
-        let answer = self.router.clone().oneshot(request).await.expect("the router always answers");
-        let status = answer.status();
-        let frames: Vec<_> = answer.into_body().into_data_stream().collect().await;
-        let bytes: Vec<u8> = frames.into_iter().flat_map(|frame| frame.expect("the answer is whole")).collect();
-        assert!(status.is_success(), "{method} {path}: {}", String::from_utf8_lossy(&bytes));
-        serde_json::from_slice(&bytes).expect("an answer is JSON")
+    pub async fn send(&self, method: &str, path: &str, body: &Value) -> Value {
+        send(&self.router, method, path, body).await
     }
 }
 

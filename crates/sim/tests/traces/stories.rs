@@ -3,13 +3,12 @@
 use serde_json::{Value, json};
 
 use crate::rules::{JOBS, PODS, Scene, pass, play, text};
-use crate::stage::{JSON, MERGE};
 use crate::trace::{TRACKING, has_finalizer, owners};
 
 impl Scene {
     /// The pod of this name.
     async fn pod(&self, name: &str) -> Value {
-        self.0.send("GET", &format!("{PODS}/{name}"), JSON, &Value::Null).await
+        self.0.send("GET", &format!("{PODS}/{name}"), &Value::Null).await
     }
 
     /// The active pod of an index.
@@ -93,12 +92,12 @@ fn selecting_job(pods: i32) -> Value {
 fn pods_that_the_selector_selects_are_adopted_unless_another_controller_has_them() {
     play(async |scene| {
         let maps = "/api/v1/namespaces/default/configmaps";
-        let map = scene.0.send("POST", maps, JSON, &json!({ "metadata": { "name": "o" } })).await;
+        let map = scene.0.send("POST", maps, &json!({ "metadata": { "name": "o" } })).await;
         let uid = &map["metadata"]["uid"];
         let other = json!({ "apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": uid, "controller": true });
-        scene.0.send("POST", PODS, JSON, &loose_pod("mine", None)).await;
-        scene.0.send("POST", PODS, JSON, &loose_pod("theirs", Some(other))).await;
-        scene.0.send("POST", JOBS, JSON, &selecting_job(2)).await;
+        scene.0.send("POST", PODS, &loose_pod("mine", None)).await;
+        scene.0.send("POST", PODS, &loose_pod("theirs", Some(other))).await;
+        scene.0.send("POST", JOBS, &selecting_job(2)).await;
         pass(1).await;
         assert_eq!(scene.status().await, json!({ "startTime": "<TIME>", "active": 2 }));
         assert_eq!(scene.list(PODS).await.len(), 3, "one was there, one was created, one is another's");
@@ -107,7 +106,7 @@ fn pods_that_the_selector_selects_are_adopted_unless_another_controller_has_them
         assert!(!has_finalizer(&theirs, TRACKING) && owners(&theirs)[0]["kind"] == "ConfigMap");
         // Without the label it is nobody's again, and another takes its place.
         let labels = json!({ "metadata": { "labels": null } });
-        scene.0.send("PATCH", &format!("{PODS}/mine"), MERGE, &labels).await;
+        scene.0.send("PATCH", &format!("{PODS}/mine"), &labels).await;
         pass(1).await;
         let free = scene.pod("mine").await;
         assert!(!has_finalizer(&free, TRACKING) && owners(&free).is_empty());
@@ -133,10 +132,10 @@ fn a_job_made_again_under_its_name_waits_for_no_failure_of_the_first() {
 fn more_successes_than_completions_are_warned_of() {
     play(async |scene| {
         for name in ["one", "two"] {
-            scene.0.send("POST", PODS, JSON, &loose_pod(name, None)).await;
+            scene.0.send("POST", PODS, &loose_pod(name, None)).await;
             scene.end(name, 0, 1).await;
         }
-        scene.0.send("POST", JOBS, JSON, &selecting_job(1)).await;
+        scene.0.send("POST", JOBS, &selecting_job(1)).await;
         pass(1).await;
         assert_eq!(scene.status().await["succeeded"], 2);
         assert_eq!(scene.reasons().await, ["TooManySucceededPods", "Completed"]);
@@ -196,7 +195,7 @@ fn enough_indexes_complete_a_job_and_those_that_run_are_neither_counted_nor_left
         let expected = json!({ "startTime": "<TIME>", "completionTime": "<TIME>", "succeeded": 2, "completedIndexes": "0,2",
             "conditions": conditions });
         assert_eq!(scene.status().await, expected);
-        let job = scene.0.send("GET", &format!("{JOBS}/j"), JSON, &Value::Null).await;
+        let job = scene.0.send("GET", &format!("{JOBS}/j"), &Value::Null).await;
         assert_eq!(text(&job["status"]["conditions"][0]["message"]), "Matched rules at index 1");
         assert_eq!(scene.list(PODS).await.len(), 2, "the finished ones stay");
     });
@@ -208,7 +207,7 @@ fn pods_of_no_index_of_the_job_go_and_are_not_counted() {
         scene.job(&json!({ "parallelism": 2, "completions": 2, "completionMode": "Indexed" })).await;
         let pod = scene.at(1).await;
         let wrong = json!({ "metadata": { "annotations": { "batch.kubernetes.io/job-completion-index": "7" } } });
-        scene.0.send("PATCH", &format!("{PODS}/{pod}"), MERGE, &wrong).await;
+        scene.0.send("PATCH", &format!("{PODS}/{pod}"), &wrong).await;
         pass(1).await;
         assert_eq!(scene.status().await, json!({ "startTime": "<TIME>", "active": 2 }));
         let pods = scene.active().await;
