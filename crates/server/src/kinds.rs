@@ -178,20 +178,8 @@ const fn row<T: Strategy>(
     categories: &'static [&'static str],
     subresources: &'static [Subresource],
 ) -> Kind {
-    Kind {
-        group: T::GROUP,
-        version: T::VERSION,
-        api_version: T::API_VERSION,
-        kind: T::KIND,
-        plural: T::URL_PATH_SEGMENT,
-        singular,
-        short_names,
-        categories,
-        scope,
-        subresources,
-        holds: Holds::Objects,
-        facts: Facts::of::<T>(),
-    }
+    let named = readable::<T>(singular, scope, short_names, categories);
+    Kind { subresources, holds: Holds::Objects, facts: Facts::of::<T>(), ..named }
 }
 
 /// A kind that can be read and is always empty.
