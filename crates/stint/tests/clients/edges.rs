@@ -13,7 +13,7 @@ fn what_is_not_here_is_told_as_a_cluster_tells_it_and_a_node_can_be_drained() {
         return;
     };
     let Some(daemon) = Daemon::with_agent() else { return };
-    let session = Session::new(&daemon, &version, path);
+    let session = Session::new(&daemon, &format!("kubectl {version}"), path);
     session.ok(&["create", "namespace", &session.namespace]);
     session.ok(&["config", "set-context", "--current", "--namespace", &session.namespace]);
     session.says(

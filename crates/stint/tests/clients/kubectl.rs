@@ -11,14 +11,15 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::{Daemon, limited};
+use crate::{Daemon, GO_CLIENTS, installed, limited};
 
 /// How many sessions run at once: a session mostly waits.
 const AT_ONCE: usize = 3;
 /// How long one command may take, in seconds.
 const LIMIT: u32 = 60;
 
-/// The kubectls of this machine, one per version: those of a cloud SDK, those on the path, and `STINT_KUBECTL`.
+/// The kubectls of this machine, one per version: `STINT_KUBECTL`, those of a cloud SDK, those on the path, and those that
+/// `scripts/clients` installs.
 pub fn kubectls() -> BTreeMap<String, PathBuf> {
     let folder = "/usr/lib/google-cloud-sdk/bin";
     let of_sdk = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -26,8 +27,9 @@ pub fn kubectls() -> BTreeMap<String, PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).map(|folder| folder.join("kubectl")).filter(|path| path.is_file());
     let named = std::env::var_os("STINT_KUBECTL").map(PathBuf::from);
+    let installed = GO_CLIENTS.iter().filter_map(|folder| installed(&format!("{folder}/kubectl/kubectl")));
     let mut found = BTreeMap::new();
-    for path in named.into_iter().chain(of_sdk).chain(on_path) {
+    for path in named.into_iter().chain(of_sdk).chain(on_path).chain(installed) {
         let output = Command::new(&path).args(["version", "--client", "-o", "json"]).output().unwrap();
         let Ok(version) = serde_json::from_slice::<Value>(&output.stdout) else { continue };
         let version = &version["clientVersion"];
@@ -52,7 +54,7 @@ fn every_kubectl_does_what_it_does_on_a_cluster() {
             scope.spawn(|| {
                 loop {
                     let Some((version, path)) = waiting.lock().unwrap().pop() else { break };
-                    let session = Session::new(&daemon, &version, path);
+                    let session = Session::new(&daemon, &format!("kubectl {version}"), path);
                     let began = Instant::now();
                     let passed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| whole(&session))).is_ok();
                     let (commands, took) = (session.commands.load(Ordering::Relaxed), began.elapsed().as_secs_f64());
@@ -71,7 +73,8 @@ fn every_kubectl_does_what_it_does_on_a_cluster() {
 /// One kubectl, its namespace and its home.
 pub struct Session {
     path: PathBuf,
-    pub version: String,
+    /// Which client, as `kubectl 1.33`.
+    pub client: String,
     pub namespace: String,
     home: tempfile::TempDir,
     commands: AtomicUsize,
@@ -86,12 +89,17 @@ pub struct Told {
 }
 
 impl Session {
-    pub fn new(daemon: &Daemon, version: &str, path: PathBuf) -> Session {
+    pub fn new(daemon: &Daemon, client: &str, path: PathBuf) -> Session {
         let home = tempfile::tempdir().unwrap();
         std::fs::copy(daemon.kubeconfig(), home.path().join("kubeconfig")).unwrap();
-        let namespace = format!("kubectl-{}", version.replace('.', "-"));
-        let (version, commands) = (version.to_owned(), AtomicUsize::new(0));
-        Session { path, version, namespace, home, commands }
+        let namespace = client.replace([' ', '.'], "-");
+        let (client, commands) = (client.to_owned(), AtomicUsize::new(0));
+        Session { path, client, namespace, home, commands }
+    }
+
+    /// Where it runs.
+    pub fn home(&self) -> &Path {
+        self.home.path()
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -118,19 +126,19 @@ impl Session {
     /// What it prints when all goes well.
     pub fn ok(&self, args: &[&str]) -> String {
         let told = self.run(args);
-        assert_eq!(told.code, 0, "kubectl {}: {args:?}: {told:?}", self.version);
+        assert_eq!(told.code, 0, "{}: {args:?}: {told:?}", self.client);
         told.out
     }
 
     pub fn says(&self, args: &[&str], expected: &str) {
-        assert_eq!(self.ok(args), format!("{expected}\n"), "kubectl {}: {args:?}", self.version);
+        assert_eq!(self.ok(args), format!("{expected}\n"), "{}: {args:?}", self.client);
     }
 
     /// It prints all of `parts`, in this order.
     pub fn shows(&self, args: &[&str], parts: &[&str]) -> String {
         let out = self.ok(args);
         let missing = missing(&out, parts);
-        assert_eq!(missing, None, "kubectl {}: {args:?} does not show it:\n{out}", self.version);
+        assert_eq!(missing, None, "{}: {args:?} does not show it:\n{out}", self.client);
         out
     }
 
@@ -146,12 +154,12 @@ impl Session {
     /// It fails and says `part`.
     pub fn refused(&self, args: &[&str], part: &str) {
         let told = self.run(args);
-        assert!(told.code == 1 && told.errors.contains(part), "kubectl {}: {args:?}: {told:?}", self.version);
+        assert!(told.code == 1 && told.errors.contains(part), "{}: {args:?}: {told:?}", self.client);
     }
 
     fn json(&self, args: &[&str]) -> Value {
         let out = self.ok(&[args, &["-o", "json"]].concat());
-        serde_json::from_str(&out).unwrap_or_else(|error| panic!("kubectl {}: {args:?}: {error}: {out}", self.version))
+        serde_json::from_str(&out).unwrap_or_else(|error| panic!("{}: {args:?}: {error}: {out}", self.client))
     }
 
     /// Writes a manifest, and returns the name of the file.
@@ -226,13 +234,13 @@ fn runs_a_job(session: &Session) {
     let mut seen = String::new();
     let mut lines = BufReader::new(watch.stdout.take().unwrap());
     while !seen.contains("Complete ") {
-        assert_ne!(lines.read_line(&mut seen).unwrap(), 0, "kubectl {}: the watch ended: {seen}", session.version);
+        assert_ne!(lines.read_line(&mut seen).unwrap(), 0, "{}: the watch ended: {seen}", session.client);
     }
     end(watch);
-    assert!(seen.starts_with("pi ") && seen.contains("1/1"), "kubectl {}: {seen}", session.version);
+    assert!(seen.starts_with("pi ") && seen.contains("1/1"), "{}: {seen}", session.client);
 
     let log = session.ok(&["logs", "-f", "job/pi"]);
-    assert!(log.contains("3.14159\n") && log.contains("done\n"), "kubectl {}: {log:?}", session.version);
+    assert!(log.contains("3.14159\n") && log.contains("done\n"), "{}: {log:?}", session.client);
     session.says(&["logs", "job/pi", "--tail=1", "-c", "main"], log.lines().last().unwrap());
     session.shows(&["get", "job", "pi"], &["NAME", "STATUS", "COMPLETIONS", "DURATION", "AGE\npi", "Complete", "1/1"]);
     session.shows(
@@ -373,7 +381,7 @@ fn creates_and_is_allowed(session: &Session) {
     session.says(&["auth", "can-i", "create", "jobs"], "yes");
     session.says(&["auth", "can-i", "list", "jobs", "--as", &account], "yes");
     let no = session.run(&["auth", "can-i", "create", "jobs", "--as", &account]);
-    assert!(no.code == 1 && no.out == "no\n", "kubectl {}: {no:?}", session.version);
+    assert!(no.code == 1 && no.out == "no\n", "{}: {no:?}", session.client);
     session.shows(
         &["auth", "can-i", "--list", "--as", &account],
         &["Resources", "Verbs", "jobs.batch", "[get list watch]"],
@@ -381,7 +389,7 @@ fn creates_and_is_allowed(session: &Session) {
     let whoami = |more: &[&str], expected: &[&str]| {
         let args = [more, &["auth", "whoami"]].concat();
         // It asks for the alpha and beta versions alone, which a cluster of today has no more.
-        if session.version == "1.27" {
+        if session.client == "kubectl 1.27" {
             return session.refused(&args, "the selfsubjectreviews API is not enabled");
         }
         session.shows(&args, expected);
@@ -421,7 +429,7 @@ fn asks_about_the_api(session: &Session) {
     assert_eq!(rows, [vec!["cronjobs", "cj", "batch/v1", "true", "CronJob"], vec!["jobs", "batch/v1", "true", "Job"]]);
     let named = session.ok(&["api-resources", "--namespaced=true", "--verbs=create,watch", "-o", "name"]);
     for name in ["configmaps", "jobs.batch", "leases.coordination.k8s.io", "rolebindings.rbac.authorization.k8s.io"] {
-        assert!(named.lines().any(|line| line == name), "kubectl {}: {name} is not in {named}", session.version);
+        assert!(named.lines().any(|line| line == name), "{}: {name} is not in {named}", session.client);
     }
     session.shows(&["api-versions"], &["\nbatch/v1\n", "\nv1\n"]);
     let version = session.json(&["version"]);
@@ -488,13 +496,13 @@ fn reaches_into_a_pod(session: &Session) {
     let mut said = String::new();
     lines.read_line(&mut said).unwrap();
     let local = said.split(' ').find_map(|word| word.strip_prefix("127.0.0.1:"));
-    let local = local.unwrap_or_else(|| panic!("kubectl {}: {said}", session.version));
+    let local = local.unwrap_or_else(|| panic!("{}: {said}", session.client));
     let mut stream = std::net::TcpStream::connect(format!("127.0.0.1:{local}")).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("that the pod has closed the connection closes it here");
     end(forward);
-    assert_eq!(answer, "hello from the port", "kubectl {}", session.version);
+    assert_eq!(answer, "hello from the port", "{}", session.client);
 }
 
 fn lists(session: &Session) {
@@ -574,7 +582,7 @@ fn deletes(session: &Session) {
         "--command",
     ];
     let out = session.ok(&[&shown[..], &["--", "sh", "-c", "sleep 0.5; echo ran"]].concat());
-    assert!(out.contains("ran\n") && out.contains("pod \"shown\" deleted"), "kubectl {}: {out}", session.version);
+    assert!(out.contains("ran\n") && out.contains("pod \"shown\" deleted"), "{}: {out}", session.client);
 }
 
 fn prunes(session: &Session) {

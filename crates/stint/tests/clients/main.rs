@@ -1,4 +1,4 @@
-//! Sessions of real clients with the real program: every kubectl of the machine, the Python and the JavaScript client,
+//! Sessions of real clients with the real program: every kubectl of the machine, Helm, the Python and the JavaScript client,
 //! kube-rs, and schemathesis with whatever it makes up.
 //!
 //! All of them share one daemon, as users of one machine do; each has a namespace of its own. A client that is not there is
@@ -7,6 +7,7 @@
 
 mod edges;
 mod fuzz;
+mod helm;
 mod kube_rs;
 mod kubectl;
 mod libraries;
@@ -14,6 +15,9 @@ mod libraries;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+
+/// Where `scripts/clients` puts kubectls, each with a Helm.
+const GO_CLIENTS: [&str; 4] = ["go-32", "go-34", "go-35", "go-36"];
 
 /// A daemon on a data folder of its own.
 struct Daemon {
