@@ -36,6 +36,42 @@ pub enum Ended {
     Failed,
 }
 
+impl Ended {
+    /// How a plan ended of which one step did so, and another one like `other`.
+    #[must_use]
+    pub fn and(self, other: Ended) -> Ended {
+        match other {
+            // What is unknown, or has changed, weighs more than what was refused.
+            Ended::Refused if self != Ended::Done => self,
+            other => other,
+        }
+    }
+}
+
+/// How many steps go at once.
+#[derive(Debug)]
+pub struct SlowStart {
+    batch: usize,
+}
+
+impl Default for SlowStart {
+    fn default() -> SlowStart {
+        SlowStart { batch: 1 }
+    }
+}
+
+impl SlowStart {
+    /// How many of the steps that are left go next, side by side: as many as are alike, and no more than twice as many as
+    /// the last time.
+    pub fn batch(&mut self, rest: &[Step]) -> usize {
+        let Some(first) = rest.first() else { return 0 };
+        let alike = rest.iter().take_while(|step| same_kind(&step.action, &first.action)).count();
+        let now = alike.min(self.batch);
+        self.batch = if alike > now { self.batch * 2 } else { 1 };
+        now
+    }
+}
+
 /// What came of a plan.
 #[derive(Debug)]
 pub struct Report {
@@ -73,12 +109,9 @@ impl Executor {
         let mut sightings = Vec::new();
         let mut ended = Ended::Done;
         let mut rest = plan.steps.as_slice();
-        let mut batch = 1;
+        let mut start = SlowStart::default();
         while !rest.is_empty() && ended == Ended::Done {
-            let alike = rest.iter().take_while(|step| same_kind(&step.action, &rest[0].action)).count();
-            let (now, later) = rest.split_at(alike.min(batch));
-            batch =
-                if later.first().is_some_and(|next| same_kind(&next.action, &now[0].action)) { batch * 2 } else { 1 };
+            let (now, later) = rest.split_at(start.batch(rest));
             rest = later;
             let results = join_all(now.iter().map(|step| self.take(key, job, step))).await;
             for (step, result) in now.iter().zip(results) {
@@ -87,11 +120,7 @@ impl Executor {
                 }
                 match result {
                     Ok(sighting) => sightings.extend(sighting),
-                    // What is unknown, or has changed, weighs more than what was refused.
-                    Err(trouble) => match self.explain(key, job, step, trouble, &mut sightings).await {
-                        Ended::Refused if ended != Ended::Done => {}
-                        other => ended = other,
-                    },
+                    Err(trouble) => ended = ended.and(self.explain(key, job, step, trouble, &mut sightings).await),
                 }
             }
         }

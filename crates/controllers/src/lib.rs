@@ -29,6 +29,14 @@ mod served;
 mod texts;
 mod watch;
 
+/// What the Job controller is made of but for its requests, for who drives it over an API of their own: the simulator does.
+pub mod parts {
+    pub use crate::barrier::Sighting;
+    pub use crate::cache::JobKey;
+    pub use crate::execute::{Ended, Report, SlowStart};
+    pub use crate::job::{Reconciler, What, Work};
+}
+
 use std::sync::Arc;
 
 use futures::FutureExt;
