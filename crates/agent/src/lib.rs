@@ -15,7 +15,7 @@
 //! - What others may ask of the pods is [`service`]; it only reads what workers keep.
 //! - Time is [`Clock`]; tokio's time only waits, a minute at most at a stretch.
 //!
-//! Left out for now: probes, lifecycle hooks, a network per pod, claims. [`unsupported`] tells a pod's
+//! Left out for now: lifecycle hooks, a network per pod, claims. [`unsupported`] tells a pod's
 //! owner what that means for the pod.
 
 mod agent;
@@ -24,9 +24,11 @@ mod error;
 mod events;
 mod expand;
 mod folder;
+mod handler;
 mod keeper;
 pub mod logs;
 mod node;
+mod prober;
 mod recover;
 pub mod service;
 mod signal;

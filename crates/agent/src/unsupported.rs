@@ -87,17 +87,6 @@ fn of_container(container: &Container, path: &str, told: &mut Vec<String>) {
             told.push(format!("{path}.{field}: {why}"));
         }
     };
-    say(container.liveness_probe.is_some(), "livenessProbe", "probes are not run yet; the container counts as live");
-    say(
-        container.readiness_probe.is_some(),
-        "readinessProbe",
-        "probes are not run yet; the container counts as ready once it runs",
-    );
-    say(
-        container.startup_probe.is_some(),
-        "startupProbe",
-        "probes are not run yet; the container counts as started once it runs",
-    );
     if let Some(hooks) = &container.lifecycle {
         say(hooks.post_start.is_some(), "lifecycle.postStart", "hooks are not run yet");
         say(hooks.pre_stop.is_some(), "lifecycle.preStop", "hooks are not run yet");
@@ -157,7 +146,7 @@ mod tests {
         let spec: PodSpec = serde_json::from_value(json!({
             "shareProcessNamespace": true,
             "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}],
-            "containers": [{"name": "c", "livenessProbe": {"tcpSocket": {"port": 1}},
+            "containers": [{"name": "c", "tty": true,
                             "lifecycle": {"preStop": {"sleep": {"seconds": 1}}},
                             "resources": {"limits": {"cpu": "1", "hugepages-2Mi": "2Mi"}}}]
         }))
@@ -168,8 +157,8 @@ mod tests {
             [
                 "shareProcessNamespace",
                 "volumes[0]",
-                "containers[0].livenessProbe",
                 "containers[0].lifecycle.preStop",
+                "containers[0].tty",
                 "containers[0].resources.limits[hugepages-2Mi]",
             ]
         );

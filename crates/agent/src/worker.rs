@@ -23,7 +23,9 @@ use tokio::time::sleep;
 use crate::agent::{ROOTFS_ANNOTATION, RootfsMode, Shared};
 use crate::error::{Error, chain};
 use crate::folder::{Identity, PodFolder, make_dirs};
+use crate::handler::Target;
 use crate::keeper::{self, Keeper};
+use crate::prober;
 use crate::recover::Recovered;
 use crate::sources::{Sources, Wanted as WantedSources};
 use crate::spec::{ImageRun, Request};
@@ -31,7 +33,7 @@ use crate::status::{self, Wanted};
 use crate::{signal, spec, termination, volumes};
 
 /// The longest wait at a stretch, so that a clock that was set is noticed.
-const LONGEST_WAIT: Duration = Duration::from_mins(1);
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -65,6 +67,8 @@ pub(crate) struct Worker {
     images: HashMap<String, Arc<Image>>,
     /// Who makes the pod's volumes and keeps them up to date.
     keeper: Option<keeper::Handle>,
+    /// Who asks the probes of containers that run, by name.
+    probers: HashMap<String, prober::Handle>,
     told: PodStatus,
     status: watch::Sender<Wanted>,
     /// How many removals are under way, and whether the pod is to be torn down after them.
@@ -99,6 +103,7 @@ impl Worker {
             tasks: JoinSet::new(),
             images: HashMap::new(),
             keeper: None,
+            probers: HashMap::new(),
             told,
             status,
             removals: 0,
@@ -146,6 +151,7 @@ impl Worker {
                 let context = self.context.clone();
                 let Some(spec) = find(&self.context.pod, &container).cloned() else { continue };
                 self.tasks.spawn(async move { context.watch_exit(&spec, attempt).await });
+                self.probe(&container, attempt);
             } else {
                 self.remove(&container, attempt);
             }
@@ -179,11 +185,13 @@ impl Worker {
                 }
             }
         }
+        if self.state.is_stopping() {
+            self.probers.values().for_each(prober::Handle::quieten);
+        }
         if write || release {
             let shared = &self.context.shared;
-            let ip = shared.config.machine.ip.clone();
             let generation = self.context.pod.metadata.generation;
-            let place = Place { host_ip: ip.clone(), pod_ip: ip, generation };
+            let place = Place { host_ip: shared.config.machine.ip.clone(), pod_ip: self.pod_ip(), generation };
             self.told = pod::status(&self.state, &self.told, &place, shared.clock.now());
             shared.config.observer.status(&self.context.pod, &self.told);
             let status = Arc::new(self.told.clone());
@@ -223,14 +231,21 @@ impl Worker {
             Effect::PrepareVolumes => self.prepare_volumes(queue),
             Effect::PullImage { container } => self.pull_image(container, queue),
             Effect::StartContainer { container, attempt } => self.start(&container, attempt),
+            Effect::Probe { container, attempt } => self.probe(&container, attempt),
             Effect::Signal { container, attempt } => {
+                if let Some(prober) = self.probers.get(&container) {
+                    prober.quieten();
+                }
                 let signal = self.stop_signal(&container);
                 self.tell("signal", &container, attempt, |runtime, id| runtime.signal(id, signal));
             }
             Effect::Kill { container, attempt } => {
                 self.tell("kill", &container, attempt, stint_runtime::Runtime::kill);
             }
-            Effect::RemoveContainer { container, attempt } => self.remove(&container, attempt),
+            Effect::RemoveContainer { container, attempt } => {
+                self.probers.remove(&container);
+                self.remove(&container, attempt);
+            }
             Effect::TearDown => {
                 self.tear_down = true;
                 if self.removals == 0 {
@@ -240,6 +255,27 @@ impl Worker {
             Effect::Tell(news) => self.context.tell(news),
             Effect::WriteStatus | Effect::Release => {} // gathered by `work`
         }
+    }
+
+    /// The pod's own address (`status.podIP`).
+    fn pod_ip(&self) -> Option<String> {
+        self.context.shared.config.machine.ip.clone()
+    }
+
+    /// Where handlers of a run of a container run and ask.
+    fn target(&self, container: &str, attempt: Attempt) -> Option<Target> {
+        let runtime = self.context.shared.runtime.clone();
+        let id = self.context.id(container, attempt).ok()?;
+        let container = Arc::new(find(&self.context.pod, container)?.clone());
+        Some(Target { runtime, id, container, address: self.pod_ip() })
+    }
+
+    fn probe(&mut self, container: &str, attempt: Attempt) {
+        let Some(prober) = self.state.prober(container) else { return };
+        let Some(target) = self.target(container, attempt) else { return };
+        let (quiet, quieted) = watch::channel(false);
+        let task = self.tasks.spawn(prober::ask(self.context.clone(), target, attempt, prober, quieted));
+        self.probers.insert(container.to_owned(), prober::Handle::new(task, quiet));
     }
 
     fn prepare_volumes(&mut self, queue: &mut VecDeque<Event>) {
@@ -353,7 +389,7 @@ impl Worker {
 }
 
 impl Context {
-    fn send(&self, event: Event) {
+    pub(crate) fn send(&self, event: Event) {
         // Nobody listens only when the worker is gone, and then nobody needs to know.
         let _ = self.outbox.send(Message::Event(event));
     }

@@ -117,6 +117,8 @@ fn main() {
         case!(a_command_has_a_terminal_in_a_container);
         case!(an_onlooker_sees_what_comes_from_now_on);
         case!(a_port_of_a_pod_is_reached);
+        case!(a_container_is_ready_when_its_command_and_its_port_say_so);
+        case!(a_container_that_is_not_live_is_ended);
         case!(a_hundred_pods_one_after_the_other);
         case!(a_running_container_sees_its_token_replaced);
         case!(nothing_is_left);
@@ -321,6 +323,50 @@ async fn the_user_is_who_the_pod_says(world: &World) -> Verdict {
     let (phase, ended) = world.ended("user").await;
     let output = world.output(&pod).await;
     check(phase == "Succeeded" && output == "1234\n55\n55 66\nNoNewPrivs:\t1\n", (ended, output))
+}
+
+/// The server is in the container: pods may have a network of their own.
+async fn a_container_is_ready_when_its_command_and_its_port_say_so(world: &World) -> Verdict {
+    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.map_err(|e| e.to_string())?;
+    let port = free.local_addr().map_err(|e| e.to_string())?.port();
+    drop(free);
+    // Not the whole of a web server: it answers the first line.
+    let server = format!(
+        "use IO::Socket::INET; my $s = IO::Socket::INET->new(LocalPort => {port}, Listen => 5, ReuseAddr => 1) or die; \
+         while (my $c = $s->accept) {{ my $l = <$c>; while (<$c> =~ /\\S/) {{}} \
+         my $code = $l =~ m{{^GET /ready }} && -e '/tmp/ready' ? 200 : 503; \
+         print $c qq(HTTP/1.1 $code Whatever\\r\\nContent-Length: 0\\r\\n\\r\\n); close $c }}"
+    );
+    let mut container = json!({"name": "c", "image": "none", "command": ["/usr/bin/perl", "-e", server],
+                               "ports": [{"name": "web", "containerPort": port}]});
+    container["startupProbe"] = json!({"tcpSocket": {"port": port}, "periodSeconds": 1, "failureThreshold": 30});
+    container["readinessProbe"] = json!({"httpGet": {"path": "/ready", "port": "web"}, "periodSeconds": 1});
+    container["livenessProbe"] = json!({"exec": {"command": ["/bin/sh", "-c", "test $(cat /proc/1/comm) = perl"]}});
+    let pod = world.create("ready", json!({"containers": [container]})).await;
+    let first = |status: &PodStatus| status.container_statuses.as_ref().map(|all| (all[0].started, all[0].ready));
+    world.wait("ready", |status| first(status) == Some((Some(true), false))).await;
+    let touched = run(world, &pod, &["touch", "/tmp/ready"], Streams::default()).await?;
+    check(touched.0 == 0, touched)?;
+    world.wait("ready", |status| first(status) == Some((Some(true), true))).await;
+    let status = world.pods.get("ready").await.map_err(|e| e.to_string())?.status.unwrap_or_default();
+    let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+    check(ready && status.container_statuses.iter().flatten().all(|c| c.restart_count == 0), &status)?;
+    let removed = run(world, &pod, &["rm", "/tmp/ready"], Streams::default()).await?;
+    check(removed.0 == 0, removed)?;
+    world.wait("ready", |status| first(status) == Some((Some(true), false))).await;
+    world.delete("ready", 0).await;
+    Ok(())
+}
+
+async fn a_container_that_is_not_live_is_ended(world: &World) -> Verdict {
+    let mut container = sh("trap 'echo -n bye > /dev/termination-log; exit 7' TERM; while :; do sleep 0.05; done");
+    let slow = json!({"exec": {"command": ["/bin/sleep", "1000"]}, "timeoutSeconds": 1, "failureThreshold": 1});
+    container["livenessProbe"] = slow;
+    world.create("dead", json!({"containers": [container]})).await;
+    let began = Instant::now();
+    let (phase, ended) = world.ended("dead").await;
+    check(phase == "Failed" && ended.exit_code == 7 && ended.message.as_deref() == Some("bye"), &ended)?;
+    check(began.elapsed() < Duration::from_secs(10), began.elapsed())
 }
 
 async fn a_hundred_pods_one_after_the_other(world: &World) -> Verdict {

@@ -28,15 +28,20 @@
 //! The behaviour is that of the kubelet (v1.36: `pkg/kubelet/kubelet_pods.go`, `kuberuntime/kuberuntime_manager.go`,
 //! `images/image_manager.go`).
 //!
-//! Left out for now: probes (they will set readiness in [`Life::Running`]), lifecycle hooks (they will stand between
-//! the decision to stop and [`Effect::Signal`]), and restart rules (they will be asked in `facts::ContainerFacts`).
+//! Whom a probe finds unfit is ended by itself while the pod goes on, and then started again by its policy (see
+//! [`probe`] and `stop`).
+//!
+//! Left out for now: lifecycle hooks (they will stand between the decision to stop and [`Effect::Signal`]), and restart
+//! rules (they will be asked in `facts::ContainerFacts`).
 
 mod backoff;
 mod facts;
 mod news;
+pub mod probe;
 mod recover;
 mod status;
 mod step;
+mod stop;
 
 use std::sync::Arc;
 
@@ -48,6 +53,8 @@ pub use news::{News, Origin};
 pub use recover::{Found, FoundAttempt};
 pub use status::{Phase, Place, phase, status};
 pub use step::step;
+
+use probe::{Health, Prober, Report};
 
 /// What is said of a pod whose `activeDeadlineSeconds` are over.
 const DEADLINE_TOLD: &str = "Pod was active on the node longer than the specified deadline";
@@ -84,6 +91,8 @@ pub enum Stage {
         why: Stop,
         /// From when on what still runs is killed.
         kill_at: Timestamp,
+        /// Whether there is time to ask first.
+        haste: Haste,
     },
     /// Every container has ended; the outcome is final.
     Ended {
@@ -128,6 +137,15 @@ pub enum Stop {
     Evicted(String),
 }
 
+/// Whether a container that is to be ended is asked first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Haste {
+    /// By its stop signal.
+    Asked,
+    /// It is killed at once.
+    Killed,
+}
+
 /// The final result of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -166,6 +184,25 @@ pub struct Container {
     failed_configs: u32,
     /// Restarts since it last ran for long.
     crashes: u32,
+    /// It is ended by itself, while the pod goes on.
+    condemned: Option<Condemned>,
+}
+
+/// A running container that is ended by itself, and started again by its policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Condemned {
+    why: Unfit,
+    /// From when on it is killed.
+    kill_at: Timestamp,
+}
+
+/// Why a running container is ended by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unfit {
+    /// Its liveness probe failed.
+    Liveness,
+    /// Its startup probe failed.
+    Startup,
 }
 
 /// Where a container stands.
@@ -210,6 +247,8 @@ pub enum Life {
         id: String,
         /// Since when.
         since: Timestamp,
+        /// What its probes say of it.
+        health: Health,
         /// How far its ending has come.
         ending: Stopping,
     },
@@ -223,12 +262,17 @@ pub enum Life {
 }
 
 /// How far the ending of a running container has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopping {
     /// Nobody asked.
     No,
+    /// Others end before it.
+    Waiting,
     /// It got its stop signal.
-    Signalled,
+    Signalled {
+        /// When.
+        at: Timestamp,
+    },
     /// It was killed and has not been reaped.
     Killed,
 }
@@ -327,6 +371,15 @@ pub enum Event {
         /// How.
         exit: Exit,
     },
+    /// A probe of the container said something that matters.
+    Probed {
+        /// The container.
+        container: String,
+        /// Which run.
+        attempt: Attempt,
+        /// What.
+        report: Report,
+    },
     /// Volumes and cgroups of the ended pod are gone.
     TornDown,
     /// The API object is to be deleted after `grace`; 0 kills at once.
@@ -384,6 +437,13 @@ pub enum Effect {
     },
     /// Start the container; answered by `Started` (then later `Exited`), `StartFailed` or `ConfigFailed`.
     StartContainer {
+        /// The container.
+        container: String,
+        /// Which run.
+        attempt: Attempt,
+    },
+    /// Ask the container's probes from now on (see [`State::prober`]); answered by `Probed`.
+    Probe {
         /// The container.
         container: String,
         /// Which run.
@@ -458,6 +518,21 @@ impl State {
         self.index(container).map(|i| self.containers[i].attempt)
     }
 
+    /// The probes of a container that runs and has any.
+    pub fn prober(&self, container: &str) -> Option<Prober> {
+        let index = self.index(container)?;
+        let probes = &self.facts.containers[index].probes;
+        match self.containers[index].life {
+            Life::Running { since, health, .. } if !probes.is_empty() => Some(Prober::new(probes, since, health)),
+            _ => None,
+        }
+    }
+
+    /// Whether the pod's containers are ended or have ended.
+    pub fn is_stopping(&self) -> bool {
+        matches!(self.stage, Stage::Stopping { .. } | Stage::Ended { .. })
+    }
+
     /// Whether every container has ended and the phase is final.
     pub fn is_ended(&self) -> bool {
         matches!(self.stage, Stage::Ended { .. })
@@ -489,6 +564,7 @@ impl Container {
             failed_pulls: 0,
             failed_configs: 0,
             crashes: 0,
+            condemned: None,
         }
     }
 
@@ -500,6 +576,19 @@ impl Container {
     /// Whether it ever ran, or was tried to be run.
     fn has_run(&self) -> bool {
         self.last.is_some() || matches!(self.life, Life::Running { .. })
+    }
+
+    /// What its probes say of it, while it runs.
+    fn health(&self) -> Health {
+        match self.life {
+            Life::Running { health, .. } => health,
+            _ => Health { started: false, ready: false },
+        }
+    }
+
+    /// Whether its turn has come.
+    fn has_begun(&self) -> bool {
+        self.life != Life::Idle || self.last.is_some()
     }
 
     fn succeeded(&self) -> bool {

@@ -41,6 +41,7 @@ pub use import::{Import, Source};
 pub use platform::Platform;
 pub use progress::{LayerState, NoProgress, Progress};
 pub use reference::{InvalidReference, Reference};
+pub use registry::choose_crypto;
 pub use store::{ImageStore, Removed};
 pub use unpack::{Limits, Note, UnpackError, Unpacked, unpack};
 pub use user::User;

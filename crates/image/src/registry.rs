@@ -235,11 +235,15 @@ impl Repository {
     }
 }
 
-fn client(endpoint: &Endpoint, access: &Access) -> Result<Client, Fault> {
+/// Chooses who does the cryptography of TLS, unless the program has chosen already.
+pub fn choose_crypto() {
     static PROVIDER: Once = Once::new();
     // An error means that the program has chosen a provider already.
     PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
+}
 
+fn client(endpoint: &Endpoint, access: &Access) -> Result<Client, Fault> {
+    choose_crypto();
     let plain_http = endpoint.plain_http;
     let mut authorities = Vec::new();
     for pem in &access.authorities {

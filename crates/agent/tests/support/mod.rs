@@ -17,7 +17,7 @@ use stint_agent::{Agent, AgentConfig, Clock, Folders, Machine, RootfsMode};
 use stint_auth::keys::Keyring;
 use stint_auth::token::Tokens;
 use stint_runtime::{
-    BoxFuture, Bundle, ContainerId, ContainerState, Error, ExecError, ExecHandle, Exit, ProcessSpec, Runtime,
+    BoxFuture, Bundle, ContainerId, ContainerState, Error, ExecError, ExecExit, ExecHandle, Exit, ProcessSpec, Runtime,
     StartError, Started,
 };
 use stint_server::auth::Auth;
@@ -101,6 +101,30 @@ impl FakeRuntime {
         self.containers.lock().unwrap().get(id.as_str()).cloned().ok_or_else(|| Error::NotFound(id.clone()))
     }
 
+    /// What commands in containers do: `exit CODE TEXT` says something and ends, `after MILLISECONDS` succeeds from then on
+    /// in the life of the container, `until MILLISECONDS` until then, `hang` never ends. There are no others.
+    fn command(&self, id: &ContainerId, args: &[String]) -> Result<ExecHandle, ExecError> {
+        let running = self.find(id).map_err(|_| ExecError::NotRunning(id.clone()))?;
+        let lived = self.clock.system().duration_since(running.started_at).unwrap().as_millis();
+        let number = || args[1].parse::<u128>().unwrap();
+        let (code, said) = match args[0].as_str() {
+            "exit" => (Some(args[1].parse().unwrap()), args.get(2).cloned().unwrap_or_default()),
+            "after" => (Some(i32::from(lived < number())), String::new()),
+            "until" => (Some(i32::from(lived >= number())), String::new()),
+            "hang" => (None, String::new()),
+            other => {
+                let (container, command) = (id.clone(), other.to_owned());
+                return Err(ExecError::CommandNotFound { container, command });
+            }
+        };
+        let exit: BoxFuture<'static, Result<ExecExit, Error>> = match code {
+            Some(code) => Box::pin(std::future::ready(Ok(ExecExit { code, signal: None }))),
+            None => Box::pin(std::future::pending()),
+        };
+        let stdout: Option<stint_runtime::Output> = Some(Box::new(std::io::Cursor::new(said)));
+        Ok(ExecHandle { pid: 2, stdin: None, stdout, stderr: None, terminal: None, exit })
+    }
+
     fn end(&self, running: &Running, code: i32, signal: Option<i32>) {
         let finished_at = self.clock.system();
         running.exit.send_if_modified(|exit| {
@@ -148,10 +172,9 @@ impl Runtime for Fake {
         })
     }
 
-    fn exec<'a>(&'a self, id: &'a ContainerId, _: ProcessSpec) -> BoxFuture<'a, Result<ExecHandle, ExecError>> {
-        // Its containers have no programs in them.
-        let (container, command) = (id.clone(), String::new());
-        Box::pin(std::future::ready(Err(ExecError::CommandNotFound { container, command })))
+    fn exec<'a>(&'a self, id: &'a ContainerId, process: ProcessSpec) -> BoxFuture<'a, Result<ExecHandle, ExecError>> {
+        self.0.note(&format!("exec {}", process.args.join(" ")), id);
+        Box::pin(std::future::ready(self.0.command(id, &process.args)))
     }
 
     fn wait<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, Result<Exit, Error>> {

@@ -6,6 +6,8 @@
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
+use super::probe::ProbeSet;
+
 /// What the spec says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
@@ -40,6 +42,8 @@ pub struct ContainerFacts {
     pub pull_policy: PullPolicy,
     /// `lifecycle.stopSignal`, e.g. `SIGUSR1`.
     pub stop_signal: Option<String>,
+    /// `startupProbe`, `livenessProbe` and `readinessProbe`, without how they are asked.
+    pub probes: ProbeSet,
 }
 
 /// When a container of a pod runs.
@@ -122,6 +126,7 @@ impl ContainerFacts {
             pull_policy: PullPolicy::of(container.image_pull_policy.as_deref(), &image),
             image,
             stop_signal: container.lifecycle.as_ref().and_then(|l| l.stop_signal.clone()),
+            probes: ProbeSet::of(container),
         }
     }
 }

@@ -2,12 +2,15 @@
 //!
 //! Invariant: news follow from what a step changed; a step that changes nothing tells nothing.
 //! Upstream: `pkg/kubelet/events/event.go`, `kuberuntime/kuberuntime_container.go`, `images/image_manager.go`,
-//! `active_deadline.go`, v1.36. The kubelet tells of a back-off with each of its syncs; here it is told once when it begins.
-//! Left out: news of the node itself, and of probes and hooks, which are left out too.
+//! `active_deadline.go`, `prober/prober.go`, v1.36. The kubelet tells of a back-off with each of its syncs; here it is told once when it begins.
+//! Left out: news of the node itself, and of hooks, which are left out too.
 
 use jiff::SignedDuration;
 
-use super::{Container, Event, Facts, Life, Preparing, Role, Stage, State, Stop, Stopping, Timestamp};
+use super::probe::{ProbeKind, Report};
+use super::{
+    Container, Event, Facts, Life, Preparing, RestartPolicy, Role, Stage, State, Stop, Stopping, Timestamp, Unfit,
+};
 use crate::plan::Severity;
 
 /// One thing to tell.
@@ -43,7 +46,8 @@ pub enum Origin {
 pub(super) fn news(before: &State, event: &Event, after: &State, now: Timestamp) -> Vec<News> {
     let mut all = of_pod(before, after);
     for (index, (old, new)) in before.containers.iter().zip(&after.containers).enumerate() {
-        let teller = Teller { facts: &after.facts, index, all: &mut all };
+        let ends = before.is_stopping();
+        let teller = Teller { facts: &after.facts, index, ends, all: &mut all };
         teller.tell(old, event, new, now);
     }
     all
@@ -87,6 +91,8 @@ fn stopped_for(state: &State) -> Option<(Severity, &'static str, &str)> {
 struct Teller<'a> {
     facts: &'a Facts,
     index: usize,
+    /// Whether the pod was being ended before.
+    ends: bool,
     all: &'a mut Vec<News>,
 }
 
@@ -107,9 +113,23 @@ impl Teller<'_> {
                 self.normal("Created", "Container created".to_owned());
                 self.warning("Failed", format!("Error: {message}"));
             }
+            Event::Probed { container, attempt, report } if container == own && old.attempt == *attempt => {
+                self.probed(old, report);
+            }
             _ => {}
         }
         self.life_changed(old, new);
+    }
+
+    /// What a container says that is being ended is not news.
+    fn probed(&mut self, old: &Container, report: &Report) {
+        let ends = self.ends || is_ending(old);
+        match &report.told {
+            Some((reason, message)) if !ends || report.kind == ProbeKind::Readiness => {
+                self.warning(reason, message.clone());
+            }
+            _ => {}
+        }
     }
 
     fn image_ready(&mut self, origin: &Origin, now: Timestamp) {
@@ -161,7 +181,25 @@ impl Teller<'_> {
             _ => {}
         }
         if !is_ending(old) && is_ending(new) {
-            self.normal("Killing", format!("Stopping container {}", self.facts.containers[self.index].name));
+            self.normal("Killing", self.why_it_is_ended(new));
+        }
+    }
+
+    /// As `kuberuntime_manager.go` says it (`computePodActions`, `computeInitContainerActions`).
+    fn why_it_is_ended(&self, container: &Container) -> String {
+        let facts = &self.facts.containers[self.index];
+        let name = &facts.name;
+        let Some(condemned) = container.condemned.filter(|_| !self.ends) else {
+            return format!("Stopping container {name}");
+        };
+        let probe = match condemned.why {
+            Unfit::Liveness => "liveness",
+            Unfit::Startup => "startup",
+        };
+        match (facts.role, facts.restart_policy) {
+            (Role::Init | Role::Sidecar, _) => format!("Init container {name} failed {probe} probe"),
+            (Role::Main, RestartPolicy::Never) => format!("Container {name} failed {probe} probe"),
+            (Role::Main, _) => format!("Container {name} failed {probe} probe, will be restarted"),
         }
     }
 
@@ -190,7 +228,7 @@ fn is_starting(container: &Container, attempt: super::Attempt) -> bool {
 }
 
 fn is_ending(container: &Container) -> bool {
-    matches!(container.life, Life::Running { ending: Stopping::Signalled | Stopping::Killed, .. })
+    matches!(container.life, Life::Running { ending, .. } if ending != Stopping::No)
 }
 
 /// A duration in whole milliseconds as Go prints it: `0s`, `350ms`, `1.5s`, `2m0.25s`, `1h0m0s`.

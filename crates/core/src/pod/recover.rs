@@ -8,7 +8,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodStatus;
 
-use super::{Attempt, Container, Ending, Exit, Facts, Left, Life, Outcome, Phase, Stage, State, Stopping};
+use super::probe::Health;
+use super::{
+    Attempt, Container, ContainerFacts, Ending, Exit, Facts, Left, Life, Outcome, Phase, Stage, State, Stopping,
+};
 
 /// What the disk says of one attempt of a container.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,12 +47,18 @@ impl State {
         let mut state = State::new(facts, told.start_time.as_ref().map_or(now, |time| time.0));
         let outcome = terminal(told);
         let active = outcome.is_none();
+        for status in told.init_container_statuses.iter().chain(&told.container_statuses).flatten() {
+            if let Some(index) = state.index(&status.name) {
+                state.containers[index].image_id.clone_from(&status.image_id);
+            }
+        }
         let mut found = found;
         found.sort_by_key(|one| one.attempt);
         for one in found {
             let Some(index) = state.index(&one.container) else { continue };
-            let policy = state.facts.containers[index].restart_policy;
-            state.containers[index].take(one, policy, active);
+            let facts = &state.facts.containers[index];
+            let health = health(told, &one).unwrap_or(facts.probes.at_first());
+            state.containers[index].take(one, facts, health, active);
         }
         for lost in told.init_container_statuses.iter().chain(&told.container_statuses).flatten() {
             let Some(index) = state.index(&lost.name) else { continue };
@@ -71,8 +80,8 @@ impl State {
                 id: lost.container_id.clone().unwrap_or_default().trim_start_matches("stint://").to_owned(),
                 life: FoundAttempt::Exited(exit),
             };
-            let policy = state.facts.containers[index].restart_policy;
-            state.containers[index].take(one, policy, active);
+            let facts = &state.facts.containers[index];
+            state.containers[index].take(one, facts, facts.probes.at_first(), active);
         }
         state.stage = match outcome {
             Some(outcome) => Stage::Ended { outcome, left: Left::TearingDown },
@@ -85,18 +94,27 @@ impl State {
 
 impl Container {
     /// Takes in what was found of an attempt; attempts come in ascending order.
-    fn take(&mut self, found: Found, policy: super::RestartPolicy, active: bool) {
+    fn take(&mut self, found: Found, facts: &ContainerFacts, health: Health, active: bool) {
         self.attempt = found.attempt;
         match found.life {
             FoundAttempt::Running { since } => {
-                self.life = Life::Running { id: found.id, since, ending: Stopping::No };
+                self.life = Life::Running { id: found.id, since, health, ending: Stopping::No };
             }
             FoundAttempt::Exited(exit) => {
                 self.finish(Ending::of(Some(found.id), exit));
-                self.end_or_restart(policy, active);
+                self.end_or_restart(facts, active);
             }
         }
     }
+}
+
+/// What the API was told of the probes of a run that goes on.
+fn health(told: &PodStatus, found: &Found) -> Option<Health> {
+    let all = told.init_container_statuses.iter().chain(&told.container_statuses).flatten();
+    let is_it = |id: &String| id.strip_prefix("stint://") == Some(&found.id);
+    let status = all.into_iter().find(|status| status.container_id.as_ref().is_some_and(is_it))?;
+    let running = status.state.as_ref().is_some_and(|state| state.running.is_some());
+    running.then(|| Health { started: status.started == Some(true), ready: status.ready })
 }
 
 /// The outcome that the API already knows: it never changes.

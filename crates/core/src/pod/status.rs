@@ -105,9 +105,13 @@ pub fn phase(state: &State) -> Phase {
         match (facts.role, code) {
             (Role::Init, _) if running_now => pending_init += 1,
             (Role::Init, Some(0)) if container.life == Life::Ended => {}
-            (Role::Init, Some(_)) => failed_init += 1,
-            (Role::Init, None) => pending_init += 1,
-            (_, _) if running_now => running += 1,
+            (Role::Init, Some(_)) if container.life == Life::Ended || over || !never => failed_init += 1,
+            // It has not run, or its own policy starts it again.
+            (Role::Init, _) => pending_init += 1,
+            (role, _) if running_now => {
+                running += 1;
+                pending_sidecars += i32::from(role == Role::Sidecar && !container.health().started);
+            }
             (Role::Sidecar, Some(_)) => {}
             (Role::Sidecar, None) => {
                 pending_sidecars += 1;
@@ -144,7 +148,8 @@ fn any_main_has_run(state: &State) -> bool {
 fn container_status(state: &State, facts: &ContainerFacts, container: &Container) -> ContainerStatus {
     let (now, before) = container_states(state, facts, container);
     let ran_well = facts.role == Role::Init && container.succeeded();
-    let running = now.running.is_some();
+    let health = container.health();
+    let started = now.running.is_some() && (health.started || facts.role == Role::Init);
     let id = now.terminated.as_ref().or(before.as_ref().and_then(|s| s.terminated.as_ref()));
     let container_id = match &container.life {
         Life::Running { id, .. } => Some(format!("stint://{id}")),
@@ -155,8 +160,8 @@ fn container_status(state: &State, facts: &ContainerFacts, container: &Container
         image: facts.image.clone(),
         image_id: container.image_id.clone(),
         container_id,
-        ready: running && facts.role != Role::Init || ran_well,
-        started: Some(running),
+        ready: health.ready && facts.role != Role::Init || ran_well,
+        started: Some(started),
         restart_count: i32::try_from(container.attempt.0).unwrap_or(i32::MAX),
         state: Some(now),
         last_state: before,
@@ -249,7 +254,7 @@ fn initialized(state: &State) -> bool {
 fn incomplete(state: &State) -> Vec<&str> {
     let done = |facts: &ContainerFacts, container: &Container| match facts.role {
         Role::Init => container.succeeded(),
-        Role::Sidecar => container.has_run(),
+        Role::Sidecar => container.health().started,
         Role::Main => true,
     };
     state.each().filter(|(facts, container)| !done(facts, container)).map(|(facts, _)| facts.name.as_str()).collect()
@@ -316,7 +321,7 @@ fn initialization(state: &State, phase: Phase) -> Verdict {
 fn readiness(state: &State, phase: Phase) -> Verdict {
     let unready: Vec<&str> = state
         .each()
-        .filter(|(facts, container)| facts.role != Role::Init && !matches!(container.life, Life::Running { .. }))
+        .filter(|(facts, container)| facts.role != Role::Init && !container.health().ready)
         .map(|(facts, _)| facts.name.as_str())
         .collect();
     match phase {

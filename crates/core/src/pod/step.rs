@@ -5,9 +5,11 @@ use k8s_openapi::api::core::v1::PodStatus;
 
 use super::backoff::{FORGIVEN_AFTER, PULL_ERROR_SHOWN};
 use super::news::news;
+use super::probe::{Change, Health, ProbeKind, Report};
+use super::stop;
 use super::{
-    Again, Attempt, Backoff, Container, ContainerFacts, DEADLINE_TOLD, Effect, Ending, Event, Exit, Facts, Left, Life,
-    Outcome, Phase, Place, Preparing, RestartPolicy, Role, Stage, State, Stop, Stopping, Transition, phase, status,
+    Again, Attempt, Backoff, Container, ContainerFacts, Effect, Ending, Event, Exit, Facts, Left, Life, Place, Preparing,
+    RestartPolicy, Role, Stage, State, Stop, Stopping, Transition, Unfit, status,
 };
 
 /// What `event` makes of the pod at the time `now`. Events about attempts that are over are ignored.
@@ -40,9 +42,6 @@ fn shown(state: &State) -> PodStatus {
 fn wake(state: &State) -> Option<Timestamp> {
     let stage = match &state.stage {
         Stage::Preparing(Preparing::Failed { retry, .. }) => Some(*retry),
-        Stage::Stopping { kill_at, .. } if state.containers.iter().any(|c| !is_killed(c) && c.is_live()) => {
-            Some(*kill_at)
-        }
         _ => None,
     };
     let deadline = match &state.stage {
@@ -53,13 +52,10 @@ fn wake(state: &State) -> Option<Timestamp> {
         Life::PullFailed { at, retry: Some(_), reason, .. } if reason == "ErrImagePull" => Some(*at + PULL_ERROR_SHOWN),
         Life::PullFailed { retry, .. } => *retry,
         Life::PullBackOff { retry, .. } | Life::ConfigFailed { retry, .. } | Life::CrashLoop { retry } => Some(*retry),
-        Life::Idle | Life::Pulling | Life::Starting | Life::Running { .. } | Life::Ended => None,
+        Life::Running { .. } => stop::wake(state, container),
+        Life::Idle | Life::Pulling | Life::Starting | Life::Ended => None,
     });
     containers.chain(stage).chain(deadline).min()
-}
-
-fn is_killed(container: &Container) -> bool {
-    matches!(container.life, Life::Running { ending: Stopping::Killed, .. })
 }
 
 fn deadline(state: &State) -> Option<Timestamp> {
@@ -68,10 +64,10 @@ fn deadline(state: &State) -> Option<Timestamp> {
 }
 
 /// A step being made.
-struct Step {
-    state: State,
-    effects: Vec<Effect>,
-    now: Timestamp,
+pub(super) struct Step {
+    pub(super) state: State,
+    pub(super) effects: Vec<Effect>,
+    pub(super) now: Timestamp,
 }
 
 impl Step {
@@ -95,12 +91,7 @@ impl Step {
                 self.image_failed(&container, reason, message, again);
             }
             Event::Started { container, attempt, id, at } => {
-                if let Some(container) = self.under_way(&container, attempt)
-                    && container.life == Life::Starting
-                {
-                    container.failed_configs = 0;
-                    container.life = Life::Running { id, since: at, ending: Stopping::No };
-                }
+                self.started(container, attempt, id, at);
             }
             Event::StartFailed { container, attempt, message } => self.start_failed(&container, attempt, message),
             Event::ConfigFailed { container, attempt, message } => {
@@ -115,6 +106,7 @@ impl Step {
                 }
             }
             Event::Exited { container, attempt, exit } => self.exited(&container, attempt, exit),
+            Event::Probed { container, attempt, report } => self.probed(&container, attempt, &report),
             Event::TornDown => {
                 if let Stage::Ended { left: left @ Left::TearingDown, .. } = &mut self.state.stage {
                     *left = Left::Clean;
@@ -165,6 +157,34 @@ impl Step {
         container.life = Life::PullFailed { at: now, retry, reason, message };
     }
 
+    fn started(&mut self, name: String, attempt: Attempt, id: String, at: Timestamp) {
+        let Some(index) = self.state.index(&name) else { return };
+        let probes = self.state.facts.containers[index].probes.clone();
+        let Some(container) = self.under_way(&name, attempt).filter(|c| c.life == Life::Starting) else { return };
+        container.failed_configs = 0;
+        container.life = Life::Running { id, since: at, health: probes.at_first(), ending: Stopping::No };
+        if !probes.is_empty() {
+            self.effects.push(Effect::Probe { container: name, attempt });
+        }
+    }
+
+    /// What a probe found. Nobody who is being ended is condemned on top of it.
+    fn probed(&mut self, name: &str, attempt: Attempt, report: &Report) {
+        let Some(index) = self.state.index(name) else { return };
+        let waits_for_readiness = self.state.facts.containers[index].probes.readiness.is_some();
+        let Some(container) = self.under_way(name, attempt) else { return };
+        let Life::Running { health, ending, .. } = &mut container.life else { return };
+        match report.change {
+            Some(Change::Started) => *health = Health { started: true, ready: !waits_for_readiness },
+            Some(Change::Ready) => health.ready = true,
+            Some(Change::NotReady) => health.ready = false,
+            Some(Change::Failed) if *ending == Stopping::No && self.state.stage == Stage::Active => {
+                self.condemn(index, if report.kind == ProbeKind::Startup { Unfit::Startup } else { Unfit::Liveness });
+            }
+            Some(Change::Failed) | None => {}
+        }
+    }
+
     /// A start that failed counts as an end with the code 128, as containerd has it.
     fn start_failed(&mut self, container: &str, attempt: Attempt, message: String) {
         let ending = Ending {
@@ -192,23 +212,11 @@ impl Step {
     /// An attempt is over: the container has ended, or waits for its next one.
     fn ended(&mut self, container: &str, attempt: Attempt, ending: Ending) {
         let Some(index) = self.state.index(container) else { return };
-        let policy = self.state.facts.containers[index].restart_policy;
+        let all = self.state.facts.clone();
         let active = self.state.stage == Stage::Active;
         let Some(container) = self.under_way(container, attempt) else { return };
         container.finish(ending);
-        container.end_or_restart(policy, active);
-    }
-
-    /// Begins to end every container, or shortens the time they have for it.
-    fn stop(&mut self, why: Stop, grace: i64) {
-        let asked = self.now + jiff::SignedDuration::from_secs(grace.clamp(0, i64::from(i32::MAX)));
-        match &mut self.state.stage {
-            Stage::Ended { .. } => {}
-            Stage::Stopping { kill_at, .. } => *kill_at = asked.min(*kill_at),
-            Stage::Accepted | Stage::Preparing(_) | Stage::Active => {
-                self.state.stage = Stage::Stopping { why, kill_at: asked };
-            }
-        }
+        container.end_or_restart(&all.containers[index], active);
     }
 
     fn advance(&mut self) {
@@ -227,6 +235,7 @@ impl Step {
         }
         if self.state.stage == Stage::Active {
             self.run();
+            self.end_condemned();
         }
         if let Stage::Stopping { .. } = self.state.stage {
             self.end_all();
@@ -256,7 +265,9 @@ impl Step {
                 }
                 Role::Sidecar => {
                     self.go_on(index);
-                    if !self.state.containers[index].has_run() {
+                    let mut later = self.state.containers[index + 1..].iter();
+                    let lets_pass = self.state.containers[index].health().started || later.any(Container::has_begun);
+                    if !lets_pass {
                         return;
                     }
                 }
@@ -299,78 +310,20 @@ impl Step {
             self.effects.push(Effect::PullImage { container });
         }
     }
-
-    /// While the pod is stopping: what waits will not run, what runs is told to stop (sidecars last, in reverse order),
-    /// what does not obey in time is killed.
-    fn end_all(&mut self) {
-        let Stage::Stopping { kill_at, .. } = self.state.stage else { return };
-        for container in self.state.containers.iter_mut().filter(|c| !c.is_live()) {
-            container.life = Life::Ended;
-        }
-        let facts = self.state.facts.clone();
-        if kill_at <= self.now {
-            for index in 0..facts.containers.len() {
-                self.end(index, Stopping::Killed);
-            }
-        } else {
-            let live = |state: &State, sidecar: bool| {
-                let of_role = |i: &usize| (facts.containers[*i].role == Role::Sidecar) == sidecar;
-                (0..facts.containers.len())
-                    .filter(of_role)
-                    .filter(|i| state.containers[*i].is_live())
-                    .collect::<Vec<_>>()
-            };
-            let first = live(&self.state, false);
-            let last = live(&self.state, true).pop();
-            let turn = if first.is_empty() { last.into_iter().collect() } else { first };
-            for index in turn {
-                self.end(index, Stopping::Signalled);
-            }
-        }
-        if self.state.containers.iter().all(|c| c.life == Life::Ended) {
-            self.conclude();
-        }
-    }
-
-    /// Takes the ending of a running container as far as `target`. One that is only starting is ended once it runs.
-    fn end(&mut self, index: usize, target: Stopping) {
-        let container = &mut self.state.containers[index];
-        let attempt = container.attempt;
-        let Life::Running { ending, .. } = &mut container.life else { return };
-        if *ending >= target {
-            return;
-        }
-        *ending = target;
-        let container = self.state.facts.containers[index].name.clone();
-        self.effects.push(match target {
-            Stopping::Killed => Effect::Kill { container, attempt },
-            Stopping::Signalled | Stopping::No => Effect::Signal { container, attempt },
-        });
-    }
-
-    /// Every container has ended: the outcome is decided here, once.
-    fn conclude(&mut self) {
-        let Stage::Stopping { why, .. } = &self.state.stage else { return };
-        let (reason, message) = match why {
-            Stop::Deadline => (Some("DeadlineExceeded"), Some(DEADLINE_TOLD.to_owned())),
-            Stop::Evicted(message) => (Some("Evicted"), Some(message.clone())),
-            Stop::Done | Stop::InitFailed | Stop::Deleted => (None, None),
-        };
-        let phase = match (phase(&self.state), reason) {
-            (Phase::Succeeded, None) => Phase::Succeeded,
-            _ => Phase::Failed,
-        };
-        self.state.stage = Stage::Ended { outcome: Outcome { phase, reason, message }, left: Left::TearingDown };
-        self.effects.push(Effect::TearDown);
-    }
 }
 
 impl Container {
     /// After an attempt ended: what comes next, by the restart policy. The first restart comes at once, later ones
-    /// wait; a container that ran for long is forgiven its earlier crashes.
-    pub(super) fn end_or_restart(&mut self, policy: RestartPolicy, active: bool) {
+    /// wait; a container that ran for long is forgiven its earlier crashes. One that was found unfit is started again
+    /// whatever its code, and waits from the end before, as when a kubelet kills and starts in one go.
+    pub(super) fn end_or_restart(&mut self, facts: &ContainerFacts, active: bool) {
         let Some(last) = &self.last else { return };
-        if !active || !policy.restarts(last.code) {
+        let condemned = self.condemned.take();
+        let again = match condemned {
+            Some(_) => facts.restart_policy != RestartPolicy::Never,
+            None => facts.restart_policy.restarts(last.code),
+        };
+        if !active || !again {
             self.life = Life::Ended;
             return;
         }
@@ -378,7 +331,13 @@ impl Container {
         if ran >= FORGIVEN_AFTER {
             self.crashes = 0;
         }
-        self.life = Life::CrashLoop { retry: last.finished_at + Backoff::CRASH.after(self.crashes) };
+        let since = match (condemned, &self.previous) {
+            (None, _) => Some(last.finished_at),
+            (Some(_), previous) => previous.as_ref().map(|end| end.finished_at),
+        };
+        let delay = Backoff::CRASH.after(self.crashes);
+        let retry = since.map_or(last.finished_at, |since| (since + delay).max(last.finished_at));
+        self.life = Life::CrashLoop { retry };
         self.crashes = self.crashes.saturating_add(1);
         self.attempt = Attempt(self.attempt.0.saturating_add(1));
     }

@@ -4,10 +4,12 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod, PodSpec, PodStatus};
 use proptest::prelude::*;
 
+use super::probe::{Change, ProbeKind};
 use super::*;
 use crate::plan::Severity;
 
 mod news;
+mod probes;
 
 /// A pod, a node that obeys, and a clock.
 struct World {
@@ -70,6 +72,7 @@ impl World {
                     self.live.push((container.clone(), *attempt));
                     format!("start {container}/{}", attempt.0)
                 }
+                Effect::Probe { container, attempt } => format!("probe {container}/{}", attempt.0),
                 Effect::Signal { container, .. } => {
                     self.signalled.push(container.clone());
                     format!("signal {container}")
@@ -121,6 +124,15 @@ impl World {
             message: None,
         };
         self.send(Event::Exited { container: container.to_owned(), attempt, exit })
+    }
+
+    /// A probe said what makes this change.
+    fn probed(&mut self, container: &str, kind: ProbeKind, change: Change) -> String {
+        let attempt = self.state.attempt(container).unwrap();
+        let failed = matches!(change, Change::Failed | Change::NotReady);
+        let told = failed.then(|| ("Unhealthy", format!("{} probe failed: no", kind.as_str())));
+        let report = Report { kind, change: Some(change), told };
+        self.send(Event::Probed { container: container.to_owned(), attempt, report })
     }
 
     fn sleep(&mut self, seconds: i64) -> String {

@@ -1,0 +1,137 @@
+//! What probes and hooks do: run a command in the container, or ask a port of the pod.
+//!
+//! Invariant: nothing here takes longer than it may, and a command that does is killed. What an answer means for the
+//! container is not decided here (see [`stint_core::pod::probe`]).
+//!
+//! Upstream: `pkg/probe/{exec,http,tcp,grpc}`, `pkg/probe/util.go` (`ResolveContainerPort`), v1.36; the texts are theirs.
+
+mod exec;
+mod grpc;
+mod web;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, ContainerPort, HTTPGetAction, Probe};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use stint_core::pod::probe::{Answer, TRIES};
+use stint_runtime::{ContainerId, Runtime};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use self::exec::Ran;
+
+/// Where a container's handlers run, and where they ask.
+#[derive(Clone)]
+pub(crate) struct Target {
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) id: ContainerId,
+    pub(crate) container: Arc<Container>,
+    /// The pod's address.
+    pub(crate) address: Option<String>,
+}
+
+impl Target {
+    /// Asks a probe, again where it could not be asked.
+    pub(crate) async fn probe(&self, probe: &Probe, limit: Duration) -> Answer {
+        let mut answer = Answer::Errored("the probe has no handler".to_owned());
+        for _ in 0..TRIES {
+            answer = self.probe_once(probe, limit).await;
+            if !matches!(answer, Answer::Errored(_)) {
+                break;
+            }
+        }
+        answer
+    }
+
+    async fn probe_once(&self, probe: &Probe, limit: Duration) -> Answer {
+        if let Some(exec) = &probe.exec {
+            let command = exec.command.clone().unwrap_or_default();
+            let words = command.join(" ");
+            return match timeout(limit, exec::run(&*self.runtime, &self.id, command)).await {
+                Ok(Ran::Ended { code: 0, .. }) => Answer::Success,
+                Ok(Ran::Ended { output, .. }) => Answer::Failure(output),
+                Ok(Ran::NotRun(fault)) => Answer::Errored(fault),
+                Err(_) => Answer::Failure(format!("command timed out: {words:?} timed out after {limit:?}")),
+            };
+        }
+        if let Some(get) = &probe.http_get {
+            return match self.url(get) {
+                Ok(url) => web::probe(&url, get, limit).await,
+                Err(fault) => Answer::Errored(fault),
+            };
+        }
+        if let Some(tcp) = &probe.tcp_socket {
+            return match self.endpoint(tcp.host.as_deref(), &tcp.port) {
+                Ok((host, port)) => match dial(&host, port, limit).await {
+                    Ok(_) => Answer::Success,
+                    Err(fault) => Answer::Failure(fault),
+                },
+                Err(fault) => Answer::Errored(fault),
+            };
+        }
+        if let Some(grpc) = &probe.grpc {
+            return match self.endpoint(None, &IntOrString::Int(grpc.port)) {
+                Ok((host, port)) => {
+                    grpc::health(&host, port, grpc.service.as_deref().unwrap_or_default(), limit).await
+                }
+                Err(fault) => Answer::Errored(fault),
+            };
+        }
+        Answer::Errored("missing probe handler".to_owned())
+    }
+
+    fn url(&self, get: &HTTPGetAction) -> Result<String, String> {
+        let (host, port) = self.endpoint(get.host.as_deref(), &get.port)?;
+        let scheme = get.scheme.as_deref().unwrap_or("HTTP").to_ascii_lowercase();
+        let path = get.path.as_deref().unwrap_or_default();
+        let slash = if path.starts_with('/') { "" } else { "/" };
+        Ok(format!("{scheme}://{}{slash}{path}", join(&host, port)))
+    }
+
+    /// The host and port to ask: the pod's own address, unless another is named.
+    fn endpoint(&self, host: Option<&str>, port: &IntOrString) -> Result<(String, u16), String> {
+        let named = host.filter(|host| !host.is_empty()).map(str::to_owned);
+        let host = named.or_else(|| self.address.clone()).ok_or("the pod has no address")?;
+        Ok((host, resolve(port, self.container.ports.as_deref().unwrap_or_default())?))
+    }
+}
+
+/// A port by its number, by the name it has in the container, or by a number that is written as a text.
+fn resolve(port: &IntOrString, ports: &[ContainerPort]) -> Result<u16, String> {
+    let number = match port {
+        IntOrString::Int(number) => *number,
+        IntOrString::String(name) => match ports.iter().find(|port| port.name.as_ref() == Some(name)) {
+            Some(port) => port.container_port,
+            None => name.parse().map_err(|_| format!("port {name} not found"))?,
+        },
+    };
+    u16::try_from(number).ok().filter(|port| *port > 0).ok_or_else(|| format!("invalid port number: {number}"))
+}
+
+/// `host:port`, with brackets where the host is an IPv6 address.
+fn join(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// Connects; the error is told as Go tells it.
+async fn dial(host: &str, port: u16, limit: Duration) -> Result<TcpStream, String> {
+    match timeout(limit, TcpStream::connect((host, port))).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => Err(dial_fault(&join(host, port), &error)),
+        Err(_) => Err(format!("dial tcp {}: i/o timeout", join(host, port))),
+    }
+}
+
+fn dial_fault(address: &str, error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default().to_lowercase();
+    match error.raw_os_error() {
+        Some(_) => format!("dial tcp {address}: connect: {text}"),
+        None => format!("dial tcp {address}: {text}"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
