@@ -3,7 +3,8 @@
 //! Invariant: nothing here takes longer than it may, and a command that does is killed. What an answer means for the
 //! container is not decided here (see [`stint_core::pod::probe`]).
 //!
-//! Upstream: `pkg/probe/{exec,http,tcp,grpc}`, `pkg/probe/util.go` (`ResolveContainerPort`), v1.36; the texts are theirs.
+//! Upstream: `pkg/probe/{exec,http,tcp,grpc}`, `pkg/probe/util.go` (`ResolveContainerPort`),
+//! `pkg/kubelet/lifecycle/handlers.go` (`Run`), v1.36; the texts are theirs.
 
 mod exec;
 mod grpc;
@@ -13,12 +14,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, ContainerPort, HTTPGetAction, Probe};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, HTTPGetAction, LifecycleHandler, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use stint_core::pod::probe::{Answer, TRIES};
 use stint_runtime::{ContainerId, Runtime};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use self::exec::Ran;
 
@@ -73,13 +74,40 @@ impl Target {
         }
         if let Some(grpc) = &probe.grpc {
             return match self.endpoint(None, &IntOrString::Int(grpc.port)) {
-                Ok((host, port)) => {
-                    grpc::health(&host, port, grpc.service.as_deref().unwrap_or_default(), limit).await
-                }
+                Ok((host, port)) => grpc::health(&host, port, grpc.service.as_deref().unwrap_or_default(), limit).await,
                 Err(fault) => Answer::Errored(fault),
             };
         }
         Answer::Errored("missing probe handler".to_owned())
+    }
+
+    /// Runs a hook to its end, or to the container's, and tells what went wrong.
+    pub(crate) async fn hook(&self, hook: &LifecycleHandler) -> Result<(), String> {
+        tokio::select! {
+            biased;
+            result = self.hook_itself(hook) => result,
+            _ = self.runtime.wait(&self.id) => Err("the container ended before its hook".to_owned()),
+        }
+    }
+
+    async fn hook_itself(&self, hook: &LifecycleHandler) -> Result<(), String> {
+        if let Some(exec) = &hook.exec {
+            let command = exec.command.clone().unwrap_or_default();
+            return match exec::run(&*self.runtime, &self.id, command).await {
+                Ran::Ended { code: 0, .. } => Ok(()),
+                Ran::Ended { code, output } => Err(format!("its command ended with {code}: {output}")),
+                Ran::NotRun(fault) => Err(fault),
+            };
+        }
+        if let Some(get) = &hook.http_get {
+            return web::notify(&self.url(get)?, get).await;
+        }
+        if let Some(pause) = &hook.sleep {
+            sleep(Duration::from_secs(u64::try_from(pause.seconds).unwrap_or(0))).await;
+            return Ok(());
+        }
+        // A cluster takes `tcpSocket` and fails to run it, too.
+        Err("it has none of exec, httpGet and sleep".to_owned())
     }
 
     fn url(&self, get: &HTTPGetAction) -> Result<String, String> {

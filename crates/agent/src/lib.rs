@@ -15,7 +15,7 @@
 //! - What others may ask of the pods is [`service`]; it only reads what workers keep.
 //! - Time is [`Clock`]; tokio's time only waits, a minute at most at a stretch.
 //!
-//! Left out for now: lifecycle hooks, a network per pod, claims. [`unsupported`] tells a pod's
+//! Left out for now: a network per pod, claims. [`unsupported`] tells a pod's
 //! owner what that means for the pod.
 
 mod agent;

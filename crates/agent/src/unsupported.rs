@@ -87,10 +87,6 @@ fn of_container(container: &Container, path: &str, told: &mut Vec<String>) {
             told.push(format!("{path}.{field}: {why}"));
         }
     };
-    if let Some(hooks) = &container.lifecycle {
-        say(hooks.post_start.is_some(), "lifecycle.postStart", "hooks are not run yet");
-        say(hooks.pre_stop.is_some(), "lifecycle.preStop", "hooks are not run yet");
-    }
     say(
         container.restart_policy_rules.as_ref().is_some_and(|rules| !rules.is_empty()),
         "restartPolicyRules",
@@ -146,8 +142,7 @@ mod tests {
         let spec: PodSpec = serde_json::from_value(json!({
             "shareProcessNamespace": true,
             "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}],
-            "containers": [{"name": "c", "tty": true,
-                            "lifecycle": {"preStop": {"sleep": {"seconds": 1}}},
+            "containers": [{"name": "c", "tty": true, "stdin": true,
                             "resources": {"limits": {"cpu": "1", "hugepages-2Mi": "2Mi"}}}]
         }))
         .unwrap();
@@ -157,8 +152,8 @@ mod tests {
             [
                 "shareProcessNamespace",
                 "volumes[0]",
-                "containers[0].lifecycle.preStop",
                 "containers[0].tty",
+                "containers[0].stdin",
                 "containers[0].resources.limits[hugepages-2Mi]",
             ]
         );

@@ -13,7 +13,9 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus, Secret};
 use kube::Api;
-use stint_core::pod::{self, Again, Attempt, Effect, Event, Exit, Life, News, Origin, Place, PullPolicy, State};
+use stint_core::pod::{
+    self, Again, Attempt, Effect, Event, Exit, HookKind, HookResult, Life, News, Origin, Place, PullPolicy, State,
+};
 use stint_image::{Access, Image, ImageStore, LayerState, Login, Progress, Reference, User};
 use stint_runtime::{Bundle, ContainerId, Rootfs, Writable};
 use tokio::sync::{mpsc, watch};
@@ -232,6 +234,7 @@ impl Worker {
             Effect::PullImage { container } => self.pull_image(container, queue),
             Effect::StartContainer { container, attempt } => self.start(&container, attempt),
             Effect::Probe { container, attempt } => self.probe(&container, attempt),
+            Effect::RunHook { container, attempt, hook } => self.run_hook(container, attempt, hook),
             Effect::Signal { container, attempt } => {
                 if let Some(prober) = self.probers.get(&container) {
                     prober.quieten();
@@ -276,6 +279,27 @@ impl Worker {
         let (quiet, quieted) = watch::channel(false);
         let task = self.tasks.spawn(prober::ask(self.context.clone(), target, attempt, prober, quieted));
         self.probers.insert(container.to_owned(), prober::Handle::new(task, quiet));
+    }
+
+    fn run_hook(&mut self, container: String, attempt: Attempt, hook: HookKind) {
+        let (context, target) = (self.context.clone(), self.target(&container, attempt));
+        self.tasks.spawn(async move {
+            let lifecycle = target.as_ref().and_then(|target| target.container.lifecycle.as_ref());
+            let handler = lifecycle.and_then(|hooks| match hook {
+                HookKind::PostStart => hooks.post_start.as_ref(),
+                HookKind::PreStop => hooks.pre_stop.as_ref(),
+            });
+            let ended = match (&target, handler) {
+                (Some(target), Some(handler)) => target.hook(handler).await,
+                _ => Err("the pod no longer has it".to_owned()),
+            };
+            let result = if ended.is_ok() { HookResult::Done } else { HookResult::Failed };
+            if let Err(fault) = ended {
+                let pod = &context.identity.name;
+                tracing::warn!(pod, container, ?hook, fault, "a hook of a container failed");
+            }
+            context.send(Event::HookEnded { container, attempt, hook, result });
+        });
     }
 
     fn prepare_volumes(&mut self, queue: &mut VecDeque<Event>) {

@@ -10,7 +10,7 @@
 //!                                                                     (TearingDown ► Clean ► Released)
 //!  and of each container, while the pod is Active:
 //!
-//!  Idle ──its turn──► Pulling ──image──► Starting ──► Running ──exit──► Ended
+//!  Idle ──its turn──► Pulling ──image──► Starting ──► (PostStart) ──► Running ──exit──► Ended
 //!                      ▲ ▲ │                │ │          │
 //!                      │ │ └► PullFailed ──►│ │          │ to be restarted
 //!                      │ └─── PullBackOff   │ │          │
@@ -31,11 +31,11 @@
 //! Whom a probe finds unfit is ended by itself while the pod goes on, and then started again by its policy (see
 //! [`probe`] and `stop`).
 //!
-//! Left out for now: lifecycle hooks (they will stand between the decision to stop and [`Effect::Signal`]), and restart
-//! rules (they will be asked in `facts::ContainerFacts`).
+//! Left out for now: restart rules (they will be asked in `facts::ContainerFacts`).
 
 mod backoff;
 mod facts;
+mod hook;
 mod news;
 pub mod probe;
 mod recover;
@@ -49,6 +49,7 @@ use jiff::Timestamp;
 
 pub use backoff::Backoff;
 pub use facts::{ContainerFacts, Facts, PullPolicy, RestartPolicy, Role};
+pub use hook::{HookKind, Hooks};
 pub use news::{News, Origin};
 pub use recover::{Found, FoundAttempt};
 pub use status::{Phase, Place, phase, status};
@@ -203,6 +204,8 @@ enum Unfit {
     Liveness,
     /// Its startup probe failed.
     Startup,
+    /// Its postStart hook failed.
+    PostStart,
 }
 
 /// Where a container stands.
@@ -241,6 +244,15 @@ pub enum Life {
     },
     /// The runtime was asked to start it and has not answered.
     Starting,
+    /// It runs, and its postStart hook has not ended.
+    PostStart {
+        /// The runtime's name for it.
+        id: String,
+        /// Since when.
+        since: Timestamp,
+        /// How far its ending has come.
+        ending: Stopping,
+    },
     /// It runs.
     Running {
         /// The runtime's name for it.
@@ -266,6 +278,8 @@ pub enum Life {
 pub enum Stopping {
     /// Nobody asked.
     No,
+    /// Its preStop hook runs.
+    PreStop,
     /// Others end before it.
     Waiting,
     /// It got its stop signal.
@@ -380,6 +394,17 @@ pub enum Event {
         /// What.
         report: Report,
     },
+    /// A hook has ended.
+    HookEnded {
+        /// The container.
+        container: String,
+        /// Which run.
+        attempt: Attempt,
+        /// Which hook.
+        hook: HookKind,
+        /// How.
+        result: HookResult,
+    },
     /// Volumes and cgroups of the ended pod are gone.
     TornDown,
     /// The API object is to be deleted after `grace`; 0 kills at once.
@@ -394,6 +419,15 @@ pub enum Event {
     },
     /// Time passed.
     Tick,
+}
+
+/// How a hook ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookResult {
+    /// Well.
+    Done,
+    /// Badly, or it could not be run.
+    Failed,
 }
 
 /// Whether a failure may mend itself.
@@ -448,6 +482,15 @@ pub enum Effect {
         container: String,
         /// Which run.
         attempt: Attempt,
+    },
+    /// Run a hook of the container; answered by `HookEnded`. It ends with the container.
+    RunHook {
+        /// The container.
+        container: String,
+        /// Which run.
+        attempt: Attempt,
+        /// Which hook.
+        hook: HookKind,
     },
     /// Send the container its stop signal.
     Signal {
@@ -570,7 +613,15 @@ impl Container {
 
     /// Whether a process of it may exist.
     fn is_live(&self) -> bool {
-        matches!(self.life, Life::Starting | Life::Running { .. })
+        matches!(self.life, Life::Starting | Life::PostStart { .. } | Life::Running { .. })
+    }
+
+    /// How far its ending has come, while it runs.
+    fn ending(&self) -> Option<Stopping> {
+        match self.life {
+            Life::PostStart { ending, .. } | Life::Running { ending, .. } => Some(ending),
+            _ => None,
+        }
     }
 
     /// Whether it ever ran, or was tried to be run.

@@ -44,7 +44,7 @@ fn redirect(attempt: Attempt<'_>) -> reqwest::redirect::Action {
 /// What the answer to a probe says: 200 to 399 is well, and a redirection that is not followed is told.
 pub(super) async fn probe(url: &str, get: &HTTPGetAction, limit: Duration) -> Answer {
     let asked = async {
-        let response = send(url, get, "kube-probe/1.36", limit).await?;
+        let response = send(url, get, "kube-probe/1.36", Some(limit)).await?;
         let status = response.status().as_u16();
         match status {
             200..300 => Ok(Answer::Success),
@@ -59,10 +59,23 @@ pub(super) async fn probe(url: &str, get: &HTTPGetAction, limit: Duration) -> An
     asked.await.unwrap_or_else(Answer::Failure)
 }
 
+/// Sends a hook's request; whatever the answer, it was told.
+pub(super) async fn notify(url: &str, get: &HTTPGetAction) -> Result<(), String> {
+    send(url, get, "kube-lifecycle/1.36", None).await.map(drop)
+}
+
 /// Sends the request; the error is told as Go tells it.
-async fn send(url: &str, get: &HTTPGetAction, agent: &'static str, limit: Duration) -> Result<Response, String> {
+async fn send(
+    url: &str,
+    get: &HTTPGetAction,
+    agent: &'static str,
+    limit: Option<Duration>,
+) -> Result<Response, String> {
     let client = CLIENT.as_ref().map_err(Clone::clone)?;
-    let request = client.get(url).headers(headers(get, agent)).timeout(limit);
+    let mut request = client.get(url).headers(headers(get, agent));
+    if let Some(limit) = limit {
+        request = request.timeout(limit);
+    }
     request.send().await.map_err(|error| {
         let fault = if error.is_timeout() {
             "context deadline exceeded (Client.Timeout exceeded while awaiting headers)".to_owned()

@@ -6,6 +6,7 @@
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
+use super::hook::Hooks;
 use super::probe::ProbeSet;
 
 /// What the spec says.
@@ -44,6 +45,8 @@ pub struct ContainerFacts {
     pub stop_signal: Option<String>,
     /// `startupProbe`, `livenessProbe` and `readinessProbe`, without how they are asked.
     pub probes: ProbeSet,
+    /// Whether `lifecycle.postStart` and `lifecycle.preStop` are set.
+    pub hooks: Hooks,
 }
 
 /// When a container of a pod runs.
@@ -127,6 +130,7 @@ impl ContainerFacts {
             image,
             stop_signal: container.lifecycle.as_ref().and_then(|l| l.stop_signal.clone()),
             probes: ProbeSet::of(container),
+            hooks: Hooks::of(container),
         }
     }
 }

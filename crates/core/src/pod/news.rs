@@ -3,13 +3,13 @@
 //! Invariant: news follow from what a step changed; a step that changes nothing tells nothing.
 //! Upstream: `pkg/kubelet/events/event.go`, `kuberuntime/kuberuntime_container.go`, `images/image_manager.go`,
 //! `active_deadline.go`, `prober/prober.go`, v1.36. The kubelet tells of a back-off with each of its syncs; here it is told once when it begins.
-//! Left out: news of the node itself, and of hooks, which are left out too.
+//! Left out: news of the node itself.
 
 use jiff::SignedDuration;
 
 use super::probe::{ProbeKind, Report};
 use super::{
-    Container, Event, Facts, Life, Preparing, RestartPolicy, Role, Stage, State, Stop, Stopping, Timestamp, Unfit,
+    Container, Event, Facts, HookResult, Life, Preparing, RestartPolicy, Role, Stage, State, Stop, Stopping, Timestamp, Unfit,
 };
 use crate::plan::Severity;
 
@@ -116,6 +116,12 @@ impl Teller<'_> {
             Event::Probed { container, attempt, report } if container == own && old.attempt == *attempt => {
                 self.probed(old, report);
             }
+            Event::HookEnded { container, attempt, hook, result: HookResult::Failed }
+                if container == own && old.attempt == *attempt && old.is_live() =>
+            {
+                let (reason, message) = hook.failure();
+                self.warning(reason, message.to_owned());
+            }
             _ => {}
         }
         self.life_changed(old, new);
@@ -169,7 +175,7 @@ impl Teller<'_> {
                 self.warning("Failed", "Error: ImagePullBackOff".to_owned());
             }
             (Life::Starting, Life::ConfigFailed { message, .. }) => self.warning("Failed", format!("Error: {message}")),
-            (Life::Starting, Life::Running { .. }) => {
+            (Life::Starting, Life::PostStart { .. } | Life::Running { .. }) => {
                 self.normal("Created", "Container created".to_owned());
                 self.normal("Started", "Container started".to_owned());
             }
@@ -195,6 +201,7 @@ impl Teller<'_> {
         let probe = match condemned.why {
             Unfit::Liveness => "liveness",
             Unfit::Startup => "startup",
+            Unfit::PostStart => return "FailedPostStartHook".to_owned(),
         };
         match (facts.role, facts.restart_policy) {
             (Role::Init | Role::Sidecar, _) => format!("Init container {name} failed {probe} probe"),
@@ -228,7 +235,7 @@ fn is_starting(container: &Container, attempt: super::Attempt) -> bool {
 }
 
 fn is_ending(container: &Container) -> bool {
-    matches!(container.life, Life::Running { ending, .. } if ending != Stopping::No)
+    container.ending().is_some_and(|ending| ending != Stopping::No)
 }
 
 /// A duration in whole milliseconds as Go prints it: `0s`, `350ms`, `1.5s`, `2m0.25s`, `1h0m0s`.

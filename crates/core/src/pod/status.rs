@@ -199,7 +199,7 @@ fn container_states(
             );
             (waiting("CrashLoopBackOff", Some(message)), last)
         }
-        Life::Idle | Life::Pulling | Life::Starting | Life::Ended => match last {
+        Life::Idle | Life::Pulling | Life::Starting | Life::PostStart { .. } | Life::Ended => match last {
             Some(last) => (last, previous),
             None => (never_ran(state, facts, container), None),
         },

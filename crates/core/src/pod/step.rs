@@ -8,8 +8,8 @@ use super::news::news;
 use super::probe::{Change, Health, ProbeKind, Report};
 use super::stop;
 use super::{
-    Again, Attempt, Backoff, Container, ContainerFacts, Effect, Ending, Event, Exit, Facts, Left, Life, Place, Preparing,
-    RestartPolicy, Role, Stage, State, Stop, Stopping, Transition, Unfit, status,
+    Again, Attempt, Backoff, Container, ContainerFacts, Effect, Ending, Event, Exit, Facts, HookKind, HookResult, Left,
+    Life, Place, Preparing, RestartPolicy, Role, Stage, State, Stop, Stopping, Transition, Unfit, status,
 };
 
 /// What `event` makes of the pod at the time `now`. Events about attempts that are over are ignored.
@@ -52,7 +52,7 @@ fn wake(state: &State) -> Option<Timestamp> {
         Life::PullFailed { at, retry: Some(_), reason, .. } if reason == "ErrImagePull" => Some(*at + PULL_ERROR_SHOWN),
         Life::PullFailed { retry, .. } => *retry,
         Life::PullBackOff { retry, .. } | Life::ConfigFailed { retry, .. } | Life::CrashLoop { retry } => Some(*retry),
-        Life::Running { .. } => stop::wake(state, container),
+        Life::PostStart { .. } | Life::Running { .. } => stop::wake(state, container),
         Life::Idle | Life::Pulling | Life::Starting | Life::Ended => None,
     });
     containers.chain(stage).chain(deadline).min()
@@ -107,6 +107,7 @@ impl Step {
             }
             Event::Exited { container, attempt, exit } => self.exited(&container, attempt, exit),
             Event::Probed { container, attempt, report } => self.probed(&container, attempt, &report),
+            Event::HookEnded { container, attempt, hook, result } => self.hook_ended(&container, attempt, hook, result),
             Event::TornDown => {
                 if let Stage::Ended { left: left @ Left::TearingDown, .. } = &mut self.state.stage {
                     *left = Left::Clean;
@@ -159,12 +160,45 @@ impl Step {
 
     fn started(&mut self, name: String, attempt: Attempt, id: String, at: Timestamp) {
         let Some(index) = self.state.index(&name) else { return };
-        let probes = self.state.facts.containers[index].probes.clone();
+        let hooks = self.state.facts.containers[index].hooks;
         let Some(container) = self.under_way(&name, attempt).filter(|c| c.life == Life::Starting) else { return };
         container.failed_configs = 0;
-        container.life = Life::Running { id, since: at, health: probes.at_first(), ending: Stopping::No };
-        if !probes.is_empty() {
-            self.effects.push(Effect::Probe { container: name, attempt });
+        if hooks.post_start {
+            container.life = Life::PostStart { id, since: at, ending: Stopping::No };
+            self.effects.push(Effect::RunHook { container: name, attempt, hook: HookKind::PostStart });
+        } else {
+            self.runs(index, id, at, Stopping::No);
+        }
+    }
+
+    /// The container runs from now on, for everybody to see.
+    fn runs(&mut self, index: usize, id: String, since: Timestamp, ending: Stopping) {
+        let facts = &self.state.facts.containers[index];
+        let container = &mut self.state.containers[index];
+        container.life = Life::Running { id, since, health: facts.probes.at_first(), ending };
+        if !facts.probes.is_empty() && ending == Stopping::No {
+            self.effects.push(Effect::Probe { container: facts.name.clone(), attempt: container.attempt });
+        }
+    }
+
+    fn hook_ended(&mut self, name: &str, attempt: Attempt, hook: HookKind, result: HookResult) {
+        let Some(index) = self.state.index(name) else { return };
+        let Some(container) = self.under_way(name, attempt) else { return };
+        match (hook, &mut container.life) {
+            (HookKind::PostStart, Life::PostStart { id, since, ending }) => match result {
+                HookResult::Done => {
+                    let (id, since, ending) = (std::mem::take(id), *since, *ending);
+                    self.runs(index, id, since, ending);
+                }
+                HookResult::Failed if *ending == Stopping::No => self.condemn(index, Unfit::PostStart),
+                HookResult::Failed => {}
+            },
+            (HookKind::PreStop, Life::PostStart { ending, .. } | Life::Running { ending, .. })
+                if *ending == Stopping::PreStop =>
+            {
+                *ending = Stopping::Waiting;
+            }
+            _ => {}
         }
     }
 
@@ -202,7 +236,7 @@ impl Step {
     fn exited(&mut self, container: &str, attempt: Attempt, exit: Exit) {
         let Some(running) = self.under_way(container, attempt) else { return };
         let id = match &running.life {
-            Life::Running { id, .. } => Some(id.clone()),
+            Life::PostStart { id, .. } | Life::Running { id, .. } => Some(id.clone()),
             _ => None,
         };
         self.ended(container, attempt, Ending::of(id, exit));
@@ -271,7 +305,15 @@ impl Step {
                         return;
                     }
                 }
-                Role::Main => self.go_on(index),
+                Role::Main => {
+                    self.go_on(index);
+                    // A kubelet starts one after the other and waits for the hook; some hooks are there to be waited for.
+                    let holds = facts.containers[index].hooks.post_start;
+                    let life = &self.state.containers[index].life;
+                    if holds && matches!(life, Life::Pulling | Life::Starting | Life::PostStart { .. }) {
+                        return;
+                    }
+                }
             }
         }
         let ended = |(facts, container): (&ContainerFacts, &Container)| {
@@ -301,6 +343,7 @@ impl Step {
             Life::PullFailed { retry: None, .. }
             | Life::Pulling
             | Life::Starting
+            | Life::PostStart { .. }
             | Life::Running { .. }
             | Life::Ended => false,
         };

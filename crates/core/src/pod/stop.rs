@@ -1,8 +1,8 @@
 //! How containers are ended: all of them with their pod, or one by itself.
 //!
 //! ```text
-//!   No ──► Waiting ──its turn, or no time left──► Signalled ──did not end in time──► Killed
-//!    └───────────────────────no time was given at all────────────────────────────────▲
+//!   No ──► (PreStop) ──► Waiting ──its turn, or no time left──► Signalled ──did not end in time──► Killed
+//!    └────────────────────────────no time was given at all────────────────────────────────────────▲
 //! ```
 //!
 //! Invariant: who is asked to end has at least two seconds for it, even when its turn comes late; only who is given no
@@ -15,8 +15,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::step::Step;
 use super::{
-    Condemned, Container, DEADLINE_TOLD, Effect, Haste, Left, Life, Outcome, Phase, Role, Stage, State, Stop, Stopping,
-    Unfit, phase,
+    Condemned, Container, DEADLINE_TOLD, Effect, Haste, HookKind, Left, Life, Outcome, Phase, Role, Stage, State, Stop,
+    Stopping, Unfit, phase,
 };
 
 /// How long a container has at least from its stop signal (`minimumGracePeriodInSeconds`).
@@ -33,7 +33,7 @@ enum Turn {
 
 /// When the ending of a running container goes on by itself.
 pub(super) fn wake(state: &State, container: &Container) -> Option<Timestamp> {
-    let Life::Running { ending, .. } = container.life else { return None };
+    let ending = container.ending()?;
     let limit = match (&state.stage, container.condemned) {
         (Stage::Stopping { kill_at, .. }, Some(own)) => own.kill_at.min(*kill_at),
         (Stage::Stopping { kill_at, .. }, None) => *kill_at,
@@ -41,7 +41,7 @@ pub(super) fn wake(state: &State, container: &Container) -> Option<Timestamp> {
         (_, None) => return None,
     };
     match ending {
-        Stopping::No | Stopping::Waiting => Some(limit),
+        Stopping::No | Stopping::PreStop | Stopping::Waiting => Some(limit),
         Stopping::Signalled { at } => Some(limit.max(at + SHORTEST)),
         Stopping::Killed => None,
     }
@@ -70,10 +70,11 @@ impl Step {
     pub(super) fn condemn(&mut self, index: usize, why: Unfit) {
         let probes = &self.state.facts.containers[index].probes;
         let probe = match why {
-            Unfit::Liveness => &probes.liveness,
-            Unfit::Startup => &probes.startup,
+            Unfit::Liveness => probes.liveness.as_ref(),
+            Unfit::Startup => probes.startup.as_ref(),
+            Unfit::PostStart => None,
         };
-        let grace = probe.as_ref().and_then(|probe| probe.grace).unwrap_or(self.state.facts.grace);
+        let grace = probe.and_then(|probe| probe.grace).unwrap_or(self.state.facts.grace);
         let kill_at = self.now + seconds(grace);
         self.state.containers[index].condemned = Some(Condemned { why, kill_at });
     }
@@ -116,9 +117,12 @@ impl Step {
     /// runs.
     fn end(&mut self, index: usize, limit: Timestamp, turn: Turn) {
         let is_late = limit <= self.now;
-        while let Life::Running { ending, .. } = self.state.containers[index].life {
+        let has_hook = self.state.facts.containers[index].hooks.pre_stop;
+        while let Some(ending) = self.state.containers[index].ending() {
             let next = match ending {
-                Stopping::No => Stopping::Waiting,
+                Stopping::No if has_hook && !is_late => Stopping::PreStop,
+                Stopping::PreStop if !is_late => return,
+                Stopping::No | Stopping::PreStop => Stopping::Waiting,
                 Stopping::Waiting if turn == Turn::Now || is_late => Stopping::Signalled { at: self.now },
                 Stopping::Signalled { at } if limit.max(at + SHORTEST) <= self.now => Stopping::Killed,
                 Stopping::Waiting | Stopping::Signalled { .. } | Stopping::Killed => return,
@@ -130,13 +134,14 @@ impl Step {
     fn advance_ending(&mut self, index: usize, next: Stopping) {
         let container = &mut self.state.containers[index];
         let attempt = container.attempt;
-        let Life::Running { ending, .. } = &mut container.life else { return };
+        let (Life::PostStart { ending, .. } | Life::Running { ending, .. }) = &mut container.life else { return };
         if std::mem::replace(ending, next) == next {
             return;
         }
         let container = self.state.facts.containers[index].name.clone();
         self.effects.extend(match next {
             Stopping::No | Stopping::Waiting => None,
+            Stopping::PreStop => Some(Effect::RunHook { container, attempt, hook: HookKind::PreStop }),
             Stopping::Signalled { .. } => Some(Effect::Signal { container, attempt }),
             Stopping::Killed => Some(Effect::Kill { container, attempt }),
         });

@@ -8,6 +8,7 @@ use super::probe::{Change, ProbeKind};
 use super::*;
 use crate::plan::Severity;
 
+mod hooks;
 mod news;
 mod probes;
 
@@ -73,6 +74,7 @@ impl World {
                     format!("start {container}/{}", attempt.0)
                 }
                 Effect::Probe { container, attempt } => format!("probe {container}/{}", attempt.0),
+                Effect::RunHook { container, hook, .. } => format!("{hook:?} {container}"),
                 Effect::Signal { container, .. } => {
                     self.signalled.push(container.clone());
                     format!("signal {container}")
@@ -133,6 +135,11 @@ impl World {
         let told = failed.then(|| ("Unhealthy", format!("{} probe failed: no", kind.as_str())));
         let report = Report { kind, change: Some(change), told };
         self.send(Event::Probed { container: container.to_owned(), attempt, report })
+    }
+
+    fn hook_ended(&mut self, container: &str, hook: HookKind, result: HookResult) -> String {
+        let attempt = self.state.attempt(container).unwrap();
+        self.send(Event::HookEnded { container: container.to_owned(), attempt, hook, result })
     }
 
     fn sleep(&mut self, seconds: i64) -> String {
