@@ -88,9 +88,9 @@ fn of_container(container: &Container, path: &str, told: &mut Vec<String>) {
         }
     };
     say(
-        container.restart_policy_rules.as_ref().is_some_and(|rules| !rules.is_empty()),
+        container.restart_policy_rules.iter().flatten().any(|rule| rule.action == "RestartAllContainers"),
         "restartPolicyRules",
-        "the restart policy alone decides",
+        "RestartAllContainers is not followed: the other rules and the restart policy decide",
     );
     say(container.tty == Some(true), "tty", "there is no terminal yet");
     say(container.stdin == Some(true), "stdin", "standard input is empty");

@@ -31,7 +31,7 @@
 //! Whom a probe finds unfit is ended by itself while the pod goes on, and then started again by its policy (see
 //! [`probe`] and `stop`).
 //!
-//! Left out for now: restart rules (they will be asked in `facts::ContainerFacts`).
+//! Left out: the restart rule `RestartAllContainers`.
 
 mod backoff;
 mod facts;
@@ -48,7 +48,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 pub use backoff::Backoff;
-pub use facts::{ContainerFacts, Facts, PullPolicy, RestartPolicy, Role};
+pub use facts::{ContainerFacts, Facts, PullPolicy, RestartPolicy, RestartRule, Role};
 pub use hook::{HookKind, Hooks};
 pub use news::{News, Origin};
 pub use recover::{Found, FoundAttempt};

@@ -4,7 +4,7 @@
 //! with new facts.
 
 use jiff::SignedDuration;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, Pod};
 
 use super::hook::Hooks;
 use super::probe::ProbeSet;
@@ -39,6 +39,8 @@ pub struct ContainerFacts {
     pub role: Role,
     /// Whether it is started again after it ended.
     pub restart_policy: RestartPolicy,
+    /// By which exit codes it is started again whatever the policy says (`restartPolicyRules`).
+    pub restart_rules: Vec<RestartRule>,
     /// `imagePullPolicy`.
     pub pull_policy: PullPolicy,
     /// `lifecycle.stopSignal`, e.g. `SIGUSR1`.
@@ -69,6 +71,15 @@ pub enum RestartPolicy {
     OnFailure,
     /// Every end.
     Always,
+}
+
+/// Exit codes after which a container is started again (KEP-5307).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RestartRule {
+    /// One of these.
+    In(Vec<i32>),
+    /// Any but these.
+    NotIn(Vec<i32>),
 }
 
 /// When an image is asked for at its registry.
@@ -126,11 +137,40 @@ impl ContainerFacts {
             name: container.name.clone(),
             role,
             restart_policy,
+            restart_rules: container.restart_policy_rules.iter().flatten().filter_map(RestartRule::of).collect(),
             pull_policy: PullPolicy::of(container.image_pull_policy.as_deref(), &image),
             image,
             stop_signal: container.lifecycle.as_ref().and_then(|l| l.stop_signal.clone()),
             probes: ProbeSet::of(container),
             hooks: Hooks::of(container),
+        }
+    }
+}
+
+impl ContainerFacts {
+    /// Whether the container is started again after it ended with `code`: the rules first, then the policy.
+    /// Upstream: `pkg/api/v1/pod/util.go` (`ContainerShouldRestart`), v1.36.
+    pub fn restarts(&self, code: i32) -> bool {
+        self.restart_rules.iter().any(|rule| rule.matches(code)) || self.restart_policy.restarts(code)
+    }
+}
+
+impl RestartRule {
+    /// A rule that restarts the container; others are not for it alone.
+    fn of(rule: &ContainerRestartRule) -> Option<RestartRule> {
+        let codes = rule.exit_codes.as_ref().filter(|_| rule.action == "Restart")?;
+        let values = codes.values.clone().unwrap_or_default();
+        match codes.operator.as_str() {
+            "In" => Some(RestartRule::In(values)),
+            "NotIn" => Some(RestartRule::NotIn(values)),
+            _ => None,
+        }
+    }
+
+    fn matches(&self, code: i32) -> bool {
+        match self {
+            RestartRule::In(codes) => codes.contains(&code),
+            RestartRule::NotIn(codes) => !codes.contains(&code),
         }
     }
 }
@@ -145,7 +185,7 @@ impl RestartPolicy {
         }
     }
 
-    /// Whether a container that ended with `code` is started again.
+    /// Whether an end with `code` makes it start again.
     pub fn restarts(self, code: i32) -> bool {
         match self {
             RestartPolicy::Never => false,
@@ -176,6 +216,23 @@ impl PullPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rules_are_asked_before_the_policy() {
+        let restarts = |policy: &str, operator: &str, action: &str| {
+            let rules =
+                serde_json::json!([{"action": action, "exitCodes": {"operator": operator, "values": [42, 43]}}]);
+            let container = serde_json::json!({"name": "c", "restartPolicy": policy, "restartPolicyRules": rules});
+            let container: Container = serde_json::from_value(container).unwrap();
+            let facts = ContainerFacts::of_main(&container, RestartPolicy::Never);
+            [0, 1, 42].map(|code| facts.restarts(code))
+        };
+        assert_eq!(restarts("Never", "In", "Restart"), [false, false, true]);
+        assert_eq!(restarts("Never", "NotIn", "Restart"), [true, true, false]);
+        assert_eq!(restarts("OnFailure", "In", "Restart"), [false, true, true]);
+        assert_eq!(restarts("Always", "In", "Restart"), [true, true, true]);
+        assert_eq!(restarts("Never", "In", "RestartAllContainers"), [false, false, false]);
+    }
 
     #[test]
     fn pull_policy_defaults_by_tag() {

@@ -9,7 +9,8 @@ use jiff::SignedDuration;
 
 use super::probe::{ProbeKind, Report};
 use super::{
-    Container, Event, Facts, HookResult, Life, Preparing, RestartPolicy, Role, Stage, State, Stop, Stopping, Timestamp, Unfit,
+    Container, Event, Facts, HookResult, Life, Preparing, RestartPolicy, Role, Stage, State, Stop, Stopping, Timestamp,
+    Unfit,
 };
 use crate::plan::Severity;
 

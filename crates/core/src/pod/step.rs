@@ -364,7 +364,7 @@ impl Container {
         let condemned = self.condemned.take();
         let again = match condemned {
             Some(_) => facts.restart_policy != RestartPolicy::Never,
-            None => facts.restart_policy.restarts(last.code),
+            None => facts.restarts(last.code),
         };
         if !active || !again {
             self.life = Life::Ended;

@@ -1,7 +1,9 @@
 //! The lives of pods, told as stories, and properties that hold for every life.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{
+    Container as ContainerSpec, ContainerRestartRule, ContainerRestartRuleOnExitCodes, Pod, PodSpec, PodStatus,
+};
 use proptest::prelude::*;
 
 use super::probe::{Change, ProbeKind};
@@ -270,6 +272,36 @@ fn the_crash_loop_says_how_long() {
     let state = world.told.container_statuses.as_ref().unwrap()[0].state.clone().unwrap();
     let message = state.waiting.unwrap().message.unwrap();
     assert_eq!(message, "back-off 10s restarting failed container=c pod=p_ns(uid)");
+}
+
+#[test]
+fn a_rule_restarts_a_container_of_a_pod_that_never_restarts_any() {
+    let mut pod = pod("Never", &["i"], &["c"]);
+    let spec = pod.spec.as_mut().unwrap();
+    for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
+        let codes = ContainerRestartRuleOnExitCodes { operator: "In".to_owned(), values: Some(vec![42]) };
+        let rule = ContainerRestartRule { action: "Restart".to_owned(), exit_codes: Some(codes) };
+        container.restart_policy = Some("Never".to_owned());
+        container.restart_policy_rules = Some(vec![rule]);
+    }
+    let mut world = World::new(&pod);
+    world.send(Event::Accepted);
+    world.send(Event::VolumesReady);
+    world.image("i");
+    world.started("i");
+    assert_eq!(world.exits("i", 42), "remove i/0, pull i, *");
+    assert_eq!((world.phase(), world.shows("i").as_str()), ("Pending", "Error 42 x1"));
+    world.image("i");
+    world.started("i");
+    assert_eq!(world.exits("i", 0), "remove i/1, pull c, *");
+    world.image("c");
+    world.started("c");
+    assert_eq!(world.exits("c", 42), "remove c/0, pull c, *");
+    assert_eq!(world.phase(), "Running");
+    world.image("c");
+    world.started("c");
+    assert_eq!(world.exits("c", 1), "remove c/1, teardown, *");
+    assert_eq!(world.phase(), "Failed");
 }
 
 #[test]
