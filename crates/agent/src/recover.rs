@@ -3,7 +3,6 @@
 //! Invariant: nothing is decided about a pod before everything that its folder tells was read.
 
 use std::collections::HashMap;
-use std::fs;
 
 use stint_core::pod::{Exit, Found, FoundAttempt};
 use stint_runtime::{ContainerState, Runtime};
@@ -45,7 +44,7 @@ pub(crate) fn one(folder: &PodFolder, uid: &str, runtime: &dyn Runtime) -> Recov
                 lost: exit.lost,
                 started_at: timestamp(exit.started_at),
                 finished_at: timestamp(exit.finished_at),
-                message: fs::read_to_string(folder.termination_log(&container, attempt)).ok().filter(|t| !t.is_empty()),
+                message: None, // its worker knows where to look
             }),
             Err(error) => {
                 tracing::warn!(container = %id, error = %chain(&error), "the records of a container can't be read");

@@ -1,7 +1,7 @@
 //! A container's last words: the termination message, from its file or from the end of its log.
 //!
-//! Upstream: `pkg/kubelet/kuberuntime/kuberuntime_container.go`, `getTerminationMessage`; at most 4096 bytes from the
-//! file, 2048 bytes or 80 lines from the log.
+//! Upstream: `pkg/kubelet/kuberuntime/kuberuntime_container.go`, `getTerminationMessage`; at most the last 4096 bytes of
+//! the file, or 2048 bytes or 80 lines of the log.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -20,7 +20,7 @@ const LINES_FROM_LOG: usize = 80;
 /// What the container said, if anything.
 pub(crate) fn message(folder: &PodFolder, container: &Container, attempt: Attempt, code: i32) -> Option<String> {
     let file = folder.termination_log(&container.name, attempt);
-    let said = head(&file, FROM_FILE).filter(|text| !text.is_empty());
+    let said = end(&file, FROM_FILE).filter(|text| !text.is_empty());
     let from_log = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
     if said.is_some() || !from_log || code == 0 {
         return said;
@@ -28,9 +28,12 @@ pub(crate) fn message(folder: &PodFolder, container: &Container, attempt: Attemp
     tail(&folder.log(&container.name, attempt)).filter(|text| !text.is_empty())
 }
 
-fn head(path: &Path, most: u64) -> Option<String> {
+fn end(path: &Path, most: u64) -> Option<String> {
+    let mut file = File::open(path).ok()?;
+    let size = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(size.saturating_sub(most))).ok()?;
     let mut bytes = Vec::new();
-    File::open(path).ok()?.take(most).read_to_end(&mut bytes).ok()?;
+    file.take(most).read_to_end(&mut bytes).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -77,7 +80,8 @@ mod tests {
         assert_eq!(message(&folder, &container, Attempt(0), 0), None);
         let said = message(&folder, &container, Attempt(0), 1).unwrap();
         assert!(said.ends_with("line 4998\nline 4999\n") && said.lines().count() == LINES_FROM_LOG, "{said}");
-        std::fs::write(&file, "x".repeat(5000)).unwrap();
-        assert_eq!(message(&folder, &container, Attempt(0), 1).unwrap().len(), 4096);
+        std::fs::write(&file, format!("{}the end", "x".repeat(5000))).unwrap();
+        let said = message(&folder, &container, Attempt(0), 1).unwrap();
+        assert!(said.len() == 4096 && said.ends_with("the end"), "{said}");
     }
 }

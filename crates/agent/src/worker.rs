@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus, Secret};
 use kube::Api;
 use stint_core::pod::{
@@ -84,7 +84,7 @@ impl Worker {
     pub(crate) fn new(
         shared: Arc<Shared>,
         pod: Arc<Pod>,
-        found: Recovered,
+        mut found: Recovered,
         outbox: mpsc::UnboundedSender<Message>,
         inbox: mpsc::UnboundedReceiver<Message>,
     ) -> Result<Worker, Error> {
@@ -93,6 +93,11 @@ impl Worker {
         let identity = Identity { namespace: text(&meta.namespace), name: text(&meta.name), uid: text(&meta.uid) };
         let folder = PodFolder::new(&shared.config.folders, &identity.uid)?;
         let facts = Arc::new(pod::Facts::of(&pod));
+        for one in &mut found.attempts {
+            if let (pod::FoundAttempt::Exited(exit), Some(spec)) = (&mut one.life, find(&pod, &one.container)) {
+                exit.message = termination::message(&folder, spec, one.attempt, exit.code);
+            }
+        }
         let told = pod.status.clone().unwrap_or_default();
         let volumes_ready = found.attempts.iter().any(|one| matches!(one.life, pod::FoundAttempt::Running { .. }));
         let state = State::recovered(facts, &told, found.attempts, volumes_ready, shared.clock.now());
@@ -210,6 +215,11 @@ impl Worker {
             Message::Event(event) => queue.push_back(event),
             Message::Changed(pod) => {
                 queue.extend(delete_asked(&pod));
+                let deadline = pod.spec.as_ref().and_then(|spec| spec.active_deadline_seconds);
+                let deadline = deadline.map(SignedDuration::from_secs);
+                if deadline != self.state.facts().deadline {
+                    queue.push_back(Event::DeadlineChanged { deadline });
+                }
                 if let Some(keeper) = &self.keeper {
                     keeper.changed(&pod);
                 }

@@ -45,7 +45,7 @@ mod stop;
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 pub use backoff::Backoff;
 pub use facts::{ContainerFacts, Facts, PullPolicy, RestartPolicy, RestartRule, Role};
@@ -230,6 +230,8 @@ pub enum Life {
     PullBackOff {
         /// When it is tried again.
         retry: Timestamp,
+        /// When people were last told.
+        told: Timestamp,
         /// What went wrong.
         message: String,
     },
@@ -268,6 +270,8 @@ pub enum Life {
     CrashLoop {
         /// When.
         retry: Timestamp,
+        /// When people were last told.
+        told: Timestamp,
     },
     /// It ended for good, or will never run.
     Ended,
@@ -411,6 +415,11 @@ pub enum Event {
     DeleteAsked {
         /// How long the containers may take to end, in seconds.
         grace: i64,
+    },
+    /// `spec.activeDeadlineSeconds` is another.
+    DeadlineChanged {
+        /// What it is now.
+        deadline: Option<SignedDuration>,
     },
     /// The node takes its resources back.
     Evicted {

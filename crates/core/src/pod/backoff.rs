@@ -8,6 +8,9 @@ pub(super) const FORGIVEN_AFTER: SignedDuration = SignedDuration::from_secs(600)
 /// For how long a failed pull shows its own reason before it shows the back-off.
 pub(super) const PULL_ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(1);
 
+/// How often a back-off that lasts is told again: a kubelet looks at such a pod after 10 to 15 s (`backOffPeriod`).
+pub(super) const TOLD_AGAIN: SignedDuration = SignedDuration::from_secs(12);
+
 /// A delay that doubles with every failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {

@@ -2,7 +2,7 @@
 //!
 //! Invariant: news follow from what a step changed; a step that changes nothing tells nothing.
 //! Upstream: `pkg/kubelet/events/event.go`, `kuberuntime/kuberuntime_container.go`, `images/image_manager.go`,
-//! `active_deadline.go`, `prober/prober.go`, v1.36. The kubelet tells of a back-off with each of its syncs; here it is told once when it begins.
+//! `active_deadline.go`, `prober/prober.go`, v1.36. A back-off is told when it begins and then again and again, as with each sync of a kubelet.
 //! Left out: news of the node itself.
 
 use jiff::SignedDuration;
@@ -169,8 +169,9 @@ impl Teller<'_> {
 
     fn life_changed(&mut self, old: &Container, new: &Container) {
         match (&old.life, &new.life) {
-            (Life::PullBackOff { .. }, Life::PullBackOff { .. }) | (Life::CrashLoop { .. }, Life::CrashLoop { .. }) => {
-            }
+            (Life::PullBackOff { told: old, .. }, Life::PullBackOff { told: new, .. })
+            | (Life::CrashLoop { told: old, .. }, Life::CrashLoop { told: new, .. })
+                if old == new => {}
             (_, Life::PullBackOff { .. }) => {
                 self.normal("BackOff", format!("Back-off pulling image {:?}", self.image()));
                 self.warning("Failed", "Error: ImagePullBackOff".to_owned());

@@ -13,6 +13,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{Container, ContainerFacts, Ending, Life, Preparing, RestartPolicy, Role, Stage, State};
 
+/// How long the termination messages of all containers of a pod may be together, in bytes
+/// (`MaxPodTerminationMessageLogLength`).
+const MESSAGES: usize = 12 * 1024;
+
 /// `status.phase`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -175,8 +179,9 @@ fn container_states(
     facts: &ContainerFacts,
     container: &Container,
 ) -> (ContainerState, Option<ContainerState>) {
-    let last = container.last.as_ref().map(terminated);
-    let previous = container.previous.as_ref().map(terminated);
+    let room = MESSAGES / state.facts.containers.len().max(1);
+    let last = container.last.as_ref().map(|end| terminated(end, room));
+    let previous = container.previous.as_ref().map(|end| terminated(end, room));
     match &container.life {
         Life::Running { since, .. } => {
             let running = ContainerStateRunning { started_at: Some(time(*since)) };
@@ -232,13 +237,14 @@ fn waiting(reason: &str, message: Option<String>) -> ContainerState {
     ContainerState { waiting: Some(waiting), ..ContainerState::default() }
 }
 
-fn terminated(end: &Ending) -> ContainerState {
+/// `room`: how long the message may be, in bytes.
+fn terminated(end: &Ending, room: usize) -> ContainerState {
     let terminated = ContainerStateTerminated {
         container_id: end.id.as_ref().map(|id| format!("stint://{id}")),
         exit_code: end.code,
         finished_at: Some(time(end.finished_at)),
         started_at: end.started_at.map(time),
-        message: end.message.clone(),
+        message: end.message.as_ref().map(|message| message[..message.floor_char_boundary(room)].to_owned()),
         reason: Some(end.reason.clone()),
         signal: None, // the kubelet tells signals as exit codes only
     };

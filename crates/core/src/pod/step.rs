@@ -1,9 +1,11 @@
 //! One step of a pod: take in the event, then decide what follows from the state alone.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodStatus;
 
-use super::backoff::{FORGIVEN_AFTER, PULL_ERROR_SHOWN};
+use super::backoff::{FORGIVEN_AFTER, PULL_ERROR_SHOWN, TOLD_AGAIN};
 use super::news::news;
 use super::probe::{Change, Health, ProbeKind, Report};
 use super::stop;
@@ -29,7 +31,7 @@ pub fn step(state: State, event: Event, now: Timestamp) -> Transition {
         *left = Left::Released;
         effects.push(Effect::Release);
     }
-    let wake = wake(&state);
+    let wake = wake(&state, now);
     Transition { state, effects, wake }
 }
 
@@ -38,8 +40,8 @@ fn shown(state: &State) -> PodStatus {
     status(state, &PodStatus::default(), &Place::default(), state.started_at)
 }
 
-/// The next moment at which the state changes by itself.
-fn wake(state: &State) -> Option<Timestamp> {
+/// The next moment at which the state changes by itself. What could have changed by now waits for something else.
+fn wake(state: &State, now: Timestamp) -> Option<Timestamp> {
     let stage = match &state.stage {
         Stage::Preparing(Preparing::Failed { retry, .. }) => Some(*retry),
         _ => None,
@@ -51,11 +53,14 @@ fn wake(state: &State) -> Option<Timestamp> {
     let containers = state.containers.iter().filter_map(|container| match &container.life {
         Life::PullFailed { at, retry: Some(_), reason, .. } if reason == "ErrImagePull" => Some(*at + PULL_ERROR_SHOWN),
         Life::PullFailed { retry, .. } => *retry,
-        Life::PullBackOff { retry, .. } | Life::ConfigFailed { retry, .. } | Life::CrashLoop { retry } => Some(*retry),
+        Life::PullBackOff { retry, told, .. } | Life::CrashLoop { retry, told } => {
+            Some((*retry).min(*told + TOLD_AGAIN))
+        }
+        Life::ConfigFailed { retry, .. } => Some(*retry),
         Life::PostStart { .. } | Life::Running { .. } => stop::wake(state, container),
         Life::Idle | Life::Pulling | Life::Starting | Life::Ended => None,
     });
-    containers.chain(stage).chain(deadline).min()
+    containers.chain(stage).chain(deadline).filter(|at| *at > now).min()
 }
 
 fn deadline(state: &State) -> Option<Timestamp> {
@@ -117,6 +122,7 @@ impl Step {
                 self.state.deletion = true;
                 self.stop(Stop::Deleted, grace);
             }
+            Event::DeadlineChanged { deadline } => Arc::make_mut(&mut self.state.facts).deadline = deadline,
             Event::Evicted { message } => {
                 let grace = self.state.facts.grace;
                 self.stop(Stop::Evicted(message), grace);
@@ -328,18 +334,23 @@ impl Step {
     fn go_on(&mut self, index: usize) {
         let now = self.now;
         let container = &mut self.state.containers[index];
-        let due = match &container.life {
+        let due = match &mut container.life {
             Life::Idle => true,
             Life::PullFailed { at, retry: Some(retry), reason, message } => {
                 let retry = *retry;
                 if retry > now && reason == "ErrImagePull" && *at + PULL_ERROR_SHOWN <= now {
-                    container.life = Life::PullBackOff { retry, message: message.clone() };
+                    let message = std::mem::take(message);
+                    container.life = Life::PullBackOff { retry, told: now, message };
                 }
                 retry <= now
             }
-            Life::PullBackOff { retry, .. } | Life::ConfigFailed { retry, .. } | Life::CrashLoop { retry } => {
+            Life::PullBackOff { retry, told, .. } | Life::CrashLoop { retry, told } => {
+                if *retry > now && *told + TOLD_AGAIN <= now {
+                    *told = now;
+                }
                 *retry <= now
             }
+            Life::ConfigFailed { retry, .. } => *retry <= now,
             Life::PullFailed { retry: None, .. }
             | Life::Pulling
             | Life::Starting
@@ -380,7 +391,7 @@ impl Container {
         };
         let delay = Backoff::CRASH.after(self.crashes);
         let retry = since.map_or(last.finished_at, |since| (since + delay).max(last.finished_at));
-        self.life = Life::CrashLoop { retry };
+        self.life = Life::CrashLoop { retry, told: last.finished_at };
         self.crashes = self.crashes.saturating_add(1);
         self.attempt = Attempt(self.attempt.0.saturating_add(1));
     }

@@ -149,12 +149,17 @@ impl World {
         self.send(Event::Tick)
     }
 
-    /// Sleeps until the state asked to be woken; returns after how many seconds, and the effects.
+    /// Sleeps, as long as the state asks to be woken, until something is done other than to tell people; returns after how
+    /// many seconds, and the effects.
     fn doze(&mut self) -> (i64, String) {
-        let wake = self.wake.expect("the state waits for a time");
-        let seconds = wake.duration_since(self.now).as_secs();
-        self.now = wake;
-        (seconds, self.send(Event::Tick))
+        let began = self.now;
+        loop {
+            self.now = self.wake.expect("the state waits for a time");
+            let effects = self.send(Event::Tick);
+            if !effects.is_empty() {
+                return (self.now.duration_since(began).as_secs(), effects);
+            }
+        }
     }
 
     /// What was told since the last time, in short: what it is about, its reason and its message.
@@ -511,6 +516,33 @@ fn the_active_deadline_ends_the_pod() {
     world.exits("c", 0);
     assert_eq!(world.phase(), "Failed");
     assert_eq!(world.told.reason.as_deref(), Some("DeadlineExceeded"));
+}
+
+#[test]
+fn a_deadline_that_is_moved_is_the_one_that_counts() {
+    let mut world = World::running("Never");
+    world.send(Event::DeadlineChanged { deadline: Some(SignedDuration::from_secs(60)) });
+    world.sleep(10);
+    world.send(Event::DeadlineChanged { deadline: Some(SignedDuration::from_secs(40)) });
+    assert_eq!(world.doze(), (30, "signal c".to_owned()));
+}
+
+#[test]
+fn termination_messages_share_their_room() {
+    let said = |names: &[&str]| {
+        let mut world = World::new(&pod("Never", &[], names));
+        world.send(Event::Accepted);
+        world.send(Event::VolumesReady);
+        world.image("c");
+        world.live.clear();
+        let message = "ä".repeat(4000);
+        world.send(Event::StartFailed { container: "c".to_owned(), attempt: Attempt(0), message });
+        let state = world.told.container_statuses.unwrap()[0].state.clone().unwrap();
+        state.terminated.unwrap().message.unwrap().len()
+    };
+    assert_eq!(said(&["c"]), 8000);
+    assert_eq!(said(&["c", "d", "e"]), 4096);
+    assert_eq!(said(&["c", "d", "e", "f", "g"]), 2456, "a character is not cut in two");
 }
 
 #[test]

@@ -117,3 +117,21 @@ fn a_back_off_a_deadline_and_an_eviction_are_told() {
     let told = "pod DeadlineExceeded: Pod was active on the node longer than the specified deadline";
     assert_eq!(world.heard(), [told], "nothing ran that could be stopped");
 }
+
+#[test]
+fn a_back_off_that_lasts_is_told_again_and_again() {
+    let mut world = World::running("Always");
+    for _ in 0..3 {
+        world.exits("c", 1);
+        if matches!(world.state.life("c"), Some(Life::CrashLoop { .. })) {
+            world.doze();
+        }
+        world.image("c");
+        world.started("c");
+    }
+    world.heard();
+    world.exits("c", 1);
+    assert_eq!(world.doze(), (40, "pull c, *".to_owned()));
+    let told = "spec.containers{c} !BackOff: Back-off restarting failed container c in pod p_ns(uid)";
+    assert_eq!(world.heard(), [told; 4], "at once, and after 12, 24 and 36 seconds");
+}
