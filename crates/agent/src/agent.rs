@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 
 use crate::downward::Machine;
+use crate::error::Error;
 use crate::events::{self, Recorder};
 use crate::folder::{Folders, PodFolder};
 use crate::node;
@@ -61,7 +62,7 @@ pub struct AgentConfig {
     /// What containers see as `/`.
     pub rootfs: RootfsMode,
     /// Whether a pod gets the machine's own root filesystem by asking for it with [`ROOTFS_ANNOTATION`].
-    pub allow_host: bool,
+    pub allow_host_rootfs: bool,
     /// The cgroup below which pods have theirs, e.g. `/stint/run-1`.
     pub cgroup_parent: PathBuf,
     /// Where containers reach the API. `None` where it is not served to them.
@@ -89,7 +90,7 @@ impl AgentConfig {
             machine,
             folders,
             rootfs,
-            allow_host: false,
+            allow_host_rootfs: false,
             cgroup_parent,
             api: None,
             lease: false,
@@ -130,17 +131,25 @@ pub(crate) struct Shared {
 impl Shared {
     /// Whether the node gives pods files for `/etc`; the host's root filesystem has its own.
     pub(crate) fn has_etc(&self, pod: &Pod) -> bool {
-        matches!(self.rootfs(pod), Some(RootfsMode::Image { .. }))
+        matches!(self.rootfs(pod), Ok(RootfsMode::Image { .. }))
     }
 
-    /// What the pod's containers see as `/`. None: it asks for the machine's own, and may not have it.
-    pub(crate) fn rootfs(&self, pod: &Pod) -> Option<&RootfsMode> {
+    /// What the pod's containers see as `/`. An error when it asks for what it may not have or what there is not: it is
+    /// not to be run on something else.
+    pub(crate) fn rootfs(&self, pod: &Pod) -> Result<&RootfsMode, Error> {
         const OWN: RootfsMode = RootfsMode::Host { size: None };
         let annotations = pod.metadata.annotations.as_ref();
-        let asks = annotations.is_some_and(|all| all.get(ROOTFS_ANNOTATION).is_some_and(|value| value == "host"));
-        match &self.config.rootfs {
-            RootfsMode::Image { .. } if asks => self.config.allow_host.then_some(&OWN),
-            rootfs => Some(rootfs),
+        let asked = annotations.and_then(|all| all.get(ROOTFS_ANNOTATION)).map(String::as_str);
+        match (&self.config.rootfs, asked) {
+            (rootfs, None) | (rootfs @ RootfsMode::Host { .. }, _) => Ok(rootfs),
+            (_, Some("host")) if self.config.allow_host_rootfs => Ok(&OWN),
+            (_, Some("host")) => Err(Error::config(format!(
+                "the pod asks for the node's own root filesystem ({ROOTFS_ANNOTATION}: host), which the node does not \
+                 allow: start it with `stint serve --allow-host-rootfs`, or take the annotation away to run the image"
+            ))),
+            (_, Some(other)) => Err(Error::config(format!(
+                "the pod's annotation {ROOTFS_ANNOTATION} is {other:?}: write `host`, or take it away to run the image"
+            ))),
         }
     }
 }

@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::agent::{ROOTFS_ANNOTATION, RootfsMode, Shared};
+use crate::agent::{RootfsMode, Shared};
 use crate::error::{Error, chain};
 use crate::folder::{Identity, PodFolder, make_dirs};
 use crate::handler::Target;
@@ -334,7 +334,7 @@ impl Worker {
 
     fn pull_image(&mut self, container: String, queue: &mut VecDeque<Event>) {
         // A pod that may not have what it asks for is told when its container is made; no image is needed for that.
-        let Some(RootfsMode::Image { store, access }) = self.context.shared.rootfs(&self.context.pod) else {
+        let Ok(RootfsMode::Image { store, access }) = self.context.shared.rootfs(&self.context.pod) else {
             queue.push_back(Event::ImageReady { container, image_id: String::new(), origin: Origin::Host });
             return;
         };
@@ -545,13 +545,7 @@ impl Context {
         let id = self.id(&container.name, attempt)?;
         let sources = self.read_sources(container).await?;
         let config = &self.shared.config;
-        let rootfs = self.shared.rootfs(&self.pod).ok_or_else(|| {
-            Error::config(format!(
-                "the pod asks for the node's own root filesystem ({ROOTFS_ANNOTATION}: host), which the node does not \
-                 allow (`stint serve --allow-host` does)"
-            ))
-        })?;
-        let (image, rootfs) = match rootfs {
+        let (image, rootfs) = match self.shared.rootfs(&self.pod)? {
             RootfsMode::Host { size } => (None, Rootfs::Host { size: *size }),
             RootfsMode::Image { store, .. } => {
                 let image = self.lease(container, store, &id).await?;
@@ -618,7 +612,7 @@ impl Context {
     }
 
     async fn release_image(&self, id: &str) {
-        let Some(RootfsMode::Image { store, .. }) = self.shared.rootfs(&self.pod) else { return };
+        let Ok(RootfsMode::Image { store, .. }) = self.shared.rootfs(&self.pod) else { return };
         let (store, id) = (store.clone(), id.to_owned());
         let released = blocking(move || store.release(&id).map_err(|error| Error::config(error.to_string()))).await;
         if let Err(error) = released {

@@ -289,7 +289,7 @@ impl Parts {
                 let rootfs = RootfsMode::Image { store, access: access(settings) };
                 let folders = folder::served(&resolved.data, id);
                 let mut config = AgentConfig::new(machine, folders, rootfs, Path::new("/stint").join(id));
-                config.allow_host = settings.allow_host;
+                config.allow_host_rootfs = settings.allow_host_rootfs;
                 config.api = way.address;
                 config.lease = true;
                 config.max_pods = settings.max_pods;

@@ -101,7 +101,7 @@ settings! {
     /// How many pods this node takes at once
     "max-pods" max_pods: u32 = "110";
     /// Let pods ask for this machine's own root filesystem by the annotation `stint.dev/rootfs: host`
-    "allow-host" allow_host: bool = "false";
+    "allow-host-rootfs" allow_host_rootfs: bool = "false";
     /// Start containers with this program (runc, crun, or a path) instead of Stint's own runtime
     "runtime" runtime: Option<PathBuf> = "";
     /// Ask this mirror before a registry: REGISTRY=URL, like registry.example=http://127.0.0.1:5000

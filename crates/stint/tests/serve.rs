@@ -224,9 +224,9 @@ fn a_container_lives_through_sigkill_and_sigterm_of_the_daemon() {
     inside(&daemon);
 
     daemon.kill();
-    daemon.start_again(&["--allow-host"]);
+    daemon.start_again(&["--allow-host-rootfs"]);
     daemon.stop();
-    daemon.start_again(&["--allow-host"]);
+    daemon.start_again(&["--allow-host-rootfs"]);
     std::thread::sleep(Duration::from_millis(300));
     inside(&daemon);
     assert!(running(&daemon), "{}", pods(&daemon));
@@ -237,7 +237,7 @@ fn a_container_lives_through_sigkill_and_sigterm_of_the_daemon() {
     daemon.kill();
     fs::write(shared.path().join("go"), b"").unwrap();
     std::thread::sleep(Duration::from_millis(500));
-    daemon.start_again(&["--allow-host"]);
+    daemon.start_again(&["--allow-host-rootfs"]);
     until("the Job has failed", || daemon.get(&format!("{JOBS}/long"))["status"]["failed"] == 1);
     let state = &pods(&daemon)[0]["status"]["containerStatuses"][0]["state"];
     assert_eq!(state["terminated"]["exitCode"], 7, "{state}");
@@ -251,14 +251,26 @@ fn a_pod_gets_the_hosts_root_only_where_the_operator_allows_it() {
         return eprintln!("skipped: containers need root");
     }
     let mut daemon = Daemon::start(&[]);
-    daemon.create(JOBS, &job("nosy", "true"));
-    let waiting = |daemon: &Daemon| {
-        let pods = daemon.get("/api/v1/namespaces/default/pods");
-        pods["items"][0]["status"]["containerStatuses"][0]["state"]["waiting"].clone()
-    };
-    until("the pod is refused", || waiting(&daemon)["reason"] == "CreateContainerConfigError");
-    assert!(waiting(&daemon)["message"].as_str().unwrap().contains("--allow-host"), "{}", waiting(&daemon));
-    daemon.ask("DELETE", &format!("{JOBS}/nosy?propagationPolicy=Background"), "");
+    let mut odd = job("odd", "true");
+    odd["spec"]["template"]["metadata"]["annotations"]["stint.dev/rootfs"] = serde_json::json!("Host");
+    let jobs = [(job("nosy", "true"), "--allow-host-rootfs"), (odd, "write `host`")];
+    for (job, told) in jobs {
+        daemon.create(JOBS, &job);
+        let name = job["metadata"]["name"].as_str().unwrap();
+        let of_it = format!("labelSelector=job-name%3D{name}");
+        let waiting = |daemon: &Daemon| {
+            let pods = daemon.get(&format!("/api/v1/namespaces/default/pods?{of_it}"));
+            pods["items"][0]["status"]["containerStatuses"][0]["state"]["waiting"].clone()
+        };
+        until("the pod is refused", || waiting(&daemon)["reason"] == "CreateContainerConfigError");
+        assert!(waiting(&daemon)["message"].as_str().unwrap().contains(told), "{}", waiting(&daemon));
+        until("an Event says why", || {
+            let events = daemon.get("/api/v1/namespaces/default/events?fieldSelector=reason%3DFailed");
+            let events = events["items"].as_array().unwrap();
+            events.iter().any(|event| event["message"].as_str().unwrap().contains(told))
+        });
+        daemon.ask("DELETE", &format!("{JOBS}/{name}?propagationPolicy=Background"), "");
+    }
     daemon.stop();
 }
 

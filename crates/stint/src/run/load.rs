@@ -73,6 +73,11 @@ pub fn load(files: &[PathBuf], root: Root) -> Result<Workload, LoadError> {
         for reason in pod.map(stint_agent::unsupported).unwrap_or_default() {
             workload.warnings.push(format!("Job \"{name}\": {reason}"));
         }
+        let annotations = job.spec.iter().flat_map(|spec| &spec.template.metadata).flat_map(|meta| &meta.annotations);
+        if root == Root::Image && annotations.flatten().any(|(key, _)| key == stint_agent::ROOTFS_ANNOTATION) {
+            let key = stint_agent::ROOTFS_ANNOTATION;
+            faults.push(format!("Job \"{name}\": its pods ask for this machine's root filesystem ({key}): add --host"));
+        }
         if root == Root::Host {
             faults.extend(pod.into_iter().flat_map(without_command).map(|fault| format!("Job \"{name}\": {fault}")));
         }

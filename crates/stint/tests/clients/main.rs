@@ -33,7 +33,7 @@ impl Daemon {
             eprintln!("skipped: containers need root");
             return None;
         }
-        Some(Daemon::start(&["--allow-host"]))
+        Some(Daemon::start(&["--allow-host-rootfs"]))
     }
 
     fn start(args: &[&str]) -> Daemon {

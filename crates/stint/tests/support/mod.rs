@@ -35,7 +35,7 @@ impl Daemon {
             eprintln!("skipped: containers need root");
             return None;
         }
-        Some(Daemon::start(&["--allow-host"]))
+        Some(Daemon::start(&["--allow-host-rootfs"]))
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
