@@ -91,9 +91,15 @@ fn scalar(value: &Value, out: &mut String) {
 
 fn text(text: &str, out: &mut String) {
     if is_plain(text) {
-        out.push_str(text);
-    } else {
-        write!(out, "{}", Value::from(text)).expect("a String takes everything");
+        return out.push_str(text);
+    }
+    for c in Value::from(text).to_string().chars() {
+        // JSON takes these as they are, YAML does not.
+        if matches!(c, '\u{7f}'..='\u{9f}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}') {
+            write!(out, "\\u{:04x}", u32::from(c)).expect("a String takes everything");
+        } else {
+            out.push(c);
+        }
     }
 }
 
@@ -158,6 +164,8 @@ status: {}
             "[0-9.:eExT_+-]{0,6}".prop_map(Value::from),
             "\\PC{0,6}".prop_map(Value::from),
             "[a-z\n\t:# \u{85}\u{2028}]{0,6}".prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+            "[\u{7f}-\u{9f}\u{feff}\u{fffe}\u{ffff}\u{10ffff}]{0,3}".prop_map(Value::from),
             prop_oneof![Just("y"), Just("off"), Just("~"), Just("<<"), Just("---"), Just("=")].prop_map(Value::from),
         ];
         leaf.prop_recursive(4, 24, 4, |inner| {
