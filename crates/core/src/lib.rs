@@ -9,6 +9,7 @@ pub mod check;
 pub mod clock;
 pub mod columns;
 pub mod cronjob;
+pub mod crontab;
 pub mod decode;
 pub mod defaults;
 pub mod events;

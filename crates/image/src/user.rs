@@ -28,6 +28,14 @@ pub struct User {
     pub name: Option<String>,
 }
 
+impl User {
+    /// The user of exactly this name, or else of this number, by what is in `/etc/passwd` and `/etc/group`.
+    pub fn known(passwd: &str, group: &str, user: &str) -> Option<User> {
+        let is_one = !user.is_empty() && !user.contains(':');
+        resolve(passwd, group, user).ok().filter(|found| is_one && found.name.is_some())
+    }
+}
+
 struct Entry<'a> {
     name: &'a str,
     uid: u32,
@@ -161,6 +169,16 @@ mod tests {
             ("+5", "user"),
         ] {
             assert_eq!(resolve(PASSWD, GROUP, text).expect_err(text).0, kind, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn users_of_a_machine_are_those_of_its_tables() {
+        let known = |user: &str| User::known(PASSWD, GROUP, user).map(|user| (user.uid, user.additional_gids));
+        assert_eq!(known("app"), Some((1000, vec![1, 10])));
+        assert_eq!(known("1000"), known("app"));
+        for unknown in ["", "nobody", "4711", "app:wheel", ":"] {
+            assert_eq!(known(unknown), None, "{unknown}");
         }
     }
 

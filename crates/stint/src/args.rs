@@ -75,9 +75,48 @@ pub enum Command {
     ///
     /// The Job runs on when this command is interrupted. Ends like `stint run`.
     Trigger(TriggerArgs),
+    /// Write manifests for what another scheduler runs
+    #[command(subcommand)]
+    Import(ImportCommand),
     /// Import, list, pull and remove container images
     #[command(subcommand)]
     Image(ImageCommand),
+}
+
+/// What to import.
+#[derive(Debug, Subcommand)]
+pub enum ImportCommand {
+    /// Print CronJobs that run what crontabs run
+    ///
+    /// Their pods get this machine's root filesystem where `stint serve --allow-host-rootfs` runs them. What can't be
+    /// carried over is told on stderr, by file and line, with what to do; then the exit code is 65.
+    Crontab(CrontabArgs),
+}
+
+/// Arguments of `stint import crontab`.
+#[derive(Debug, ClapArgs)]
+pub struct CrontabArgs {
+    /// The crontab, or - for stdin [default: that of the user who asks]
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Take this user's crontab (may be repeated); with FILE: run its commands as this user
+    #[arg(long, value_name = "USER")]
+    pub user: Vec<String>,
+    /// Take /etc/crontab and the files in /etc/cron.d; with FILE: its lines name their users, as there
+    #[arg(long)]
+    pub system: bool,
+    /// The image that clusters run the commands in, which have no root filesystem of this machine
+    #[arg(long, value_name = "IMAGE", default_value = "debian:stable-slim")]
+    pub image: String,
+    /// Keep what commands write below this folder, which is this machine's own for them (may be repeated)
+    #[arg(long, value_name = "FOLDER", value_parser = kept_folder)]
+    pub keep: Vec<String>,
+    /// The time zone of the schedules, like Europe/Berlin [default: this machine's]
+    #[arg(long, value_name = "ZONE")]
+    pub tz: Option<String>,
+    /// Write a file for each CronJob into this folder instead of printing them
+    #[arg(short, long, value_name = "FOLDER")]
+    pub output: Option<PathBuf>,
 }
 
 /// Arguments of `stint run`.
@@ -273,6 +312,16 @@ fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(parsed).ok().filter(|d| !d.is_zero()).ok_or_else(|| hint.to_owned())
 }
 
+fn kept_folder(text: &str) -> Result<String, String> {
+    let path = text.trim_end_matches('/');
+    let is_plain = !path.contains(':') && path.split('/').all(|part| part != "..");
+    if path.starts_with('/') && is_plain {
+        Ok(path.to_owned())
+    } else {
+        Err("give a folder by its whole path".to_owned())
+    }
+}
+
 fn variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
@@ -296,6 +345,14 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Typed::command().debug_assert();
+    }
+
+    #[test]
+    fn kept_folders_are_whole_paths_below_the_root() {
+        assert_eq!(kept_folder("/var/backups/"), Ok("/var/backups".to_owned()));
+        for wrong in ["", "/", "var", "/a/../b", "/a:b"] {
+            assert!(kept_folder(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod exit;
 pub mod explain;
 pub mod folder;
 pub mod image;
+pub mod import;
 pub mod install;
 pub mod kubeconfig;
 pub mod real;
@@ -43,6 +44,7 @@ pub fn main() -> ExitCode {
         args::Command::Explain(explain) => explain::main(&args.data, explain),
         args::Command::Trigger(trigger) => trigger::main(&args.data, trigger),
         args::Command::Run(run) => run::main(&args.data, run),
+        args::Command::Import(args::ImportCommand::Crontab(crontab)) => import::main(crontab),
         args::Command::Image(image) => image::main(&args.data, image),
     })
 }

@@ -40,6 +40,17 @@ pub fn local() -> Zone {
     name.and_then(zone::named).or_else(file).unwrap_or_else(Zone::utc)
 }
 
+/// The name of the zone of the machine whose root is here, whatever `TZ` says, as for its cron: that of `/etc/localtime`,
+/// else what `/etc/timezone` says. `None`: it has a zone without a name.
+pub fn name_at(root: &Path) -> Option<String> {
+    let localtime = root.join("etc/localtime");
+    let link = std::fs::read_link(&localtime).unwrap_or_default();
+    let linked = link.to_str().and_then(|target| target.split_once("zoneinfo/")).map(|(_, name)| name.to_owned());
+    let written = || Some(std::fs::read_to_string(root.join("etc/timezone")).ok()?.trim().to_owned());
+    let found = linked.or_else(written).filter(|name| zone::is_zone(name));
+    found.or_else(|| (!localtime.exists()).then(|| "Etc/UTC".to_owned()))
+}
+
 fn read(name: &str) -> Option<Vec<u8>> {
     let is_part = |part: &str| {
         !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_+-".contains(&byte))
@@ -53,6 +64,21 @@ fn read(name: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_machines_zone_has_the_name_that_it_is_linked_or_written_by() {
+        let root = tempfile::tempdir().unwrap();
+        let etc = root.path().join("etc");
+        std::fs::create_dir(&etc).unwrap();
+        assert_eq!(name_at(root.path()).as_deref(), Some("Etc/UTC"));
+        std::fs::write(etc.join("localtime"), "TZif").unwrap();
+        assert_eq!(name_at(root.path()), None);
+        std::fs::write(etc.join("timezone"), "Europe/Berlin\n").unwrap();
+        assert_eq!(name_at(root.path()).as_deref(), Some("Europe/Berlin"));
+        std::fs::remove_file(etc.join("localtime")).unwrap();
+        std::os::unix::fs::symlink("../usr/share/zoneinfo/Asia/Tokyo", etc.join("localtime")).unwrap();
+        assert_eq!(name_at(root.path()).as_deref(), Some("Asia/Tokyo"));
+    }
 
     #[test]
     fn only_names_of_zones_are_looked_for() {
