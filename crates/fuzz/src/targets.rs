@@ -19,6 +19,7 @@ pub static TARGETS: &[Target] = &[
     Target { name: "manifest", run: text::manifest, seeds: text::manifests },
     Target { name: "protobuf", run: text::protobuf, seeds: text::messages },
     Target { name: "schedule", run: text::schedule, seeds: text::schedules },
+    Target { name: "crontab", run: text::crontab, seeds: text::crontabs },
     Target { name: "layer", run: text::layer, seeds: text::layers },
     Target { name: "create", run: api::create, seeds: api::bodies },
     Target { name: "patch", run: api::patch, seeds: api::patches },

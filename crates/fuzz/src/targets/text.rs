@@ -1,10 +1,13 @@
-//! What reads bytes without a server: manifests, protobuf, schedules, layers of images.
+//! What reads bytes without a server: manifests, protobuf, schedules, crontabs, layers of images.
 
 use std::fs;
 
+use jiff::Timestamp;
 use serde_json::Value;
-use stint_core::manifest::{self, Limits, to_yaml};
+use stint_core::crontab::{Account, Crontab, Imported, Machine, Owner, Wishes, import};
+use stint_core::manifest::{self, Document, Limits, to_yaml};
 use stint_core::schedule::Schedule;
+use stint_core::{defaults, validate};
 use stint_schema::protobuf;
 
 use crate::seeds::{config_map, cron_job, job, pod, rich_job};
@@ -61,6 +64,39 @@ pub(super) fn schedules() -> Vec<Vec<u8>> {
         "TZ=Europe/Berlin 30 2 * * 0",
         "CRON_TZ=UTC 59 23 31 12 ?",
         "0-59/7 1-23 ? JAN-dec sun",
+    ];
+    all.map(|text| text.as_bytes().to_vec()).to_vec()
+}
+
+/// Every line of a crontab is imported or told, and what comes of it is taken by the API.
+pub(super) fn crontab(bytes: &[u8]) {
+    let account = |name: &str| {
+        let account =
+            Account { name: name.to_owned(), uid: 1000, gid: 1000, groups: vec![4], home: "/home".to_owned() };
+        (name != "joe").then_some(account)
+    };
+    let machine = Machine { zone: Some("Europe/Berlin"), account: &account, now: Timestamp::UNIX_EPOCH };
+    let crontabs = [Owner::Column, Owner::User("root")].map(|owner| Crontab { origin: "fuzz", text: bytes, owner });
+    let import = import(&crontabs, &machine, &Wishes { image: "i", keep: &["/var".to_owned()] });
+    let yaml: Vec<String> = import.cron_jobs.iter().map(Imported::yaml).collect();
+    let limits = Limits { bytes: usize::MAX, values: usize::MAX, ..Limits::default() };
+    let documents = manifest::parse_within(&yaml.join("---\n"), "fuzz", &limits);
+    let documents = documents.unwrap_or_else(|why| panic!("what was written can't be read: {why}: {yaml:?}"));
+    assert_eq!(documents.len(), yaml.len());
+    for document in documents {
+        let Document::CronJob(mut cron_job) = document else { panic!("a CronJob was written: {document:?}") };
+        cron_job.metadata.namespace = Some("default".to_owned());
+        defaults::cron_job(&mut cron_job);
+        let faults = validate::cron_job_create(&cron_job);
+        assert!(faults.is_empty(), "{faults:?}");
+    }
+}
+
+pub(super) fn crontabs() -> Vec<Vec<u8>> {
+    let all = [
+        "SHELL=/bin/bash\n# comment\nMAILTO = \"joe@x\"\n5 0 * * 7 root $HOME/bin/daily.job $(date +\\%F) > /tmp/x 2>&1\n",
+        "'A B'='c d'\n@daily paul cd /srv && nice -n 5 ./backup.sh%one%two\n@reboot root x\nA=\n",
+        "CRON_TZ=Asia/Tokyo\r\n0,30 2-4/2 */2 jan-mar sun,fri-sat\troot\t[ -x /a ] && flock -n /run/l b || { c; }\r\n",
     ];
     all.map(|text| text.as_bytes().to_vec()).to_vec()
 }
