@@ -70,13 +70,13 @@ impl OciCli {
     }
 
     /// Writes the bundle as the program wants it.
-    fn prepare(&self, bundle: &Bundle) -> Result<crate::plan::Plan, StartError> {
+    fn prepare(&self, bundle: &mut Bundle) -> Result<crate::plan::Plan, StartError> {
+        let plan = prepare::program(bundle, &self.program).map_err(|refusal| refusal.of(&bundle.id))?;
         let failed = |step: &str, source: std::io::Error| StartError::Failed {
             container: bundle.id.clone(),
             step: format!("{step} in {}", bundle.dir.display()),
             source,
         };
-        let plan = prepare::program(bundle, &self.program).map_err(|refusal| refusal.of(&bundle.id))?;
         let mut spec = bundle.spec.clone();
         let mut root = spec.root().clone().unwrap_or_default();
         root.set_path(PathBuf::from(prepare::MOUNTPOINT));
@@ -150,9 +150,9 @@ impl Runtime for Native {
 }
 
 impl Runtime for OciCli {
-    fn start(&self, bundle: Bundle) -> BoxFuture<'_, Result<Started, StartError>> {
+    fn start(&self, mut bundle: Bundle) -> BoxFuture<'_, Result<Started, StartError>> {
         Box::pin(async move {
-            let plan = self.prepare(&bundle)?;
+            let plan = self.prepare(&mut bundle)?;
             let command = command(&bundle);
             carry_through(self.supervisor.clone(), bundle.id, bundle.dir, plan, command).await
         })

@@ -105,6 +105,8 @@ pub(crate) enum Launch {
         program: CString,
         /// What it sees as the root filesystem, mounted by the shim on the bundle's `rootfs`.
         root: Root,
+        /// What is shown at paths in the container's folder, where the program finds it by name.
+        staged: Vec<(Bind, CString)>,
         /// The user that owns the output pipes.
         uid: u32,
         /// The file that counts OOM kills, by the path the program is known to use.
@@ -188,8 +190,19 @@ pub(crate) struct Mount {
 pub(crate) enum Source {
     /// A new filesystem, with its parameters.
     New(CString, Vec<(CString, Option<CString>)>),
-    /// A path of the host, with the mounts below it if asked.
-    Bind(CString, bool),
+    /// A path of the host.
+    Bind(Bind),
+}
+
+/// What a bind mount shows.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Bind {
+    /// A path of the host.
+    pub(crate) source: CString,
+    /// Something in it, which whoever writes there may change at any time: its path, which must not lead out.
+    pub(crate) below: Option<CString>,
+    /// Whether the mounts below it come along.
+    pub(crate) recursive: bool,
 }
 
 /// A device node.
@@ -268,6 +281,17 @@ pub(crate) enum Step {
     Exec(Vec<CString>, Vec<CString>),
 }
 
+impl fmt::Display for Bind {
+    /// As a verb phrase.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "bind {}", self.source.to_string_lossy())?;
+        match &self.below {
+            Some(below) => write!(f, " (in it {}, and nothing outside)", below.to_string_lossy()),
+            None => Ok(()),
+        }
+    }
+}
+
 impl fmt::Display for Step {
     /// The step as a verb phrase, for "failed to …".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -284,7 +308,7 @@ impl fmt::Display for Step {
                 Source::New(kind, options) => {
                     write!(f, "mount {} at /{} (options {options:?})", text(kind), text(&mount.dest))
                 }
-                Source::Bind(source, _) => write!(f, "bind {} to /{}", text(source), text(&mount.dest)),
+                Source::Bind(bind) => write!(f, "{bind} to /{}", text(&mount.dest)),
             },
             Self::Node(node) => write!(f, "make device node /{}", text(&node.path)),
             Self::Sysctl(name, value) => write!(f, "set sysctl {} to {value:?}", text(name)),

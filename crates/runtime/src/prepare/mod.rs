@@ -17,11 +17,14 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, Spec};
 
-use crate::plan::{Launch, Plan, Root, Step, Upper};
+use crate::plan::{Bind, Launch, Plan, Root, Step, Upper};
 use crate::{Bundle, ContainerId, Rootfs, StartError, Writable, host};
 
 /// The folder in a bundle that the root filesystem is mounted on: an empty one, so that the mount hides nothing.
 pub(crate) const MOUNTPOINT: &str = "rootfs";
+
+/// The folder in a bundle where a runc-compatible program finds what is in a volume and not the whole of it.
+const STAGED: &str = "staged";
 
 /// A compiled seccomp filter: instructions and flags.
 pub(crate) type Filter = (Vec<u8>, u32);
@@ -128,22 +131,51 @@ pub(crate) fn native(
 }
 
 /// What the plan for a runc-compatible program looks like; the bundle's `config.json` is the caller's to write.
-pub(crate) fn program(bundle: &Bundle, program: &Path) -> Result<Plan> {
+///
+/// Of a bind mount that shows something in its source the program is told where the shim has put that.
+pub(crate) fn program(bundle: &mut Bundle, program: &Path) -> Result<Plan> {
+    let staged = stage(bundle)?;
+    let bundle = &*bundle;
+    let mut scratch = scratch(bundle)?;
+    if !staged.is_empty() {
+        scratch.push(c_path(&bundle.dir.join(STAGED), "dir")?);
+    }
     let uid = bundle.spec.process().as_ref().map_or(0, |p| p.user().uid());
     let (oom, remove) = cgroups::of_program(&bundle.spec)?;
     Ok(Plan {
         id: bundle.id.as_str().to_owned(),
         dir: c_path(&bundle.dir, "dir")?,
         log: c_path(&bundle.log, "log")?,
-        scratch: scratch(bundle)?,
+        scratch,
         launch: Launch::Program {
             program: c_path(program, "the program's path")?,
             root: root(bundle, &bundle.dir.join(MOUNTPOINT))?,
+            staged,
             uid,
             oom,
             remove,
         },
     })
+}
+
+/// Takes what only our own init knows out of the spec's bind mounts: which part of its source each shows.
+fn stage(bundle: &mut Bundle) -> Result<Vec<(Bind, CString)>> {
+    let mut staged = Vec::new();
+    let folder = bundle.dir.join(STAGED);
+    for mount in bundle.spec.mounts_mut().iter_mut().flatten() {
+        let mut options = mount.options().clone().unwrap_or_default();
+        let Some(at) = options.iter().position(|option| option.starts_with(mounts::SUBDIR)) else { continue };
+        let below = mounts::below(&options.remove(at)[mounts::SUBDIR.len()..])?;
+        let source = mount.source().clone().unwrap_or_default();
+        let recursive = options.iter().any(|option| option == "rbind");
+        let place = folder.join(staged.len().to_string());
+        staged.push((
+            Bind { source: c_path(&source, "mounts.source")?, below: Some(below), recursive },
+            c_path(&place, "dir")?,
+        ));
+        mount.set_options(Some(options)).set_source(Some(place));
+    }
+    Ok(staged)
 }
 
 fn take_seccomp(spec: &mut Spec) -> Option<LinuxSeccomp> {

@@ -2,12 +2,13 @@
 //!
 //! Invariant: an option that is neither known here nor a parameter of the filesystem is an error.
 
-use std::path::Path;
+use std::ffi::CString;
+use std::path::{Component, Path};
 
 use oci_spec::runtime::{LinuxDeviceType, LinuxNamespaceType, Mount as SpecMount, Spec};
 
 use super::{Result, c_path, c_string, has_namespace, inside, invalid, unsupported};
-use crate::plan::{Mount, Node, Source, Step};
+use crate::plan::{Bind, Mount, Node, Source, Step};
 use crate::sys::attr;
 use crate::{Rootfs, host};
 
@@ -112,8 +113,12 @@ fn one(mount: &SpecMount) -> Result<Mount> {
         if !source.is_absolute() {
             return invalid(format!("the source {} of the mount at {at} is not absolute", source.display()));
         }
-        Source::Bind(c_path(source, "mounts.source")?, options.bind.unwrap_or(false))
+        let source = c_path(source, "mounts.source")?;
+        Source::Bind(Bind { source, below: options.below, recursive: options.bind.unwrap_or(false) })
     } else {
+        if options.below.is_some() {
+            return unsupported(format!("option {SUBDIR} of the mount at {at}"), "it is for bind mounts");
+        }
         let mut parameters = options.parameters;
         let kind = match kind {
             "cgroup" | "cgroup2" if !host::is_unified() => {
@@ -135,7 +140,7 @@ fn one(mount: &SpecMount) -> Result<Mount> {
     Ok(Mount { dest, source, set: options.set, clear: options.clear, set_all: options.set_all, propagation, devices })
 }
 
-type Parameters = Vec<(std::ffi::CString, Option<std::ffi::CString>)>;
+type Parameters = Vec<(CString, Option<CString>)>;
 
 #[derive(Default)]
 struct Options {
@@ -145,7 +150,21 @@ struct Options {
     clear: u64,
     set_all: u64,
     propagation: Option<(u64, bool)>,
+    /// What in the source is to be mounted.
+    below: Option<CString>,
     parameters: Parameters,
+}
+
+/// What `mount(8)` calls the option that mounts something in the source, and not the source: its path follows.
+pub(super) const SUBDIR: &str = "X-mount.subdir=";
+
+/// A path in the source of a bind mount.
+pub(super) fn below(path: &str) -> Result<CString> {
+    let plain = Path::new(path).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    if path.is_empty() || !plain {
+        return invalid(format!("{SUBDIR}{path} does not name something in the source"));
+    }
+    c_string(path, "mounts.options")
 }
 
 impl Options {
@@ -185,6 +204,7 @@ impl Options {
                     let control = format!("option {option} of the mount at {}", place.display());
                     return unsupported(control, "leave it out");
                 }
+                other if other.starts_with(SUBDIR) => all.below = Some(below(&other[SUBDIR.len()..])?),
                 other => {
                     let (key, value) = match other.split_once('=') {
                         Some((key, value)) => (key, Some(c_string(value, "mounts.options")?)),
@@ -269,6 +289,14 @@ mod tests {
         assert_eq!(options.parameters.len(), 2);
         assert_eq!(options.parameters[1], (c"newinstance".to_owned(), None));
         assert_eq!(options.set, attr::NOSUID | attr::NOATIME);
+    }
+
+    #[test]
+    fn a_path_in_a_source_never_leads_up() {
+        assert_eq!(parse(&["rbind", "X-mount.subdir=a/b"]).below, Some(c"a/b".to_owned()));
+        for path in ["", "/a", "..", "a/../b"] {
+            assert!(Options::parse(&[format!("{SUBDIR}{path}")], Path::new("/x")).is_err(), "{path:?}");
+        }
     }
 
     #[test]

@@ -143,8 +143,8 @@ impl<'a> Init<'a> {
             return failed("set up its first process".into(), errno);
         }
         for step in self.steps {
-            if let Step::Mount(Mount { source: Source::Bind(path, recursive), .. }) = step {
-                match mounts::open_source(path, *recursive) {
+            if let Step::Mount(Mount { source: Source::Bind(bind), .. }) = step {
+                match mounts::open_source(bind) {
                     Ok(source) => self.sources.push_back(source),
                     Err(errno) => return failed(step.to_string(), errno),
                 }

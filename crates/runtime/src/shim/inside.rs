@@ -1,7 +1,8 @@
 //! Paths inside the container's root: found, and made, without ever leaving it.
 //!
-//! Invariant: every lookup is one `openat2` with `RESOLVE_IN_ROOT` from the root's descriptor, so that the kernel keeps
-//! it inside whatever symlinks and `..` an image or a volume brings. Paths have no leading slash.
+//! Invariant: every lookup is one `openat2` with `RESOLVE_IN_ROOT` from the root's descriptor, or `RESOLVE_BENEATH` from a
+//! volume's, so that the kernel keeps it inside whatever symlinks and `..` an image or a volume brings. Paths have no
+//! leading slash.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,12 +23,21 @@ pub(crate) fn find_plain(root: impl AsFd, path: &CStr) -> Result<OwnedFd> {
     open(root, path, OFlags::PATH, ResolveFlags::NO_SYMLINKS)
 }
 
+/// Like [`find`], and refuses what would lead out, where [`find`] takes the root for `/`.
+pub(crate) fn find_below(root: impl AsFd, path: &CStr) -> Result<OwnedFd> {
+    resolve(root, path, OFlags::PATH, ResolveFlags::BENEATH)
+}
+
 /// Opens a path within the root.
 pub(crate) fn open(root: impl AsFd, path: &CStr, flags: OFlags, more: ResolveFlags) -> Result<OwnedFd> {
+    resolve(root, path, flags, ResolveFlags::IN_ROOT | more)
+}
+
+fn resolve(root: impl AsFd, path: &CStr, flags: OFlags, how: ResolveFlags) -> Result<OwnedFd> {
     let path = if path.is_empty() { c"." } else { path };
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | more;
+    let how = how | ResolveFlags::NO_MAGICLINKS;
     loop {
-        match rustix::fs::openat2(&root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+        match rustix::fs::openat2(&root, path, flags | OFlags::CLOEXEC, Mode::empty(), how) {
             Err(Errno::AGAIN) => {} // the kernel saw a rename on the way and asks to try again
             other => return other,
         }

@@ -92,8 +92,8 @@ fn start(fd: OwnedFd, daemon: &OwnedFd, nursery: Option<OwnedFd>) -> Result<Runn
             let nursery = nursery.filter(|_| *detached);
             start_native(&plan, (*namespaces, nursery), cgroups, steps, dir, log, daemon)
         }
-        Launch::Program { program, root, uid, oom, remove } => {
-            let started = program::start(&plan.id, program, root, &plan.dir, *uid)?;
+        Launch::Program { program, root, staged, uid, oom, remove } => {
+            let started = program::start(&plan.id, program, (root, staged), &plan.dir, *uid)?;
             let oom = oom.as_deref().and_then(|path| open_counter(path).ok());
             let pid = started.pid;
             let state = || write_state(&plan, &dir, pid, remove);

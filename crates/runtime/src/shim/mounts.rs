@@ -15,7 +15,7 @@ use rustix::mount::{
 };
 
 use super::inside;
-use crate::plan::{Mount, Root, Source, Upper};
+use crate::plan::{Bind, Mount, Root, Source, Upper};
 use crate::sys::{self, attr};
 
 /// Has `open_tree` copy what a descriptor refers to.
@@ -85,6 +85,24 @@ pub(crate) fn enter(nursery: BorrowedFd<'_>, filesystem: Filesystem) -> Result<O
         attach_disk(&root, &path, &tree)?;
     }
     Ok(root)
+}
+
+/// Makes the folder of a path for [`stage`].
+pub(crate) fn make_stage(path: &CStr) -> Result<()> {
+    let at = path.to_bytes().iter().rposition(|&byte| byte == b'/').ok_or(Errno::INVAL)?;
+    make_dir(CWD, &CString::new(&path.to_bytes()[..at]).map_err(|_| Errno::INVAL)?, 0o700)
+}
+
+/// Shows something at a path of the host, in this mount namespace, where an empty file or folder is made for it.
+pub(crate) fn stage(bind: &Bind, path: &CStr) -> Result<()> {
+    let tree = open_source(bind)?;
+    if is_folder(&tree)? {
+        make_dir(CWD, path, 0o700)?;
+    } else {
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(CWD, path, flags, Mode::from_raw_mode(0o600))?;
+    }
+    attach(&tree, rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 /// Makes this process's mount namespace an empty one: a read-only tmpfs without room for anything.
@@ -228,10 +246,16 @@ fn writable(like: &OwnedFd, store: &OwnedFd, upper: &CStr, work: &CStr) -> Resul
 }
 
 /// The source of a bind mount, as a tree of its own. Opened before the host's tree goes out of sight.
-pub(crate) fn open_source(source: &CStr, recursive: bool) -> Result<OwnedFd> {
-    let source = rustix::fs::openat(CWD, source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+///
+/// What is below it is looked for by the kernel, in one step, and what that finds is what is mounted: no link that somebody
+/// puts there meanwhile leads out of the source.
+pub(crate) fn open_source(bind: &Bind) -> Result<OwnedFd> {
+    let mut source = rustix::fs::openat(CWD, &*bind.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    if let Some(below) = &bind.below {
+        source = inside::find_below(&source, below)?;
+    }
     let mut flags = CLONE;
-    flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
+    flags.set(OpenTreeFlags::AT_RECURSIVE, bind.recursive);
     open_tree(&source, c"", flags)
 }
 
@@ -411,7 +435,7 @@ fn open_path(at: &OwnedFd, name: &CStr) -> Result<OwnedFd> {
     rustix::fs::openat(at, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 
-fn make_dir(at: &OwnedFd, name: &CStr, mode: u32) -> Result<()> {
+fn make_dir(at: impl AsFd, name: &CStr, mode: u32) -> Result<()> {
     match rustix::fs::mkdirat(at, name, Mode::from_raw_mode(mode)) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(error) => Err(error),

@@ -11,7 +11,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 
 use super::{failed, mounts, output_pipe, read_to_end, text};
-use crate::plan::{Failure, FailureKind, Root};
+use crate::plan::{Bind, Failure, FailureKind, Root};
 use crate::sys::{self, Fork};
 
 /// The program and the container it was asked to make.
@@ -29,7 +29,13 @@ pub(crate) struct Created {
 }
 
 /// Mounts the root filesystem and has the container created.
-pub(crate) fn start(id: &str, path: &CStr, root: &Root, dir: &CStr, uid: u32) -> Result<Created, Failure> {
+pub(crate) fn start(
+    id: &str,
+    path: &CStr,
+    (root, staged): (&Root, &[(Bind, CString)]),
+    dir: &CStr,
+    uid: u32,
+) -> Result<Created, Failure> {
     let fail = |step: &str| {
         let step = step.to_owned();
         move |e: rustix::io::Errno| failed(step, &io::Error::from(e))
@@ -41,6 +47,12 @@ pub(crate) fn start(id: &str, path: &CStr, root: &Root, dir: &CStr, uid: u32) ->
     if matches!(root.upper, crate::plan::Upper::Tmpfs(_)) {
         // The program looks at the mount point, where the tmpfs is.
         mounts::show_at(&mounted, &root.mountpoint).map_err(fail("bind the root filesystem into the bundle"))?;
+    }
+    for (n, (bind, place)) in staged.iter().enumerate() {
+        if n == 0 {
+            mounts::make_stage(place).map_err(fail("make a folder for parts of volumes"))?;
+        }
+        mounts::stage(bind, place).map_err(fail(&bind.to_string()))?;
     }
     let id = CString::new(id).map_err(|e| failed("name the container".into(), &io::Error::other(e)))?;
     let program = Program { path: path.to_owned(), id };

@@ -624,6 +624,46 @@ const CASES: &[Case] = &[
         expect: Exit(0, "A\nA\nrefused\n"),
     },
     Case {
+        name: "a_bind_mount_shows_a_part_of_its_source",
+        oracle: true,
+        script: "cat /part/a /one; echo new > /part/b; ls /part; echo x 2>/dev/null > /one || echo refused",
+        edit: |s| {
+            let data = s.dir.join("data");
+            fs::create_dir_all(data.join("sub/deep")).unwrap();
+            fs::write(data.join("sub/deep/a"), "A\n").unwrap();
+            std::os::unix::fs::symlink("sub/deep", data.join("link")).unwrap();
+            let source = data.to_str().unwrap().to_owned();
+            mount(s, "/part", "bind", &source, &["rbind", "rprivate", "X-mount.subdir=link"]);
+            mount(s, "/one", "bind", &source, &["rbind", "ro", "X-mount.subdir=sub/deep/a"]);
+        },
+        expect: Exit(0, "A\nA\na\nb\nrefused\n"),
+    },
+    Case {
+        name: "a_link_does_not_lead_a_part_out_of_its_source",
+        oracle: true,
+        script: "cat /part/secret",
+        edit: |s| {
+            let (data, outside) = (s.dir.join("data"), s.dir.join("outside"));
+            fs::create_dir(&data).unwrap();
+            fs::create_dir(&outside).unwrap();
+            fs::write(outside.join("secret"), "the host's\n").unwrap();
+            std::os::unix::fs::symlink("../outside", data.join("part")).unwrap();
+            let source = data.to_str().unwrap().to_owned();
+            mount(s, "/part", "bind", &source, &["rbind", "X-mount.subdir=part"]);
+        },
+        expect: Refusal(|e| matches!(e, StartError::Failed { step, .. } if step.contains("and nothing outside"))),
+    },
+    Case {
+        name: "a_path_in_a_source_that_leads_up_is_refused",
+        oracle: true,
+        script: "true",
+        edit: |s| {
+            let source = s.dir.to_str().unwrap().to_owned();
+            mount(s, "/part", "bind", &source, &["rbind", "X-mount.subdir=a/../.."]);
+        },
+        expect: Refusal(|e| matches!(e, StartError::Invalid { fault, .. } if fault.contains("X-mount.subdir"))),
+    },
+    Case {
         name: "noexec_bind_mounts_do_not_execute",
         oracle: true,
         script: "/data/run 2>/dev/null || echo refused; grep ' /data ' /proc/self/mountinfo | cut -d' ' -f6",
