@@ -8,6 +8,7 @@
 //! Left out: the network (pods are on the host's for now), and everything that the spec of a running pod may change.
 
 mod env;
+mod mounts;
 mod resources;
 mod security;
 
@@ -15,8 +16,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, VolumeMount};
-use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, MountBuilder, Spec};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 use stint_core::pod::Attempt;
 use stint_image::User;
 
@@ -24,7 +25,7 @@ use crate::downward::{Downward, Machine};
 use crate::error::Error;
 use crate::folder::PodFolder;
 use crate::sources::Sources;
-use crate::volumes;
+use crate::volumes::sub_path::SubPath;
 
 /// What a container's spec is made from.
 #[derive(Clone, Copy)]
@@ -88,8 +89,17 @@ impl ImageRun {
 /// What a container gets that asks for nothing: made once, as its seccomp profile alone is hundreds of names.
 static DEFAULTS: LazyLock<Spec> = LazyLock::new(stint_runtime::default_spec);
 
+/// What the runtime is told of a container, and what is to be there before it is.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The container's spec.
+    pub spec: Spec,
+    /// What the container is to see of volumes that it does not see as a whole, in the order of its mounts.
+    pub sub_paths: Vec<SubPath>,
+}
+
 /// The container's spec.
-pub fn build(request: Request<'_>) -> Result<Spec, Error> {
+pub fn build(request: Request<'_>) -> Result<Built, Error> {
     let pod_spec = request.pod.spec.as_ref().ok_or_else(|| Error::config("the pod has no spec"))?;
     let down = Downward { pod: request.pod, node: request.node };
     let variables = env::of_pod(request.container, request.sources, down, request.api)?;
@@ -111,14 +121,15 @@ pub fn build(request: Request<'_>) -> Result<Spec, Error> {
         .set_terminal(None);
     let mut root = spec.root_mut().take().unwrap_or_default();
     root.set_readonly(Some(security.read_only_root()));
-    let mounts = mounts(&request, pod_spec, spec.mounts_mut().take().unwrap_or_default())?;
+    let (mounts, sub_paths) =
+        mounts::of(&request, pod_spec, &variables, spec.mounts_mut().take().unwrap_or_default())?;
     let linux = linux(&request, pod_spec, &security, spec.linux_mut().take().unwrap_or_default())?;
     spec.set_process(Some(process))
         .set_root(Some(root))
         .set_hostname(Some(hostname))
         .set_mounts(Some(mounts))
         .set_linux(Some(linux));
-    Ok(spec)
+    Ok(Built { spec, sub_paths })
 }
 
 /// `command` replaces the image's entry point and drops its arguments; `args` replaces its arguments.
@@ -187,84 +198,10 @@ fn linux(
     Ok(linux)
 }
 
-/// The runtime's own mounts, then the node's files, then the volumes, outer ones first.
-fn mounts(request: &Request<'_>, pod_spec: &PodSpec, defaults: Vec<Mount>) -> Result<Vec<Mount>, Error> {
-    let mut ours = Vec::new();
-    if request.etc {
-        for name in ["hosts", "hostname", "resolv.conf"] {
-            ours.push(bind(&request.folder.etc().join(name), &format!("/etc/{name}"), &["rprivate"])?);
-        }
-    }
-    if let Some(path) = termination_path(request.container) {
-        ours.push(bind(
-            &request.folder.termination_log(&request.container.name, request.attempt),
-            path,
-            &["rprivate"],
-        )?);
-    }
-    for (index, mount) in request.container.volume_mounts.iter().flatten().enumerate() {
-        ours.push(volume_mount(request, pod_spec, mount, index)?);
-    }
-    let taken = |mount: &Mount| ours.iter().any(|own| own.destination() == mount.destination());
-    let mut all: Vec<Mount> = defaults.into_iter().filter(|mount| !taken(mount)).collect();
-    ours.sort_by_key(|mount| mount.destination().components().count());
-    all.extend(ours);
-    Ok(all)
-}
-
 /// Where the container may leave its last words; the API's default if it does not say.
 pub(crate) fn termination_path(container: &Container) -> Option<&str> {
     let path = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
     (!path.is_empty()).then_some(path)
-}
-
-fn volume_mount(request: &Request<'_>, pod_spec: &PodSpec, mount: &VolumeMount, index: usize) -> Result<Mount, Error> {
-    let field = |name: &str| format!("container {:?}: volumeMounts[{index}].{name}", request.container.name);
-    for (set, name) in [(&mount.sub_path, "subPath"), (&mount.sub_path_expr, "subPathExpr")] {
-        if set.as_ref().is_some_and(|path| !path.is_empty()) {
-            return Err(Error::config(format!("{} is not supported yet: mount the whole volume", field(name))));
-        }
-    }
-    let volume = pod_spec.volumes.iter().flatten().find(|volume| volume.name == mount.name);
-    let Some(volume) = volume else {
-        return Err(Error::config(format!("{} {:?} is no volume of the pod", field("name"), mount.name)));
-    };
-    let from_api = volumes::is_from_api(volume);
-    let source = match &volume.host_path {
-        Some(host) => PathBuf::from(&host.path),
-        None if from_api => request.folder.files(&volume.name),
-        None => request.folder.volume(&volume.name),
-    };
-    let propagation = match mount.mount_propagation.as_deref() {
-        None | Some("None" | "") => "rprivate",
-        Some("HostToContainer") => "rslave",
-        Some(other) => {
-            let what = field("mountPropagation");
-            return Err(Error::config(format!("{what} {other} is not supported: it needs a privileged container")));
-        }
-    };
-    // What a pod learns of ConfigMaps and the like is not for it to change.
-    let read_only = mount.read_only == Some(true) || from_api;
-    let recursive = matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"));
-    let access = match (read_only, recursive) {
-        (true, true) => "rro",
-        (true, false) => "ro",
-        (false, _) => "rw",
-    };
-    // Memory filesystems are often not for programs; a script in a ConfigMap is one.
-    let options: &[&str] = if from_api { &[propagation, access, "exec"] } else { &[propagation, access] };
-    bind(&source, &mount.mount_path, options)
-}
-
-fn bind(source: &Path, destination: &str, options: &[&str]) -> Result<Mount, Error> {
-    let options: Vec<String> = std::iter::once("rbind").chain(options.iter().copied()).map(str::to_owned).collect();
-    MountBuilder::default()
-        .destination(Path::new("/").join(destination))
-        .typ("bind")
-        .source(source)
-        .options(options)
-        .build()
-        .map_err(|fault| Error::config(format!("mount {destination:?}: {fault}")))
 }
 
 #[cfg(test)]

@@ -101,19 +101,6 @@ fn of_container(container: &Container, path: &str, told: &mut Vec<String>) {
     );
     let ports = container.ports.iter().flatten().any(|port| port.host_port.is_some());
     say(ports, "ports[].hostPort", "pods are on the host's network: the container's own port is open there");
-    for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
-        let set = |path: &Option<String>| path.as_ref().is_some_and(|path| !path.is_empty());
-        say(
-            set(&mount.sub_path),
-            &format!("volumeMounts[{index}].subPath"),
-            "not supported yet; the pod will not start",
-        );
-        say(
-            set(&mount.sub_path_expr),
-            &format!("volumeMounts[{index}].subPathExpr"),
-            "not supported yet; the pod will not start",
-        );
-    }
     let limits = container.resources.iter().flat_map(|r| r.limits.iter().flatten());
     for (name, _) in limits.filter(|(name, _)| !matches!(name.as_str(), "cpu" | "memory")) {
         say(true, &format!("resources.limits[{name}]"), "not enforced yet");

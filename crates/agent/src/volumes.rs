@@ -9,6 +9,7 @@
 mod atomic;
 mod content;
 mod host_path;
+pub mod sub_path;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};

@@ -30,7 +30,7 @@ use crate::keeper::{self, Keeper};
 use crate::prober;
 use crate::recover::Recovered;
 use crate::sources::{Sources, Wanted as WantedSources};
-use crate::spec::{ImageRun, Request};
+use crate::spec::{Built, ImageRun, Request};
 use crate::status::{self, Wanted};
 use crate::{signal, spec, termination, volumes};
 
@@ -563,7 +563,7 @@ impl Context {
             Some(image) => image.resolve_user(name).map_err(|error| error.to_string()),
             None => host_user(name),
         };
-        let spec = spec::build(Request {
+        let Built { spec, sub_paths } = spec::build(Request {
             pod: &self.pod,
             container,
             attempt,
@@ -578,6 +578,10 @@ impl Context {
         })?;
         self.folder.make(&self.identity)?;
         self.folder.make_container(&container.name, attempt)?;
+        if !sub_paths.is_empty() {
+            let container = container.name.clone();
+            blocking(move || sub_paths.iter().try_for_each(|part| part.make(&container))).await?;
+        }
         if let Rootfs::Overlay { writable: Writable::Directory(path), .. } = &rootfs {
             make_dirs(path).map_err(Error::io("make folder", path))?;
         }

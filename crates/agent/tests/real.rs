@@ -107,6 +107,8 @@ fn main() {
         case!(nothing_that_is_written_survives);
         case!(config_maps_and_shared_volumes_are_seen);
         case!(a_script_in_a_config_map_runs);
+        case!(a_container_sees_the_parts_of_volumes_that_it_asks_for);
+        case!(a_sub_path_swapped_for_a_link_while_pods_start_shows_nothing_of_the_host);
         case!(deletion_ends_a_polite_and_a_deaf_container);
         case!(a_missing_command_and_a_missing_setting_are_told);
         case!(the_user_is_who_the_pod_says);
@@ -285,6 +287,74 @@ async fn a_script_in_a_config_map_runs(world: &World) -> Verdict {
     let (_, ended) = world.ended("script").await;
     let output = world.output(&pod).await;
     check(output == "I run\n", (output, ended))
+}
+
+async fn a_container_sees_the_parts_of_volumes_that_it_asks_for(world: &World) -> Verdict {
+    let maps: Api<ConfigMap> = Api::namespaced(world.client.clone(), "default");
+    let map = json!({"metadata": {"name": "parts"}, "data": {"k": "one file", "l": "another"}});
+    maps.create(&PostParams::default(), &serde_json::from_value(map).unwrap()).await.unwrap();
+    let mut first = sh("id -u > /v/own; touch /v/new/mine && stat -c %a /v/new");
+    first["name"] = json!("i");
+    first["volumeMounts"] = json!([{"name": "e", "mountPath": "/v"}, {"name": "e", "mountPath": "/v/new", "subPath": "a/b"}]);
+    let mut main = sh("cat /run/k /run/own; ls /v; touch /run/k 2> /dev/null || echo read-only");
+    main["env"] = json!([{"name": "B", "value": "b"}]);
+    main["volumeMounts"] = json!([
+        {"name": "m", "mountPath": "/run/k", "subPath": "k"}, {"name": "e", "mountPath": "/run/own", "subPath": "own"},
+        {"name": "e", "mountPath": "/v", "subPathExpr": "a/$(B)", "readOnly": true, "recursiveReadOnly": "Enabled"}]);
+    let volumes = json!([{"name": "m", "configMap": {"name": "parts"}}, {"name": "e", "emptyDir": {}}]);
+    let pod = world.create("parts", json!({"initContainers": [first], "containers": [main], "volumes": volumes})).await;
+    let (phase, ended) = world.ended("parts").await;
+    let output = world.output(&pod).await;
+    check(phase == "Succeeded" && output == "one file0\nmine\nread-only\n", (&ended, &output))?;
+    let status = world.wait("parts", |_| true).await.container_statuses.unwrap();
+    let told = status[0].volume_mounts.clone().unwrap_or_default();
+    check(told[2].recursive_read_only.as_deref() == Some("Enabled") && told[0].read_only.is_none(), told)
+}
+
+/// The volume is a folder of the host that somebody else writes to: a folder in it is a link to the host's at every other
+/// moment.
+async fn a_sub_path_swapped_for_a_link_while_pods_start_shows_nothing_of_the_host(world: &World) -> Verdict {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    let dir = tempfile::tempdir().unwrap();
+    let (volume, outside, link) = (dir.path().join("volume"), dir.path().join("outside"), dir.path().join("link"));
+    for (folder, text) in [(volume.join("part"), "inside"), (outside.clone(), "outside")] {
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("text"), text).unwrap();
+    }
+    std::os::unix::fs::symlink(&outside, &link).unwrap();
+    let (stop, part) = (Arc::new(AtomicU64::new(0)), volume.join("part"));
+    let swapper = std::thread::spawn({
+        let stop = stop.clone();
+        move || {
+            while stop.load(Ordering::Relaxed) == 0 {
+                renameat_with(CWD, &link, CWD, &part, RenameFlags::EXCHANGE).unwrap();
+            }
+        }
+    });
+    let (mut seen, mut refused) = (0, 0);
+    for n in 0..60 {
+        let name = format!("race-{n}");
+        let mut main = sh("cat /v/text");
+        main["volumeMounts"] = json!([{"name": "h", "mountPath": "/v", "subPath": "part"}]);
+        let volumes = json!([{"name": "h", "hostPath": {"path": volume}}]);
+        let pod = world.create(&name, json!({"containers": [main], "volumes": volumes})).await;
+        let settled = |status: &PodStatus| {
+            let state = status.container_statuses.as_ref().and_then(|all| all[0].state.clone()).unwrap_or_default();
+            state.terminated.is_some() || state.waiting.is_some_and(|is| is.reason.as_deref() == Some("CreateContainerConfigError"))
+        };
+        let status = world.wait(&name, settled).await;
+        if status.phase.as_deref() == Some("Succeeded") {
+            let output = world.output(&pod).await;
+            check(output == "inside\n", &output)?;
+            seen += 1;
+        } else {
+            refused += 1;
+        }
+        world.delete(&name, 0).await;
+    }
+    stop.store(1, Ordering::Relaxed);
+    swapper.join().unwrap();
+    check(seen > 0 && refused > 0, format!("{seen} started, {refused} refused: nothing was raced for"))
 }
 
 async fn deletion_ends_a_polite_and_a_deaf_container(world: &World) -> Verdict {

@@ -3,6 +3,7 @@
 //! Upstream: `pkg/kubelet/kubelet_pods.go`, `makeEnvironmentVariables`; `pkg/kubelet/envvars/envvars.go`, v1.36.
 //! Left out: variables for other Services, which nothing listens at here.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
@@ -109,6 +110,19 @@ impl Variables {
     /// `text` with its references replaced.
     pub(super) fn expand(&self, text: &str) -> String {
         expand(text, |name| self.values.get(name).map(String::as_str))
+    }
+
+    /// `text` with its references replaced; fails with the name of a variable that is not set.
+    pub(super) fn expand_whole(&self, text: &str) -> Result<String, String> {
+        let missing = Cell::new(None);
+        let expanded = expand(text, |name| {
+            let value = self.values.get(name).map(String::as_str);
+            if value.is_none() {
+                missing.set(Some(name.to_owned()));
+            }
+            value
+        });
+        missing.take().map_or(Ok(expanded), Err)
     }
 }
 

@@ -63,7 +63,7 @@ fn built_for(api: Option<&str>, spec: Value, image: &ImageRun, sources: &Sources
         etc: false,
         api: api.map(|api| api.parse().unwrap()),
     };
-    build(request).map_err(|error| error.to_string())
+    build(request).map(|built| built.spec).map_err(|error| error.to_string())
 }
 
 fn of(container: Value) -> Result<Spec, String> {
@@ -281,13 +281,47 @@ fn volumes_are_mounted_outer_ones_first_and_in_place_of_defaults() {
     );
     assert_eq!(mounts.iter().filter(|m| m.destination() == Path::new("/dev/shm")).count(), 1);
     for (mount, field) in [
-        (json!({"name": "e", "mountPath": "/x", "subPath": "s"}), "subPath"),
+        (json!({"name": "e", "mountPath": "/x", "recursiveReadOnly": "Enabled"}), "not read-only"),
+        (
+            json!({"name": "e", "mountPath": "/x", "readOnly": true, "recursiveReadOnly": "Enabled",
+                   "mountPropagation": "HostToContainer"}),
+            "not compatible with propagation",
+        ),
         (json!({"name": "e", "mountPath": "/x", "mountPropagation": "Bidirectional"}), "mountPropagation"),
         (json!({"name": "none", "mountPath": "/x"}), "no volume"),
     ] {
         let spec = json!({"volumes": [{"name": "e", "emptyDir": {}}],
                           "containers": [{"name": "c", "volumeMounts": [mount]}]});
         assert!(built(spec, &image(), &Sources::default()).unwrap_err().contains(field), "{field}");
+    }
+}
+
+#[test]
+fn a_part_of_a_volume_is_named_as_a_path_in_it() {
+    let with = |mount: Value| {
+        let mut mount = mount;
+        mount["name"] = json!("e");
+        mount["mountPath"] = json!("/x");
+        let spec = json!({"volumes": [{"name": "e", "emptyDir": {}}],
+                          "containers": [{"name": "c", "volumeMounts": [mount],
+                                          "env": [{"name": "A", "value": "a"}, {"name": "UP", "value": "../b"}]}]});
+        let spec = built(spec, &image(), &Sources::default())?;
+        let mount = spec.mounts().iter().flatten().find(|m| m.destination() == Path::new("/x")).unwrap().clone();
+        assert_eq!(mount.source().as_deref(), Some(Path::new("/data/scratch/uid-1/volumes/e")));
+        Ok::<_, String>(mount.options().as_ref().unwrap().join(","))
+    };
+    assert_eq!(with(json!({"subPath": "s/t"})).unwrap(), "rbind,rprivate,rw,X-mount.subdir=s/t");
+    assert_eq!(with(json!({"subPath": ""})).unwrap(), "rbind,rprivate,rw");
+    let read_only = json!({"subPathExpr": "$(A)/$$(A)", "readOnly": true, "recursiveReadOnly": "IfPossible"});
+    assert_eq!(with(read_only).unwrap(), "rbind,rprivate,rro,X-mount.subdir=a/$(A)");
+    for (mount, fault) in [
+        (json!({"subPath": "/etc"}), "error SubPath `/etc` must not be an absolute path"),
+        (json!({"subPath": "a/../../b"}), "unable to provision SubPath `a/../../b`: must not contain '..'"),
+        (json!({"subPathExpr": "$(UP)"}), "unable to provision SubPath `../b`: must not contain '..'"),
+        (json!({"subPathExpr": "$(NO)"}), "missing value for \"NO\""),
+    ] {
+        let told = with(mount).unwrap_err();
+        assert!(told.contains(fault), "{told}");
     }
 }
 

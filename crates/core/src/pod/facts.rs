@@ -4,13 +4,13 @@
 //! with new facts.
 
 use jiff::SignedDuration;
-use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, Pod, VolumeMountStatus};
 
 use super::hook::Hooks;
 use super::probe::ProbeSet;
 
 /// What the spec says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
     /// `metadata.name`.
     pub name: String,
@@ -29,7 +29,7 @@ pub struct Facts {
 }
 
 /// What the spec says of one container.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ContainerFacts {
     /// Its name, unique in the pod.
     pub name: String,
@@ -49,6 +49,8 @@ pub struct ContainerFacts {
     pub probes: ProbeSet,
     /// Whether `lifecycle.postStart` and `lifecycle.preStop` are set.
     pub hooks: Hooks,
+    /// `volumeMounts`, as the status tells them.
+    pub mounts: Vec<VolumeMountStatus>,
 }
 
 /// When a container of a pod runs.
@@ -143,6 +145,7 @@ impl ContainerFacts {
             stop_signal: container.lifecycle.as_ref().and_then(|l| l.stop_signal.clone()),
             probes: ProbeSet::of(container),
             hooks: Hooks::of(container),
+            mounts: mounts(container),
         }
     }
 }
@@ -173,6 +176,25 @@ impl RestartRule {
             RestartRule::NotIn(codes) => !codes.contains(&code),
         }
     }
+}
+
+/// Whether a mount is read-only throughout is told of those that are read-only at all. Upstream:
+/// `convertToAPIContainerStatuses`, `resolveRecursiveReadOnly` (`pkg/kubelet/kubelet_pods.go`, v1.36); our runtime can.
+fn mounts(container: &Container) -> Vec<VolumeMountStatus> {
+    let all = container.volume_mounts.iter().flatten().map(|mount| {
+        let read_only = mount.read_only.filter(|is| *is);
+        let throughout = matches!(mount.recursive_read_only.as_deref(), Some("IfPossible" | "Enabled"))
+            && mount.mount_propagation.as_deref().is_none_or(|propagation| propagation == "None");
+        let mode = if throughout { "Enabled" } else { "Disabled" };
+        VolumeMountStatus {
+            name: mount.name.clone(),
+            mount_path: mount.mount_path.clone(),
+            read_only,
+            recursive_read_only: read_only.map(|_| mode.to_owned()),
+            ..VolumeMountStatus::default()
+        }
+    });
+    all.collect()
 }
 
 impl RestartPolicy {
@@ -232,6 +254,26 @@ mod tests {
         assert_eq!(restarts("OnFailure", "In", "Restart"), [false, true, true]);
         assert_eq!(restarts("Always", "In", "Restart"), [true, true, true]);
         assert_eq!(restarts("Never", "In", "RestartAllContainers"), [false, false, false]);
+    }
+
+    #[test]
+    fn a_status_tells_which_mounts_are_read_only_and_how_far() {
+        let told = |mount: serde_json::Value| {
+            let container = serde_json::json!({"name": "c", "volumeMounts": [mount]});
+            let told = mounts(&serde_json::from_value(container).unwrap()).remove(0);
+            (told.read_only, told.recursive_read_only)
+        };
+        let mount = |mode: Option<&str>, read_only: bool| {
+            serde_json::json!({"name": "v", "mountPath": "/v", "readOnly": read_only, "recursiveReadOnly": mode})
+        };
+        assert_eq!(told(mount(None, false)), (None, None));
+        assert_eq!(told(mount(None, true)), (Some(true), Some("Disabled".into())));
+        for mode in ["IfPossible", "Enabled"] {
+            assert_eq!(told(mount(Some(mode), true)), (Some(true), Some("Enabled".into())));
+        }
+        let mut shared = mount(Some("IfPossible"), true);
+        shared["mountPropagation"] = "HostToContainer".into();
+        assert_eq!(told(shared), (Some(true), Some("Disabled".into())));
     }
 
     #[test]

@@ -169,6 +169,7 @@ fn container_status(state: &State, facts: &ContainerFacts, container: &Container
         restart_count: i32::try_from(container.attempt.0).unwrap_or(i32::MAX),
         state: Some(now),
         last_state: before,
+        volume_mounts: (!facts.mounts.is_empty()).then(|| facts.mounts.clone()),
         ..ContainerStatus::default()
     }
 }
