@@ -24,6 +24,7 @@ use crate::error::Error;
 use crate::events::{self, Recorder};
 use crate::folder::{Folders, PodFolder};
 use crate::node;
+use crate::reclaim;
 use crate::recover::{self, Recovered};
 use crate::service::Service;
 use crate::worker::{Message, Worker};
@@ -73,6 +74,8 @@ pub struct AgentConfig {
     pub max_pods: u32,
     /// Whether Events tell what goes on with the node's pods.
     pub events: bool,
+    /// Where the volumes are that are made on this node for claims. `None`: none are.
+    pub volumes: Option<PathBuf>,
     /// How often what came from the API is read again for pods that run (the kubelet's `syncFrequency`).
     pub sync_period: Duration,
     /// For how long a status that is not final waits for a newer one.
@@ -96,6 +99,7 @@ impl AgentConfig {
             lease: false,
             max_pods: MAX_PODS,
             events: false,
+            volumes: None,
             sync_period: Duration::from_mins(1),
             status_delay,
             observer,
@@ -203,6 +207,7 @@ impl Agent {
         let node = node::live(client.clone(), config.machine.clone(), capacity, Arc::clone(clock), config.lease);
         let node = tokio::spawn(node);
         let told = self.events.take().map(|writer| tokio::spawn(writer.run()));
+        let reclaim = config.volumes.clone().map(|folder| tokio::spawn(reclaim::run(client.clone(), folder)));
         let mut events = pin!(self.watch());
         let mut shutdown = pin!(shutdown);
         loop {
@@ -214,6 +219,7 @@ impl Agent {
         }
         node.abort();
         told.inspect(JoinHandle::abort);
+        reclaim.inspect(JoinHandle::abort);
     }
 
     fn watch(&self) -> impl Stream<Item = Event<Pod>> + use<> {

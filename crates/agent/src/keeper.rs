@@ -22,6 +22,7 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use crate::claims::{self, Claims};
 use crate::downward::Downward;
 use crate::error::Error;
 use crate::sources::Wanted;
@@ -35,6 +36,8 @@ pub(crate) struct Keeper {
     /// The newest object of the pod; `None` once the volumes are to go.
     pod: watch::Receiver<Option<Arc<Pod>>>,
     tokens: Tokens,
+    /// What the pod's claims were bound to when its volumes were made; nothing, if another keeper made them.
+    claims: Claims,
     /// When everything is read again.
     next: Timestamp,
     /// The last failure, so that it is logged once and not each time.
@@ -46,11 +49,13 @@ impl Keeper {
     pub(crate) fn new(context: Context) -> (Keeper, Handle) {
         let (sender, pod) = watch::channel(Some(Arc::clone(&context.pod)));
         let next = context.shared.clock.now();
-        (Keeper { context, pod, tokens: Tokens::default(), next, failure: None }, Handle(sender))
+        (Keeper { context, pod, tokens: Tokens::default(), claims: Claims::new(), next, failure: None }, Handle(sender))
     }
 
     /// Makes the pod's volumes.
     pub(crate) async fn make(&mut self) -> Result<(), Error> {
+        let Context { shared, pod, folder, .. } = &self.context;
+        self.claims = claims::read(&shared.client, pod, folder).await?;
         let Some(plan) = self.plan().await else {
             return Err(Error::config("the pod's volumes are not wanted any more"));
         };
@@ -116,7 +121,7 @@ impl Keeper {
             biased;
             // An API that does not answer holds up nobody.
             _ = stop.wait_for(Option::is_none) => None,
-            plan = read(&self.context, &mut self.tokens, &pod) => Some(plan),
+            plan = read(&self.context, &mut self.tokens, &self.claims, &pod) => Some(plan),
         }
     }
 
@@ -163,10 +168,10 @@ pub(crate) fn has_files(pod: &Pod) -> bool {
 }
 
 /// What the API says is to be in the volumes of a pod.
-async fn read(context: &Context, tokens: &mut Tokens, pod: &Pod) -> Result<Plan, Error> {
+async fn read(context: &Context, tokens: &mut Tokens, claims: &Claims, pod: &Pod) -> Result<Plan, Error> {
     let Context { shared, identity, .. } = context;
     let spec = pod.spec.clone().unwrap_or_default();
     let mut sources = Wanted::by_volumes(&spec).read(&shared.client, &identity.namespace).await?;
     sources.tokens = tokens.current(&shared.client, identity, &spec, shared.clock.now()).await?;
-    Plan::of(&spec, &sources, Downward { pod, node: &shared.config.machine })
+    Plan::of(&spec, &sources, claims, Downward { pod, node: &shared.config.machine })
 }

@@ -15,10 +15,11 @@
 //! - What others may ask of the pods is [`service`]; it only reads what workers keep.
 //! - Time is [`Clock`]; tokio's time only waits, a minute at most at a stretch.
 //!
-//! Left out for now: a network per pod, claims. [`unsupported`] tells a pod's
+//! Left out for now: a network per pod. [`unsupported`] tells a pod's
 //! owner what that means for the pod.
 
 mod agent;
+pub mod claims;
 mod downward;
 mod error;
 mod events;
@@ -29,6 +30,7 @@ mod keeper;
 pub mod logs;
 mod node;
 mod prober;
+mod reclaim;
 mod recover;
 pub mod service;
 mod signal;

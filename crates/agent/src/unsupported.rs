@@ -59,11 +59,10 @@ pub fn unsupported(spec: &PodSpec) -> Vec<String> {
             || volume.config_map.is_some()
             || volume.secret.is_some()
             || volume.downward_api.is_some()
+            || volume.persistent_volume_claim.is_some()
+            || volume.ephemeral.is_some()
             || volume.projected.is_some();
         say(!known, &format!("volumes[{index}]"), "this kind of volume is not supported yet; the pod will not start");
-        let disk_limit =
-            volume.empty_dir.as_ref().is_some_and(|e| e.size_limit.is_some() && e.medium.as_deref() != Some("Memory"));
-        say(disk_limit, &format!("volumes[{index}].emptyDir.sizeLimit"), "not enforced on disk yet");
         for (at, source) in volume.projected.iter().flat_map(|p| p.sources.iter().flatten()).enumerate() {
             let token = source.service_account_token.is_some();
             let known = source.config_map.is_some() || source.secret.is_some() || source.downward_api.is_some();
@@ -101,6 +100,13 @@ fn of_container(container: &Container, path: &str, told: &mut Vec<String>) {
     );
     let ports = container.ports.iter().flatten().any(|port| port.host_port.is_some());
     say(ports, "ports[].hostPort", "pods are on the host's network: the container's own port is open there");
+    for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
+        say(
+            mount.mount_propagation.as_deref() == Some("Bidirectional"),
+            &format!("volumeMounts[{index}].mountPropagation"),
+            "it needs a privileged container; the pod will not start",
+        );
+    }
     let limits = container.resources.iter().flat_map(|r| r.limits.iter().flatten());
     for (name, _) in limits.filter(|(name, _)| !matches!(name.as_str(), "cpu" | "memory")) {
         say(true, &format!("resources.limits[{name}]"), "not enforced yet");
@@ -128,7 +134,7 @@ mod tests {
     fn what_is_ignored_is_named_by_its_path() {
         let spec: PodSpec = serde_json::from_value(json!({
             "shareProcessNamespace": true,
-            "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}],
+            "volumes": [{"name": "v", "nfs": {"server": "s", "path": "/"}}],
             "containers": [{"name": "c", "tty": true, "stdin": true,
                             "resources": {"limits": {"cpu": "1", "hugepages-2Mi": "2Mi"}}}]
         }))

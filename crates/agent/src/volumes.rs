@@ -9,6 +9,7 @@
 mod atomic;
 mod content;
 mod host_path;
+mod ownership;
 pub mod sub_path;
 
 use std::fs;
@@ -19,10 +20,12 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{HostPathVolumeSource, PodSpec, Volume};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
+use crate::claims::{Claims, Place};
 use crate::downward::Downward;
 use crate::error::Error;
 use crate::folder::{PodFolder, make_dirs};
 use crate::sources::Sources;
+use ownership::When;
 
 /// What is to be made.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +33,8 @@ pub struct Plan {
     volumes: Vec<(String, Content)>,
     /// `securityContext.fsGroup`.
     group: Option<u32>,
+    /// Which volumes are given to it that hold something already.
+    when: When,
 }
 
 /// What is in one volume.
@@ -43,6 +48,8 @@ enum Content {
     Files(atomic::Files),
     /// A path of the host, to be checked.
     Host(HostPathVolumeSource),
+    /// What a claim is bound to; `None` where that is made already, and only files from the API are looked after.
+    Claim(Option<Place>),
 }
 
 /// Whether a volume holds files from the API, and not what containers write.
@@ -55,13 +62,18 @@ pub(crate) fn is_from_api(volume: &Volume) -> bool {
 
 impl Plan {
     /// What the pod's volumes are to hold.
-    pub fn of(spec: &PodSpec, sources: &Sources, down: Downward<'_>) -> Result<Plan, Error> {
+    pub fn of(spec: &PodSpec, sources: &Sources, claims: &Claims, down: Downward<'_>) -> Result<Plan, Error> {
         let mut volumes = Vec::new();
         for volume in spec.volumes.iter().flatten() {
-            volumes.push((volume.name.clone(), content::of(spec, volume, sources, down)?));
+            volumes.push((volume.name.clone(), content::of(spec, volume, sources, claims, down)?));
         }
-        let group = spec.security_context.as_ref().and_then(|context| context.fs_group);
-        Ok(Plan { volumes, group: group.and_then(|group| u32::try_from(group).ok()) })
+        let context = spec.security_context.as_ref();
+        let group = context.and_then(|context| context.fs_group).and_then(|group| u32::try_from(group).ok());
+        let when = match context.and_then(|context| context.fs_group_change_policy.as_deref()) {
+            Some("OnRootMismatch") => When::OnRootMismatch,
+            _ => When::Always,
+        };
+        Ok(Plan { volumes, group, when })
     }
 
     /// Makes the volumes. Making them again replaces what came from the API and keeps what containers wrote.
@@ -81,7 +93,8 @@ impl Plan {
                 self.make_empty(path)
             }
             Content::Host(host) => host_path::check(host),
-            Content::Files(_) => Ok(()),
+            Content::Claim(Some(place)) => self.make_claimed(path, place),
+            Content::Files(_) | Content::Claim(None) => Ok(()),
         }
     }
 
@@ -94,6 +107,35 @@ impl Plan {
             }
         }
         Ok(())
+    }
+
+    /// A volume of a claim is somewhere else; a link among the pod's volumes leads there.
+    fn make_claimed(&self, link: &Path, place: &Place) -> Result<(), Error> {
+        let path = match place {
+            Place::Made(path) if !path.exists() => {
+                make_dirs(path).map_err(Error::io("make volume", path))?;
+                set_mode(path, 0o777)?;
+                path.as_path()
+            }
+            Place::Local(path) if !path.exists() => {
+                return Err(Error::config(format!("path {:?} does not exist", path.display())));
+            }
+            Place::Made(path) | Place::Local(path) => path,
+            Place::Host(host) => {
+                host_path::check(host)?;
+                Path::new(&host.path)
+            }
+        };
+        // What is the host's own stays as it is.
+        if let (Some(group), Place::Made(_) | Place::Local(_)) = (self.group, place) {
+            ownership::give(path, group, self.when)?;
+        }
+        let parent = link.parent().unwrap_or(link);
+        make_dirs(parent).map_err(Error::io("make folder", parent))?;
+        match std::os::unix::fs::symlink(path, link) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(Error::io("link", link)(error)),
+            _ => Ok(()),
+        }
     }
 
     fn make_empty(&self, path: &Path) -> Result<(), Error> {
@@ -193,7 +235,7 @@ mod tests {
             ..Sources::default()
         };
         let down = Downward { pod: &pod, node: &node };
-        Plan::of(pod.spec.as_ref().unwrap(), &sources, down).map_err(|error| error.chain())
+        Plan::of(pod.spec.as_ref().unwrap(), &sources, &Claims::new(), down).map_err(|error| error.chain())
     }
 
     fn made(volume: Value) -> (tempfile::TempDir, PathBuf) {
@@ -244,7 +286,6 @@ mod tests {
                 json!({"name": "v", "secret": {"secretName": "s", "items": [{"key": "p", "path": "/z"}]}}),
                 "must be relative",
             ),
-            (json!({"name": "v", "persistentVolumeClaim": {"claimName": "c"}}), "not supported"),
             (json!({"name": "v", "nfs": {"server": "s", "path": "/"}}), "not supported"),
         ] {
             let told = fault(volume);

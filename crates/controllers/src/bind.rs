@@ -3,22 +3,24 @@
 //! Invariants: nothing is bound before all pods that are on the node were listed. A binding of which nobody knows whether it
 //! was performed is sent again until that is known; until then its room stays taken.
 
+mod ephemeral;
 mod write;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt, future::BoxFuture};
-use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::ApiResource;
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
+use kube::api::{ApiResource, DynamicObject};
 use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client};
-use stint_core::bind::{Scheduler, Seat};
+use kube::{Api, Client, ResourceExt};
+use stint_core::bind::{Scheduler, Seat, Standing, standing};
 use stint_core::clock::Clock;
 use stint_core::plan::Uid;
+use stint_core::storage::ClaimKey;
 use tokio::time::{Instant, sleep_until};
 
 use crate::Config;
@@ -38,6 +40,8 @@ const ALIVE: &str = "status.phase!=Succeeded,status.phase!=Failed";
 enum Done {
     Bound(Seat, Bound),
     Told(Uid, bool),
+    /// The claims of a pod's ephemeral volumes, and whether they were made.
+    Claims(Uid, bool),
 }
 
 /// Binds waiting pods to `node` until it is dropped.
@@ -50,6 +54,12 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>, config: &Config, node: &
         None => Api::all(client.clone()),
     };
     let mut pods = pin!(watch(api, watcher::Config::default().fields(ALIVE)));
+    let claim = ApiResource::erase::<PersistentVolumeClaim>(&());
+    let claims = match config.namespace.as_deref() {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &claim),
+        None => Api::all_with(client.clone(), &claim),
+    };
+    let mut claims = pin!(watch_with(claims, watcher::Config::default(), "persistentvolumeclaims".to_owned()));
     let nodes = Api::all_with(client, &ApiResource::erase::<Node>(&()));
     let this = watcher::Config::default().fields(&format!("metadata.name={node}"));
     let mut nodes = pin!(watch_with(nodes, this, "nodes".to_owned()));
@@ -59,8 +69,11 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>, config: &Config, node: &
         is_listed: false,
         listed: None,
         is_complete: false,
+        claims: BTreeSet::new(),
         under_way: FuturesUnordered::new(),
         failed: BTreeSet::new(),
+        claimants: HashMap::new(),
+        claimless: BTreeSet::new(),
         writer,
     };
     let mut retry = Instant::now();
@@ -70,19 +83,24 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>, config: &Config, node: &
         tokio::select! {
             biased; // so that one seed is one order of events
             Some(done) = state.under_way.next() => {
-                let had_none = state.failed.is_empty();
+                let had_none = !state.has_failed();
                 state.finish(done, &*clock);
                 if had_none {
                     retry = Instant::now() + RETRY;
                 }
             }
             // The moment stays whatever the watch brings, so that a stream of new pods puts nothing off.
-            () = sleep_until(retry), if !state.failed.is_empty() => {
+            () = sleep_until(retry), if state.has_failed() => {
                 for seat in std::mem::take(&mut state.failed) {
                     state.bind(seat);
                 }
+                for uid in std::mem::take(&mut state.claimless) {
+                    state.make_claims(&uid);
+                }
             }
             Some(event) = nodes.next() => state.node_event(event),
+            // Before pods, so that one that names a claim finds it.
+            Some(event) = claims.next() => state.claim_event(event),
             Some(event) = pods.next() => state.pod_event(event, &*clock),
             () = tokio::time::sleep(wait) => {}
             () = &mut writing => {}
@@ -98,9 +116,14 @@ struct State {
     listed: Option<HashSet<Uid>>,
     /// Whether pods were listed to the end once.
     is_complete: bool,
+    /// The claims of a list that is coming in.
+    claims: BTreeSet<ClaimKey>,
     under_way: FuturesUnordered<BoxFuture<'static, Done>>,
     /// Bindings that are to be tried again.
     failed: BTreeSet<Seat>,
+    /// Pods that wait and have ephemeral volumes, and those whose claims are to be tried again.
+    claimants: HashMap<Uid, Arc<Pod>>,
+    claimless: BTreeSet<Uid>,
     writer: Writer,
 }
 
@@ -135,14 +158,31 @@ impl State {
 
     fn finish(&mut self, done: Done, clock: &dyn Clock) {
         match done {
-            Done::Bound(_, Bound::Settled) | Done::Told(_, true) => {}
+            Done::Bound(_, Bound::Settled) | Done::Told(_, true) | Done::Claims(_, true) => {}
             Done::Bound(seat, Bound::Refused) => self.scheduler.refused(&seat.uid),
             Done::Bound(seat, Bound::Unknown) => drop(self.failed.insert(seat)),
+            Done::Claims(uid, false) => drop(self.claimless.insert(uid)),
             Done::Told(uid, false) => self.scheduler.was_not_told(&uid, clock.now()),
         }
     }
 
-    fn node_event(&mut self, event: Event<kube::api::DynamicObject>) {
+    fn claim_event(&mut self, event: Event<DynamicObject>) {
+        let key = |claim: &DynamicObject| (claim.namespace().unwrap_or_default(), claim.name_any());
+        match event {
+            Event::Init => self.claims.clear(),
+            Event::InitApply(claim) | Event::Apply(claim) => {
+                self.claims.insert(key(&claim));
+                match claim.try_parse() {
+                    Ok(claim) => self.scheduler.claim(&claim),
+                    Err(error) => tracing::warn!(%error, "a claim is not readable; what was known of it stays"),
+                }
+            }
+            Event::InitDone => self.scheduler.retain_claims(&std::mem::take(&mut self.claims)),
+            Event::Delete(claim) => self.scheduler.claim_gone(&key(&claim)),
+        }
+    }
+
+    fn node_event(&mut self, event: Event<DynamicObject>) {
         self.is_listed = match &event {
             Event::Init => false,
             Event::InitApply(_) => true,
@@ -165,17 +205,42 @@ impl State {
             Event::InitApply(pod) => {
                 self.listed.get_or_insert_default().insert(Uid::of(&pod.metadata));
                 self.scheduler.see(&pod, clock.now());
+                self.claimant(pod);
             }
             Event::InitDone => {
                 self.scheduler.retain(&self.listed.take().unwrap_or_default());
                 self.is_complete = true;
             }
-            Event::Apply(pod) => self.scheduler.see(&pod, clock.now()),
+            Event::Apply(pod) => {
+                self.scheduler.see(&pod, clock.now());
+                self.claimant(pod);
+            }
             Event::Delete(pod) => self.gone(&Uid::of(&pod.metadata)),
         }
     }
 
+    /// Has the claims made that a waiting pod needs, once.
+    fn claimant(&mut self, pod: Pod) {
+        let uid = Uid::of(&pod.metadata);
+        if !ephemeral::has_any(&pod) || standing(&pod) != Standing::Waits || self.claimants.contains_key(&uid) {
+            return;
+        }
+        self.claimants.insert(uid.clone(), Arc::new(pod));
+        self.make_claims(&uid);
+    }
+
+    fn make_claims(&mut self, uid: &Uid) {
+        let Some(pod) = self.claimants.get(uid).cloned() else { return };
+        let (client, uid) = (self.writer.client.clone(), uid.clone());
+        self.under_way.push(async move { Done::Claims(uid, ephemeral::make(&client, &pod).await) }.boxed());
+    }
+
+    fn has_failed(&self) -> bool {
+        !self.failed.is_empty() || !self.claimless.is_empty()
+    }
+
     fn gone(&mut self, uid: &Uid) {
+        self.claimants.remove(uid);
         self.scheduler.gone(uid);
         self.failed.retain(|seat| seat.uid != *uid);
     }

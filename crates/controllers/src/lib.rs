@@ -26,6 +26,7 @@ mod orphan;
 mod queue;
 mod quotas;
 mod served;
+mod storage;
 mod texts;
 mod watch;
 
@@ -47,6 +48,7 @@ pub use metrics::Metrics;
 pub use stint_core::clock::Clock;
 use stint_core::job::Backoff;
 use stint_core::schedule::zone::{self, Zone};
+use stint_core::storage::Provisioner;
 
 /// What the controllers may be told.
 #[derive(Clone, Debug)]
@@ -76,6 +78,9 @@ pub struct Config {
     pub ttl: bool,
     /// What the controllers count goes here.
     pub metrics: Metrics,
+    /// Claims and volumes are bound to each other, and volumes made here. `None` where another controller manager does it, or
+    /// where there are no claims.
+    pub provisioner: Option<Provisioner>,
     /// What keeps a whole API in order, beside the Jobs. `None` where another controller manager does it, or where nothing
     /// lives long enough to need it.
     pub housekeeping: Option<Housekeeping>,
@@ -113,6 +118,7 @@ impl Default for Config {
             full_pass: SignedDuration::from_mins(10),
             ttl: true,
             metrics: Metrics::default(),
+            provisioner: None,
             housekeeping: None,
         }
     }
@@ -132,6 +138,10 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>, config: Config) {
         Some(wanted) => keep_house(client.clone(), clock.clone(), wanted).boxed(),
         None => std::future::ready(()).boxed(),
     };
+    let storage: BoxFuture<'static, ()> = match config.provisioner.clone() {
+        Some(provisioner) => storage::run(client.clone(), clock.clone(), provisioner).boxed(),
+        None => std::future::ready(()).boxed(),
+    };
     let jobs = async {
         if config.jobs {
             Box::pin(job::run(client.clone(), clock.clone(), &config)).await;
@@ -142,7 +152,7 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>, config: Config) {
             Box::pin(cronjob::run(client.clone(), clock.clone(), &config)).await;
         }
     };
-    tokio::join!(jobs, cron_jobs, binder, housekeeping);
+    tokio::join!(jobs, cron_jobs, binder, storage, housekeeping);
 }
 
 async fn keep_house(client: Client, clock: Arc<dyn Clock>, Housekeeping { root_ca }: Housekeeping) {

@@ -13,9 +13,10 @@
 //! Pods that wish for the same wait in one group and are looked at once for all of them, so that the cost of a pod that ends
 //! is that of the different wishes that wait, and not of the pods.
 //! Left out: preemption (pods of lower priority are left alone), `topologySpreadConstraints` (on one node they are met),
-//! and resources that are claimed.
+//! and devices that are claimed.
 //! Upstream: `pkg/scheduler/schedule_one.go`, `pkg/scheduler/framework/types.go` (`FitError`), v1.36.
 
+mod claims;
 mod group;
 mod neighbours;
 mod place;

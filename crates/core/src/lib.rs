@@ -24,6 +24,7 @@ pub mod plan;
 pub mod pod;
 pub mod quantity;
 pub mod schedule;
+pub mod storage;
 pub mod ttl;
 pub mod uid;
 pub mod validate;

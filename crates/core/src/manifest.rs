@@ -7,7 +7,7 @@
 //! Left out: opening files; what to do with the objects.
 
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
 use serde::de::DeserializeOwned;
 
 use crate::decode::node::{Kind, Node};
@@ -35,6 +35,8 @@ pub enum Document {
     ConfigMap(Box<ConfigMap>),
     /// A `v1` Secret.
     Secret(Box<Secret>),
+    /// A `v1` PersistentVolumeClaim.
+    Claim(Box<PersistentVolumeClaim>),
     /// An object of a kind that Stint does not run.
     Other {
         /// Its `apiVersion`.
@@ -206,6 +208,7 @@ fn object(node: &Node, documents: &mut Vec<Document>, problems: &mut Vec<Problem
         ("v1", "Pod") => typed(node, Document::Pod, documents, problems),
         ("v1", "ConfigMap") => typed(node, Document::ConfigMap, documents, problems),
         ("v1", "Secret") => typed(node, Document::Secret, documents, problems),
+        ("v1", "PersistentVolumeClaim") => typed(node, Document::Claim, documents, problems),
         _ => {
             let name = node.member("metadata").map_or("", |metadata| metadata.text("name"));
             documents.push(Document::Other {

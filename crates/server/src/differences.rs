@@ -148,7 +148,7 @@ pub static DIFFERENCES: &[Difference] = &[
     },
     Difference {
         what: "PersistentVolumeClaims",
-        here: "stay Pending",
-        why: "nothing provisions volumes; the rules about the fields of each sort of volume are left out",
+        here: "are bound to volumes of type `local` and `hostPath`, and to folders that the class `standard` makes for them; they do not grow, and have no data sources",
+        why: "there is one node, and its disk; the rules about the fields of each sort of volume are left out",
     },
 ];

@@ -16,7 +16,7 @@ use k8s_openapi::api::batch::v1::Job;
 use kube::Api;
 use kube::api::PostParams;
 use kube::runtime::wait::await_condition;
-use stint::embedded::{Embedded, Launcher};
+use stint::embedded::{Claims, Embedded, Launcher};
 use stint::folder::RunFolder;
 use stint_agent::{NoObserver, RootfsMode};
 use stint_core::job::Backoff;
@@ -141,8 +141,14 @@ impl Stint {
         let mut samples = runtime.block_on(async {
             let containers = launcher.runtime();
             let rootfs = RootfsMode::Host { size: None };
-            let stint =
-                Embedded::start(Arc::clone(&containers), &folder, rootfs, Arc::new(NoObserver), Backoff::default());
+            let stint = Embedded::start(
+                Arc::clone(&containers),
+                &folder,
+                rootfs,
+                Arc::new(NoObserver),
+                Backoff::default(),
+                Claims::None,
+            );
             let jobs: Api<Job> = Api::default_namespaced(stint.client.clone());
             let mut samples = Vec::new();
             for round in 0..=ROUNDS {

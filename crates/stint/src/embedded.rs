@@ -7,6 +7,7 @@ use anyhow::Context;
 use kube::Client;
 use stint_agent::{Agent, AgentConfig, Machine, Observer, RootfsMode};
 use stint_core::job::Backoff;
+use stint_core::storage::Provisioner;
 use stint_image::{Access, ImageStore};
 use stint_runtime::zygote::{self, ZygoteHandle};
 use stint_runtime::{Native, OciCli, Runtime};
@@ -69,6 +70,15 @@ pub fn access(registry: &RegistryArgs) -> Access {
     Access { mirrors: registry.mirror.clone(), ..Access::default() }
 }
 
+/// Whether there are claims, for which volumes are to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claims {
+    /// There are none, and nothing looks for any.
+    None,
+    /// There are some.
+    Some,
+}
+
 /// API, controllers and agent, at work.
 pub struct Embedded {
     /// Reaches the API.
@@ -79,13 +89,15 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Starts everything over a store in memory; containers and logs are kept in `folder`.
+    /// Starts everything over a store in memory; containers and logs are kept in `folder`. So are
+    /// the volumes of claims, if there are any.
     pub fn start(
         runtime: Arc<dyn Runtime>,
         folder: &RunFolder,
         rootfs: RootfsMode,
         observer: Arc<dyn Observer>,
         backoff: Backoff,
+        claims: Claims,
     ) -> Embedded {
         let clock = Arc::new(SystemClock);
         // All clients are this process's own, and the objects end with it: nobody will ask who owns which field.
@@ -93,8 +105,10 @@ impl Embedded {
         let api = Api { ownership, ..Api::new(Store::in_memory(), clock.clone(), Arc::new(RandomIds)) };
         let router = stint_server::router(api);
         let machine = Machine::here(&node_name());
+        let volumes = (claims == Claims::Some).then(|| folder::volumes(&folder.path));
         let config = stint_controllers::Config {
             node: Some(machine.name.clone()),
+            provisioner: volumes.clone().map(|folder| Provisioner { node: machine.name.clone(), folder }),
             cron_jobs: false, // what they would start is run once, see `run::load`
             workers: 16,
             backoff,
@@ -105,6 +119,7 @@ impl Embedded {
         let controllers = tokio::spawn(stint_controllers::run(controllers, clock.clone(), config));
         let cgroups = Path::new("/stint").join(&folder.id);
         let mut config = AgentConfig::new(machine, folder.agent.clone(), rootfs, cgroups);
+        config.volumes = volumes;
         config.observer = observer;
         config.max_pods = u32::MAX; // parallelism alone says how many a run may have
         let agent = Agent::new(config, client(&router, Part::Agent), runtime, clock);

@@ -11,6 +11,7 @@
 //! DATA/kubeconfig          how to reach it
 //! DATA/id                  the name of its pods' records and cgroups
 //! DATA/{logs,scratch}/     its pods' logs, and what they write
+//! DATA/volumes/            volumes that were made for claims, each by its name
 //! MEMORY/<id>/…            the runtime's records; MEMORY is a memory filesystem where there is one
 //! ```
 //!
@@ -40,6 +41,11 @@ pub fn default_data() -> PathBuf {
 /// The image store's folder.
 pub fn images(data: &Path) -> PathBuf {
     data.join("images")
+}
+
+/// Where the volumes of claims are. The paths of volumes must be whole ones.
+pub fn volumes(data: &Path) -> PathBuf {
+    std::path::absolute(data).unwrap_or_else(|_| data.to_owned()).join("volumes")
 }
 
 /// Where the daemon's agent keeps its things, under the id of the data folder.

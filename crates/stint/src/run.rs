@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
 use kube::{Api, Client, ResourceExt};
@@ -83,7 +83,9 @@ async fn run(data: &Path, args: &RunArgs, launcher: Launcher, workload: Workload
         RootfsMode::Image { store: embedded::images(data)?, access: embedded::access(&args.registry) }
     };
     let (observer, pulling) = Downloads::new(Arc::clone(&screen));
-    let stint = Embedded::start(Arc::clone(&containers), &folder, rootfs, Arc::new(observer), args.backoff.delays());
+    let claims = workload.claims_at_all();
+    let backoff = args.backoff.delays();
+    let stint = Embedded::start(Arc::clone(&containers), &folder, rootfs, Arc::new(observer), backoff, claims);
     let jobs = submit(&stint.client, workload).await?;
     let (client, folders) = (stint.client.clone(), folder.agent.clone());
     let mut follow = Follow::new(client, Arc::clone(&screen), folders, pulling, jobs, started);
@@ -135,6 +137,7 @@ async fn submit(client: &Client, workload: Workload) -> anyhow::Result<Vec<Job>>
     let mut namespaces: Vec<String> = workload.jobs.iter().filter_map(ResourceExt::namespace).collect();
     namespaces.extend(workload.config_maps.iter().filter_map(ResourceExt::namespace));
     namespaces.extend(workload.secrets.iter().filter_map(ResourceExt::namespace));
+    namespaces.extend(workload.claims.iter().filter_map(ResourceExt::namespace));
     namespaces.sort();
     namespaces.dedup();
     for name in namespaces.into_iter().filter(|name| name != "default") {
@@ -153,6 +156,10 @@ async fn submit(client: &Client, workload: Workload) -> anyhow::Result<Vec<Job>>
     for object in workload.secrets {
         let api: Api<Secret> = Api::namespaced(client.clone(), &metadata(object.namespace()));
         api.create(&params, &object).await.with_context(|| format!("Secret {}", object.name_any()))?;
+    }
+    for object in workload.claims {
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &metadata(object.namespace()));
+        api.create(&params, &object).await.with_context(|| format!("PersistentVolumeClaim {}", object.name_any()))?;
     }
     let mut jobs = Vec::new();
     for job in workload.jobs {

@@ -34,6 +34,7 @@ use axum::Router;
 use jiff::Timestamp;
 use stint_agent::{Agent, AgentConfig, Machine, RootfsMode};
 use stint_controllers::{Housekeeping, ToldBindings};
+use stint_core::storage::Provisioner;
 use stint_server::{Admission, Api};
 use stint_store::{SqliteDisk, Store};
 use tokio::signal::unix::{SignalKind, signal};
@@ -275,6 +276,9 @@ impl Parts {
             gather: signed(settings.job_sync_batch_period),
             housekeeping: wanted.housekeeping.then_some(Housekeeping { root_ca: Some(way.root_ca) }),
             metrics: counted,
+            // What a volume holds is removed by the agent.
+            provisioner: (wanted.housekeeping && launcher.is_some())
+                .then(|| Provisioner { node: machine.name.clone(), folder: folder::volumes(&resolved.data) }),
             ..stint_controllers::Config::default()
         };
         let any = wanted.jobs || wanted.cronjobs || wanted.bind || wanted.housekeeping;
@@ -294,6 +298,7 @@ impl Parts {
                 config.lease = true;
                 config.max_pods = settings.max_pods;
                 config.events = true;
+                config.volumes = Some(folder::volumes(&resolved.data));
                 let agent = Agent::new(config, client(router, Part::Agent), launcher.runtime(), clock);
                 here.set(Some(agent.service()));
                 let (stop, stopped) = oneshot::channel();

@@ -66,11 +66,7 @@ fn source_of(request: &Request<'_>, volume: &Volume) -> PathBuf {
 }
 
 /// What the container is to see of the volume, if not all of it.
-fn sub_path(
-    request: &Request<'_>,
-    variables: &env::Variables,
-    mount: &VolumeMount,
-) -> Result<Option<String>, Error> {
+fn sub_path(request: &Request<'_>, variables: &env::Variables, mount: &VolumeMount) -> Result<Option<String>, Error> {
     let set = |path: &Option<String>| path.clone().filter(|path| !path.is_empty());
     let path = match (set(&mount.sub_path), set(&mount.sub_path_expr)) {
         (None, None) => return Ok(None),
@@ -110,7 +106,9 @@ fn volume_mount(
         }
     };
     // What a pod learns of ConfigMaps and the like is not for it to change.
-    let read_only = mount.read_only == Some(true) || from_api;
+    let never_written = from_api
+        || volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only == Some(true));
+    let read_only = mount.read_only == Some(true) || never_written;
     let access = match (read_only, is_read_only_throughout(mount)?) {
         (true, true) => "rro",
         (true, false) => "ro",

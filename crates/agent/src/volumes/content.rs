@@ -11,12 +11,19 @@ use k8s_openapi::api::core::v1::{
 
 use super::Content;
 use super::atomic::{self, File};
+use crate::claims::Claims;
 use crate::downward::Downward;
 use crate::error::Error;
 use crate::sources::{Entries, Sources};
 use crate::tokens::Ask;
 
-pub(super) fn of(spec: &PodSpec, volume: &Volume, sources: &Sources, down: Downward<'_>) -> Result<Content, Error> {
+pub(super) fn of(
+    spec: &PodSpec,
+    volume: &Volume,
+    sources: &Sources,
+    claims: &Claims,
+    down: Downward<'_>,
+) -> Result<Content, Error> {
     let in_volume = |fault: Error| super::in_volume(&volume.name, &fault);
     if let Some(empty) = &volume.empty_dir {
         return match empty.medium.as_deref() {
@@ -31,6 +38,9 @@ pub(super) fn of(spec: &PodSpec, volume: &Volume, sources: &Sources, down: Downw
     }
     if let Some(host) = &volume.host_path {
         return Ok(Content::Host(host.clone()));
+    }
+    if volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() {
+        return Ok(Content::Claim(claims.get(&volume.name).cloned()));
     }
     let mut files = Files { by_path: atomic::Files::new(), mode: None, spec, sources, down };
     files.volume(volume).map_err(in_volume)?;
@@ -63,7 +73,8 @@ impl Files<'_> {
             projected.sources.iter().flatten().try_for_each(|source| self.projection(source))
         } else {
             Err(Error::config(
-                "this kind of volume is not supported; use emptyDir, hostPath, configMap, secret, downwardAPI or projected",
+                "this kind of volume is not supported; use emptyDir, hostPath, persistentVolumeClaim, ephemeral, \
+                 configMap, secret, downwardAPI or projected",
             ))
         }
     }
@@ -208,7 +219,9 @@ mod tests {
         let node = crate::Machine { name: "n".into(), ip: None, cpu_milli: 1, memory: 1, lowest_oom_score: 0 };
         let down = Downward { pod: &pod, node: &node };
         let volume = &spec.volumes.as_ref().unwrap()[0];
-        let Content::Files(files) = of(spec, volume, &sources, down).unwrap() else { panic!("it holds files") };
+        let Content::Files(files) = of(spec, volume, &sources, &Claims::new(), down).unwrap() else {
+            panic!("it holds files")
+        };
         let name = files["name"].clone();
         assert_eq!((name.user, name.mode), (None, 0o644), "only the token is given away");
         (files["token"].clone(), name)

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 
+use super::claims::{Claims, Refusal};
 use super::group::{Group, Key, Turn};
 use super::neighbours::{Neighbours, Quarrel, attraction};
 use super::place::Place;
@@ -14,6 +15,7 @@ use super::room::Room;
 use super::wish::{Identity, Wish, amounts};
 use super::{Standing, standing};
 use crate::plan::Uid;
+use crate::storage::{ClaimKey, key};
 
 /// How long a pod that does not fit may find room before that is told. Where pods come and go it mostly does, and the two
 /// writes are spared.
@@ -64,6 +66,7 @@ pub struct Scheduler {
     place: Option<Place>,
     room: Room,
     neighbours: Neighbours,
+    claims: Claims,
     pods: HashMap<Uid, Entry>,
     groups: BTreeMap<Key, Group>,
     /// The groups that may have a pod that fits, by whose turn is first.
@@ -102,6 +105,28 @@ impl Scheduler {
             self.place = place;
             self.room.allocatable = allocatable;
             self.reopen(|_| true);
+        }
+    }
+
+    /// A claim is so now.
+    pub fn claim(&mut self, claim: &PersistentVolumeClaim) {
+        if self.claims.see(claim) {
+            let key = key(claim);
+            self.reopen(|wish| wish.claims.iter().any(|wanted| wanted.key == key));
+        }
+    }
+
+    /// A claim is gone.
+    pub fn claim_gone(&mut self, key: &ClaimKey) {
+        self.claims.gone(key);
+        self.reopen(|wish| wish.claims.iter().any(|wanted| wanted.key == *key));
+    }
+
+    /// Only these claims are there.
+    pub fn retain_claims(&mut self, there: &BTreeSet<ClaimKey>) {
+        let gone: Vec<ClaimKey> = self.claims.keys().filter(|key| !there.contains(*key)).cloned().collect();
+        for key in &gone {
+            self.claim_gone(key);
         }
     }
 
@@ -213,6 +238,7 @@ impl Scheduler {
         self.gone(uid);
         let entry = self.entry(pod, Arc::new(wish), State::Assigned);
         self.room.take(&entry.wish);
+        self.claims.take(&entry.wish);
         self.neighbours.put(uid.clone(), entry.identity.clone(), &entry.wish);
         self.pods.insert(uid.clone(), entry);
         self.reopen(|wish| !attraction(wish.affinity.as_ref()).is_empty());
@@ -296,12 +322,14 @@ impl Scheduler {
         self.neighbours.put(uid.clone(), entry.identity.clone(), &wish);
         self.hush(uid, since);
         self.room.take(&wish);
+        self.claims.take(&wish);
         self.reopen(|wish| !attraction(wish.affinity.as_ref()).is_empty());
         seat
     }
 
     fn free(&mut self, uid: &Uid, wish: &Wish) {
         self.room.give_back(wish);
+        self.claims.give_back(wish);
         self.neighbours.remove(uid);
         self.reopen(|_| true);
     }
@@ -349,10 +377,19 @@ impl Scheduler {
         let Some(place) = &self.place else {
             return Some(Misfit { message: "no nodes available to schedule pods".into(), is_its_own: false });
         };
+        let refusal = self.claims.refuse(wish);
+        if let Some(Refusal::Everywhere(why)) = refusal {
+            let preemption = preemption(wish, true);
+            let message =
+                format!("0/1 nodes are available: {why}. no new claims to deallocate, preemption: {preemption}");
+            return Some(Misfit { message: message.into(), is_its_own: false });
+        }
         let (mut reasons, is_hopeless, is_its_own) = if let Some(reason) = place.refuses(wish) {
             (vec![reason.to_owned()], true, false)
         } else if let Some(lack) = self.room.lacks(wish) {
             (lack.reasons, lack.is_hopeless, false)
+        } else if let Some(Refusal::Here(why)) = refusal {
+            (vec![why.to_owned()], false, false)
         } else {
             let quarrel = self.neighbours.quarrel(wish, &entry.identity, &place.labels)?;
             let reason = match quarrel {
@@ -364,15 +401,20 @@ impl Scheduler {
         };
         reasons.sort();
         let reasons: Vec<String> = reasons.iter().map(|reason| format!("1 {reason}")).collect();
-        let preemption = match (wish.is_polite, is_hopeless) {
-            (true, _) => "not eligible due to preemptionPolicy=Never.",
-            (false, true) => "0/1 nodes are available: 1 Preemption is not helpful for scheduling.",
-            (false, false) => "0/1 nodes are available: 1 No preemption victims found for incoming pod.",
-        };
+        let preemption = preemption(wish, is_hopeless);
         let reasons = reasons.join(", ");
         let message =
             format!("0/1 nodes are available: {reasons}. no new claims to deallocate, preemption: {preemption}");
         Some(Misfit { message: message.into(), is_its_own })
+    }
+}
+
+/// Why nobody is pushed away for it.
+fn preemption(wish: &Wish, is_hopeless: bool) -> &'static str {
+    match (wish.is_polite, is_hopeless) {
+        (true, _) => "not eligible due to preemptionPolicy=Never.",
+        (false, true) => "0/1 nodes are available: 1 Preemption is not helpful for scheduling.",
+        (false, false) => "0/1 nodes are available: 1 No preemption victims found for incoming pod.",
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{Timestamp, ToSpan};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -253,4 +253,53 @@ proptest! {
             prop_assert_eq!(scheduler.next(T0), None);
         }
     }
+}
+
+fn claim(name: &str, phase: &str, mode: &str) -> PersistentVolumeClaim {
+    serde_json::from_value(json!({
+        "metadata": { "name": name, "namespace": "default" }, "spec": { "accessModes": [mode] }, "status": { "phase": phase },
+    }))
+    .unwrap()
+}
+
+fn naming(name: &str, claim: &str) -> Pod {
+    pod(name, "0", |pod| {
+        pod["spec"]["volumes"] = json!([{ "name": "v", "persistentVolumeClaim": { "claimName": claim } }]);
+    })
+}
+
+#[test]
+fn a_pod_waits_until_its_claim_is_bound() {
+    let mut scheduler = with(&[naming("a", "c")]);
+    let preemption =
+        "no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
+    let expect = |scheduler: &mut Scheduler, why: &str| {
+        assert!(bound(scheduler).is_empty());
+        assert_eq!(told(scheduler), [("a".to_owned(), format!("0/1 nodes are available: {why}. {preemption}"))]);
+    };
+    expect(&mut scheduler, "persistentvolumeclaim \"c\" not found");
+    scheduler.claim(&claim("c", "Pending", "ReadWriteOnce"));
+    expect(&mut scheduler, "pod has unbound immediate PersistentVolumeClaims");
+    let mut leaving = claim("c", "Bound", "ReadWriteOnce");
+    leaving.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(T0));
+    scheduler.claim(&leaving);
+    expect(&mut scheduler, "persistentvolumeclaim \"c\" is being deleted");
+    scheduler.claim(&claim("other", "Bound", "ReadWriteOnce"));
+    assert!(bound(&mut scheduler).is_empty());
+    scheduler.claim(&claim("c", "Bound", "ReadWriteOnce"));
+    assert_eq!(bound(&mut scheduler), ["a"]);
+}
+
+#[test]
+fn one_pod_at_a_time_has_a_claim_that_is_for_one() {
+    let mut scheduler = with(&[naming("a", "one"), naming("b", "one"), naming("c", "many"), naming("d", "many")]);
+    scheduler.claim(&claim("one", "Bound", "ReadWriteOncePod"));
+    scheduler.claim(&claim("many", "Bound", "ReadWriteOnce"));
+    assert_eq!(bound(&mut scheduler), ["a", "c", "d"]);
+    let why = "1 node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode";
+    assert!(told(&mut scheduler)[0].1.starts_with(&format!("0/1 nodes are available: {why}. ")));
+    scheduler.see(&assigned(&naming("a", "one")), T0);
+    assert!(bound(&mut scheduler).is_empty());
+    scheduler.gone(&Uid::from("a"));
+    assert_eq!(bound(&mut scheduler), ["b"]);
 }

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{Affinity, Container, Pod, PodSpec, Toleration};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use serde::Serialize;
 
+use super::claims::{self, Wanted};
 use crate::quantity;
 
 /// Amounts by resource: thousandths of `cpu`, whole units of everything else.
@@ -45,6 +46,8 @@ pub struct Wish {
     pub requests: Amounts,
     /// The ports of the node that it takes.
     pub ports: Vec<Port>,
+    /// The claims that it names.
+    pub claims: Vec<Wanted>,
     /// `spec.nodeSelector`.
     pub node_selector: BTreeMap<String, String>,
     /// `spec.affinity`.
@@ -86,6 +89,7 @@ impl Wish {
         Wish {
             requests: requests(spec),
             ports: ports(spec),
+            claims: claims::wanted(pod),
             node_selector: spec.node_selector.clone().unwrap_or_default(),
             affinity,
             tolerations: spec.tolerations.clone().unwrap_or_default(),

@@ -9,11 +9,14 @@ use std::path::{self, PathBuf};
 
 use anyhow::Context;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{ConfigMap, Container, PodSpec, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, PersistentVolumeClaim, PodSpec, Secret, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use stint_core::field::{Fault, Path};
 use stint_core::manifest::{self, Document};
+use stint_core::storage::CLASS;
 use stint_core::{admit, defaults, validate};
+
+use crate::embedded::Claims;
 
 /// The most that one manifest may hold.
 const MAX_MANIFEST: u64 = 10 * 1024 * 1024;
@@ -27,6 +30,8 @@ pub struct Workload {
     pub config_maps: Vec<ConfigMap>,
     /// Secrets that the Jobs may use.
     pub secrets: Vec<Secret>,
+    /// Claims that the Jobs may use; volumes are made for them, and go with the run.
+    pub claims: Vec<PersistentVolumeClaim>,
     /// What the user should know, though it stops nothing.
     pub warnings: Vec<String>,
 }
@@ -78,6 +83,9 @@ pub fn load(files: &[PathBuf], root: Root) -> Result<Workload, LoadError> {
             let key = stint_agent::ROOTFS_ANNOTATION;
             faults.push(format!("Job \"{name}\": its pods ask for this machine's root filesystem ({key}): add --host"));
         }
+        let namespace = job.metadata.namespace.as_deref().unwrap_or_default();
+        let claims = pod.map(|pod| workload.unknown_claims(namespace, pod)).unwrap_or_default();
+        faults.extend(claims.into_iter().map(|fault| format!("Job \"{name}\": {fault}")));
         if root == Root::Host {
             faults.extend(pod.into_iter().flat_map(without_command).map(|fault| format!("Job \"{name}\": {fault}")));
         }
@@ -122,6 +130,16 @@ impl Workload {
                 told("Secret", &object.metadata, validate::secret_create(&object));
                 self.secrets.push(*object);
             }
+            Document::Claim(mut object) => {
+                namespaced(&mut object.metadata);
+                object.status = None;
+                let spec = object.spec.get_or_insert_default();
+                spec.volume_mode.get_or_insert_with(|| "Filesystem".to_owned());
+                let mut found = validate::stored::claim(&object);
+                found.extend(beyond_a_run(&object));
+                told("PersistentVolumeClaim", &object.metadata, found);
+                self.claims.push(*object);
+            }
             Document::Pod(pod) => {
                 let name = pod.metadata.name.unwrap_or_default();
                 self.warnings.push(format!("{origin}: Pod \"{name}\" is left out: only Jobs and CronJobs are run"));
@@ -133,6 +151,37 @@ impl Workload {
         }
     }
 
+    /// Whether volumes are to be made.
+    pub fn claims_at_all(&self) -> Claims {
+        let spec = |job: &Job| job.spec.as_ref().and_then(|spec| spec.template.spec.clone());
+        let is_made = |pod: PodSpec| pod.volumes.iter().flatten().any(|volume| volume.ephemeral.is_some());
+        let any = !self.claims.is_empty() || self.jobs.iter().filter_map(spec).any(is_made);
+        if any { Claims::Some } else { Claims::None }
+    }
+
+    /// The claims of a pod that nobody makes.
+    fn unknown_claims(&self, namespace: &str, pod: &PodSpec) -> Vec<Fault> {
+        let is_known = |name: &str| {
+            let is_it = |claim: &&PersistentVolumeClaim| {
+                claim.metadata.namespace.as_deref() == Some(namespace) && claim.metadata.name.as_deref() == Some(name)
+            };
+            self.claims.iter().any(|claim| is_it(&claim))
+        };
+        let root = Path::root();
+        let spec = root.field("spec");
+        let template = spec.field("template");
+        let inner = template.field("spec");
+        let volumes = inner.field("volumes");
+        let fault = |(index, volume): (usize, &Volume)| {
+            let name = &volume.persistent_volume_claim.as_ref()?.claim_name;
+            let volume = volumes.index(index);
+            let claim = volume.field("persistentVolumeClaim");
+            let detail = "a run has the claims of its own manifests only: give the claim's manifest too";
+            (!is_known(name)).then(|| Fault::invalid(&claim.field("claimName"), name.as_str(), detail))
+        };
+        pod.volumes.iter().flatten().enumerate().filter_map(fault).collect()
+    }
+
     /// Whether pods of this workload may run side by side.
     pub fn is_parallel(&self) -> bool {
         let at_once = |job: &Job| {
@@ -142,6 +191,25 @@ impl Workload {
         };
         self.jobs.iter().map(at_once).sum::<i32>() > 1
     }
+}
+
+/// What a claim asks for that is not to be had in a run.
+fn beyond_a_run(claim: &PersistentVolumeClaim) -> Vec<Fault> {
+    let root = Path::root();
+    let (path, spec) = (root.field("spec"), claim.spec.clone().unwrap_or_default());
+    let mut faults = Vec::new();
+    if let Some(class) = spec.storage_class_name.filter(|class| class != CLASS) {
+        let detail = format!("a run makes volumes of the class {CLASS:?} only: leave it out");
+        faults.push(Fault::invalid(&path.field("storageClassName"), class.as_str(), &detail));
+    }
+    if let Some(volume) = spec.volume_name.filter(|volume| !volume.is_empty()) {
+        faults.push(Fault::invalid(
+            &path.field("volumeName"),
+            volume.as_str(),
+            "there are no volumes yet when a run begins",
+        ));
+    }
+    faults
 }
 
 /// The Job that a CronJob's template describes, run once, now (as `kubectl create job --from`).

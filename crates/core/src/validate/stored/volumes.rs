@@ -90,6 +90,10 @@ pub fn claim_update(old: &PersistentVolumeClaim, new: &PersistentVolumeClaim) ->
     if text(before.volume_name.as_ref()).is_empty() {
         before.volume_name.clone_from(&after.volume_name);
     }
+    if before.storage_class_name.is_none() {
+        // The default class, which came to be there after the claim (`RetroactiveDefaultStorageClass`).
+        before.storage_class_name.clone_from(&after.storage_class_name);
+    }
     before.volume_attributes_class_name.clone_from(&after.volume_attributes_class_name);
     let requests = after.resources.as_ref().and_then(|resources| resources.requests.clone());
     if before.resources.is_some() || requests.is_some() {
