@@ -76,6 +76,8 @@ pub struct AgentConfig {
     pub events: bool,
     /// Where the volumes are that are made on this node for claims. `None`: none are.
     pub volumes: Option<PathBuf>,
+    /// How often it is measured what pods with limits on local storage have written (the kubelet's `monitoringInterval`).
+    pub measure_period: Duration,
     /// How often what came from the API is read again for pods that run (the kubelet's `syncFrequency`).
     pub sync_period: Duration,
     /// For how long a status that is not final waits for a newer one.
@@ -100,6 +102,7 @@ impl AgentConfig {
             max_pods: MAX_PODS,
             events: false,
             volumes: None,
+            measure_period: Duration::from_secs(10),
             sync_period: Duration::from_mins(1),
             status_delay,
             observer,

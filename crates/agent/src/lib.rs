@@ -40,6 +40,7 @@ mod status;
 mod termination;
 mod tokens;
 mod unsupported;
+mod usage;
 mod volumes;
 mod worker;
 

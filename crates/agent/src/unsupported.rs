@@ -108,7 +108,7 @@ fn of_container(container: &Container, path: &str, told: &mut Vec<String>) {
         );
     }
     let limits = container.resources.iter().flat_map(|r| r.limits.iter().flatten());
-    for (name, _) in limits.filter(|(name, _)| !matches!(name.as_str(), "cpu" | "memory")) {
+    for (name, _) in limits.filter(|(name, _)| !matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage")) {
         say(true, &format!("resources.limits[{name}]"), "not enforced yet");
     }
     if let Some(context) = &container.security_context {

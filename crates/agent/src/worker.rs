@@ -19,7 +19,7 @@ use stint_core::pod::{
 use stint_image::{Access, Image, ImageStore, LayerState, Login, Progress, Reference, User};
 use stint_runtime::{Bundle, ContainerId, Rootfs, Writable};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 
 use crate::agent::{RootfsMode, Shared};
@@ -32,7 +32,7 @@ use crate::recover::Recovered;
 use crate::sources::{Sources, Wanted as WantedSources};
 use crate::spec::{Built, ImageRun, Request};
 use crate::status::{self, Wanted};
-use crate::{signal, spec, termination, volumes};
+use crate::{signal, spec, termination, usage, volumes};
 
 /// The longest wait at a stretch, so that a clock that was set is noticed.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_mins(1);
@@ -71,6 +71,8 @@ pub(crate) struct Worker {
     keeper: Option<keeper::Handle>,
     /// Who asks the probes of containers that run, by name.
     probers: HashMap<String, prober::Handle>,
+    /// Who measures what the pod writes, if that is limited.
+    measurer: Option<AbortHandle>,
     told: PodStatus,
     status: watch::Sender<Wanted>,
     /// How many removals are under way, and whether the pod is to be torn down after them.
@@ -111,6 +113,7 @@ impl Worker {
             images: HashMap::new(),
             keeper: None,
             probers: HashMap::new(),
+            measurer: None,
             told,
             status,
             removals: 0,
@@ -162,6 +165,9 @@ impl Worker {
             } else {
                 self.remove(&container, attempt);
             }
+        }
+        if any_runs {
+            self.measure();
         }
         if any_runs && keeper::has_files(&self.context.pod) {
             let (keeper, handle) = Keeper::new(self.context.clone());
@@ -312,7 +318,17 @@ impl Worker {
         });
     }
 
+    /// Has the pod measured, if it sets limits.
+    fn measure(&mut self) {
+        let Some(limits) = pod::Limits::of(&self.context.pod) else { return };
+        if self.measurer.is_none() {
+            let context = self.context.clone();
+            self.measurer = Some(self.tasks.spawn(async move { context.measure(limits).await }));
+        }
+    }
+
     fn prepare_volumes(&mut self, queue: &mut VecDeque<Event>) {
+        self.measure();
         let context = self.context.clone();
         let has_volumes = context.pod.spec.iter().any(|spec| spec.volumes.as_ref().is_some_and(|v| !v.is_empty()));
         if !has_volumes && !context.shared.has_etc(&context.pod) {
@@ -406,6 +422,7 @@ impl Worker {
     fn tear_down(&mut self) {
         self.tear_down = false;
         let (context, keeper) = (self.context.clone(), self.keeper.take());
+        self.measurer.take().inspect(AbortHandle::abort);
         self.tasks.spawn(async move {
             if let Some(keeper) = keeper {
                 keeper.stop().await;
@@ -460,6 +477,18 @@ impl Context {
             fs::set_permissions(&path, all).map_err(Error::io("set the mode of", &path))?;
         }
         Ok(())
+    }
+
+    /// Measures what the pod writes until it is more than it may.
+    async fn measure(&self, limits: pod::Limits) {
+        loop {
+            sleep(self.shared.config.measure_period).await;
+            let (pod, folder) = (Arc::clone(&self.pod), self.folder.clone());
+            let used = blocking(move || Ok(usage::of(&pod, &folder))).await.unwrap_or_default();
+            if let Some(message) = limits.exceeded(&used) {
+                return self.send(Event::Evicted { message });
+            }
+        }
     }
 
     async fn remove_volumes(&self) -> Result<(), Error> {

@@ -78,6 +78,8 @@ fn main() {
         let memory = Memory::at(folders.state.clone());
         let mut config = AgentConfig::new(Machine::here("node"), folders, rootfs, cgroups.clone());
         config.sync_period = Duration::from_millis(100);
+        config.measure_period = Duration::from_millis(100);
+        config.volumes = Some(data.path().join("volumes"));
         let runtime = Arc::new(Native::new(zygote));
         let agent = Agent::new(config, client.clone(), runtime.clone(), clock.clone());
         let service = agent.service();
@@ -108,6 +110,7 @@ fn main() {
         case!(config_maps_and_shared_volumes_are_seen);
         case!(a_script_in_a_config_map_runs);
         case!(a_container_sees_the_parts_of_volumes_that_it_asks_for);
+        case!(a_pod_that_fills_its_volume_past_its_limit_is_evicted);
         case!(a_sub_path_swapped_for_a_link_while_pods_start_shows_nothing_of_the_host);
         case!(deletion_ends_a_polite_and_a_deaf_container);
         case!(a_missing_command_and_a_missing_setting_are_told);
@@ -289,13 +292,31 @@ async fn a_script_in_a_config_map_runs(world: &World) -> Verdict {
     check(output == "I run\n", (output, ended))
 }
 
+async fn a_pod_that_fills_its_volume_past_its_limit_is_evicted(world: &World) -> Verdict {
+    let mut main = sh("head -c 3000000 /dev/zero > /v/large; trap '' TERM; while :; do sleep 0.05; done");
+    main["volumeMounts"] = json!([{"name": "e", "mountPath": "/v"}]);
+    let volumes = json!([{"name": "e", "emptyDir": {"sizeLimit": "1Mi"}}]);
+    let began = Instant::now();
+    world.create("full", json!({"containers": [main], "volumes": volumes})).await;
+    let status = world.wait("full", |status| status.phase.as_deref() == Some("Failed")).await;
+    let said = "Usage of EmptyDir volume \"e\" exceeds the limit \"1Mi\". ";
+    check(status.reason.as_deref() == Some("Evicted") && status.message.as_deref() == Some(said), &status)?;
+    // It may take a second to end, whatever it asks for, and its volume goes with it.
+    check(began.elapsed() < Duration::from_secs(10), began.elapsed())?;
+    let disrupted = status.conditions.iter().flatten().any(|condition| condition.type_ == "DisruptionTarget");
+    check(!disrupted, "it is its own fault")?;
+    world.delete("full", 0).await;
+    Ok(())
+}
+
 async fn a_container_sees_the_parts_of_volumes_that_it_asks_for(world: &World) -> Verdict {
     let maps: Api<ConfigMap> = Api::namespaced(world.client.clone(), "default");
     let map = json!({"metadata": {"name": "parts"}, "data": {"k": "one file", "l": "another"}});
     maps.create(&PostParams::default(), &serde_json::from_value(map).unwrap()).await.unwrap();
     let mut first = sh("id -u > /v/own; touch /v/new/mine && stat -c %a /v/new");
     first["name"] = json!("i");
-    first["volumeMounts"] = json!([{"name": "e", "mountPath": "/v"}, {"name": "e", "mountPath": "/v/new", "subPath": "a/b"}]);
+    first["volumeMounts"] =
+        json!([{"name": "e", "mountPath": "/v"}, {"name": "e", "mountPath": "/v/new", "subPath": "a/b"}]);
     let mut main = sh("cat /run/k /run/own; ls /v; touch /run/k 2> /dev/null || echo read-only");
     main["env"] = json!([{"name": "B", "value": "b"}]);
     main["volumeMounts"] = json!([
@@ -340,7 +361,8 @@ async fn a_sub_path_swapped_for_a_link_while_pods_start_shows_nothing_of_the_hos
         let pod = world.create(&name, json!({"containers": [main], "volumes": volumes})).await;
         let settled = |status: &PodStatus| {
             let state = status.container_statuses.as_ref().and_then(|all| all[0].state.clone()).unwrap_or_default();
-            state.terminated.is_some() || state.waiting.is_some_and(|is| is.reason.as_deref() == Some("CreateContainerConfigError"))
+            state.terminated.is_some()
+                || state.waiting.is_some_and(|is| is.reason.as_deref() == Some("CreateContainerConfigError"))
         };
         let status = world.wait(&name, settled).await;
         if status.phase.as_deref() == Some("Succeeded") {

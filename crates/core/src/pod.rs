@@ -36,6 +36,7 @@
 mod backoff;
 mod facts;
 mod hook;
+mod local_storage;
 mod news;
 pub mod probe;
 mod recover;
@@ -50,6 +51,7 @@ use jiff::{SignedDuration, Timestamp};
 pub use backoff::Backoff;
 pub use facts::{ContainerFacts, Facts, PullPolicy, RestartPolicy, RestartRule, Role};
 pub use hook::{HookKind, Hooks};
+pub use local_storage::{Limits, Used};
 pub use news::{News, Origin};
 pub use recover::{Found, FoundAttempt};
 pub use status::{Phase, Place, phase, status};

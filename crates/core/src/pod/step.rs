@@ -14,6 +14,10 @@ use super::{
     Life, Place, Preparing, RestartPolicy, Role, Stage, State, Stop, Stopping, Transition, Unfit, status,
 };
 
+/// How long the containers of a pod that is evicted may take to end, in seconds, however long they ask for: the kubelet's
+/// `immediateEvictionGracePeriodSeconds`.
+const EVICTION_GRACE: i64 = 1;
+
 /// What `event` makes of the pod at the time `now`. Events about attempts that are over are ignored.
 pub fn step(state: State, event: Event, now: Timestamp) -> Transition {
     let (before, told) = (state.clone(), event.clone());
@@ -124,8 +128,7 @@ impl Step {
             }
             Event::DeadlineChanged { deadline } => Arc::make_mut(&mut self.state.facts).deadline = deadline,
             Event::Evicted { message } => {
-                let grace = self.state.facts.grace;
-                self.stop(Stop::Evicted(message), grace);
+                self.stop(Stop::Evicted(message), self.state.facts.grace.min(EVICTION_GRACE));
             }
         }
     }
