@@ -121,8 +121,7 @@ pub fn build(request: Request<'_>) -> Result<Built, Error> {
         .set_terminal(None);
     let mut root = spec.root_mut().take().unwrap_or_default();
     root.set_readonly(Some(security.read_only_root()));
-    let (mounts, sub_paths) =
-        mounts::of(&request, pod_spec, &variables, spec.mounts_mut().take().unwrap_or_default())?;
+    let (mounts, sub_paths) = mounts::of(&request, pod_spec, &variables, spec.mounts_mut().take().unwrap_or_default())?;
     let linux = linux(&request, pod_spec, &security, spec.linux_mut().take().unwrap_or_default())?;
     spec.set_process(Some(process))
         .set_root(Some(root))

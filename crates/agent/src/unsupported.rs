@@ -61,6 +61,7 @@ pub fn unsupported(spec: &PodSpec) -> Vec<String> {
             || volume.downward_api.is_some()
             || volume.persistent_volume_claim.is_some()
             || volume.ephemeral.is_some()
+            || volume.image.is_some()
             || volume.projected.is_some();
         say(!known, &format!("volumes[{index}]"), "this kind of volume is not supported yet; the pod will not start");
         for (at, source) in volume.projected.iter().flat_map(|p| p.sources.iter().flatten()).enumerate() {

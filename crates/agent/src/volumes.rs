@@ -9,6 +9,7 @@
 mod atomic;
 mod content;
 mod host_path;
+pub(crate) mod image;
 mod ownership;
 pub mod sub_path;
 
@@ -50,6 +51,8 @@ enum Content {
     Host(HostPathVolumeSource),
     /// What a claim is bound to; `None` where that is made already, and only files from the API are looked after.
     Claim(Option<Place>),
+    /// What is in an image, which is mounted when a container asks for it.
+    Image,
 }
 
 /// Whether a volume holds files from the API, and not what containers write.
@@ -94,7 +97,7 @@ impl Plan {
             }
             Content::Host(host) => host_path::check(host),
             Content::Claim(Some(place)) => self.make_claimed(path, place),
-            Content::Files(_) | Content::Claim(None) => Ok(()),
+            Content::Files(_) | Content::Claim(None) | Content::Image => Ok(()),
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container, Pod, PodStatus, Secret};
+use k8s_openapi::api::core::v1::{Container, ImageVolumeSource, Pod, PodStatus, Secret, Volume};
 use kube::Api;
 use stint_core::pod::{
     self, Again, Attempt, Effect, Event, Exit, HookKind, HookResult, Life, News, Origin, Place, PullPolicy, State,
@@ -349,14 +349,14 @@ impl Worker {
     }
 
     fn pull_image(&mut self, container: String, queue: &mut VecDeque<Event>) {
-        // A pod that may not have what it asks for is told when its container is made; no image is needed for that.
-        let Ok(RootfsMode::Image { store, access }) = self.context.shared.rootfs(&self.context.pod) else {
+        let context = self.context.clone();
+        let needs_none = find(&context.pod, &container).is_none_or(|spec| image_volumes(&context.pod, spec).is_empty());
+        if needs_none && !matches!(context.shared.rootfs(&context.pod), Ok(RootfsMode::Image { .. })) {
             queue.push_back(Event::ImageReady { container, image_id: String::new(), origin: Origin::Host });
             return;
-        };
-        let (context, store, access) = (self.context.clone(), store.clone(), access.clone());
+        }
         self.tasks.spawn(async move {
-            let event = context.find_image(container, &store, access).await;
+            let event = context.find_images(container).await;
             context.send(event);
         });
     }
@@ -497,48 +497,98 @@ impl Context {
             return Ok(());
         }
         let folder = self.folder.clone();
-        blocking(move || volumes::remove(&folder)).await
+        blocking(move || volumes::remove(&folder)).await?;
+        let volumes = self.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+        for volume in volumes.filter(|volume| volume.image.is_some()) {
+            self.release_image(&self.lease_of(volume)).await;
+        }
+        Ok(())
     }
 
-    /// Sees to the image by the container's pull policy.
-    async fn find_image(&self, container: String, store: &ImageStore, access: Access) -> Event {
-        let facts = pod::Facts::of(&self.pod);
-        let facts = facts.containers.iter().find(|c| c.name == container);
-        let (image, policy) = facts.map_or(("", PullPolicy::IfNotPresent), |f| (f.image.as_str(), f.pull_policy));
-        let reference: Reference = match image.parse() {
-            Ok(reference) => reference,
-            Err(fault) => {
-                let message = format!("Failed to apply default image tag {image:?}: {fault}");
-                return failed(container, "InvalidImageName", message, Again::Never);
-            }
+    /// Sees to the container's image, and to those that are its volumes, each by its pull policy.
+    async fn find_images(&self, container: String) -> Event {
+        let shared = &self.shared;
+        let Some(spec) = find(&self.pod, &container) else {
+            let message = "the pod has no such container".to_owned();
+            return failed(container, "InvalidImageName", message, Again::Never);
         };
+        let own = match shared.rootfs(&self.pod) {
+            Ok(RootfsMode::Image { store, access }) => {
+                let name = spec.image.as_deref().unwrap_or_default();
+                let policy = PullPolicy::of(spec.image_pull_policy.as_deref(), name);
+                let pulling = || self.send(Event::Pulling { container: container.clone() });
+                self.find_image(&container, name, policy, (store, access), pulling).await
+            }
+            // A pod that may not have what it asks for is told when its container is made; no image is needed for that.
+            _ => Ok((None, Origin::Host)),
+        };
+        let (image, origin) = match own {
+            Ok(found) => found,
+            Err((reason, message, again)) => return failed(container, reason, message, again),
+        };
+        for (volume, source) in image_volumes(&self.pod, spec) {
+            let name = source.reference.as_deref().unwrap_or_default();
+            let policy = PullPolicy::of(source.pull_policy.as_deref(), name);
+            let RootfsMode::Image { store, access } = &shared.config.rootfs else {
+                let message = format!("volume {:?}: there are no images on the host's root filesystem", volume.name);
+                return failed(container, "ErrImagePull", message, Again::Never);
+            };
+            let pulling = || self.tell(News::pulling_volume(name));
+            match self.find_image(&container, name, policy, (store, access), pulling).await {
+                Ok((_, origin)) => {
+                    if let Some(news) = News::pulled_volume(name, &origin, shared.clock.now()) {
+                        self.tell(news);
+                    }
+                }
+                Err((reason, message, again)) => {
+                    let message = format!("volume {:?}: image {name:?}: {message}", volume.name);
+                    return failed(container, reason, message, again);
+                }
+            }
+        }
+        let image_id = image.map(|image| image.repo_digest().to_string()).unwrap_or_default();
+        Event::ImageReady { container, image_id, origin }
+    }
+
+    /// Sees to one image by its pull policy; `pulling` is told when it is asked for at its registry.
+    async fn find_image(
+        &self,
+        container: &str,
+        image: &str,
+        policy: PullPolicy,
+        (store, access): (&ImageStore, &Access),
+        pulling: impl FnOnce(),
+    ) -> Result<(Option<Image>, Origin), (&'static str, String, Again)> {
+        let reference: Reference = image.parse().map_err(|fault| {
+            let message = format!("Failed to apply default image tag {image:?}: {fault}");
+            ("InvalidImageName", message, Again::Never)
+        })?;
         let present = {
             let (store, reference) = (store.clone(), reference.clone());
             blocking(move || store.get(&reference).map_err(|error| Error::config(error.to_string()))).await
         };
-        let (found, origin) = match (policy, present) {
+        match (policy, present) {
             (_, Err(error)) => {
                 let message = format!("Failed to inspect image {image:?}: {}", error.chain());
-                return failed(container, "ImageInspectError", message, Again::Later);
+                Err(("ImageInspectError", message, Again::Later))
             }
             (PullPolicy::Never, Ok(None)) => {
                 let message = format!("Container image {image:?} is not present with pull policy of Never");
-                return failed(container, "ErrImageNeverPull", message, Again::Later);
+                Err(("ErrImageNeverPull", message, Again::Later))
             }
-            (PullPolicy::Never | PullPolicy::IfNotPresent, Ok(Some(image))) => (image, Origin::Present),
+            (PullPolicy::Never | PullPolicy::IfNotPresent, Ok(Some(image))) => Ok((Some(image), Origin::Present)),
             (PullPolicy::Always, _) | (PullPolicy::IfNotPresent, Ok(None)) => {
                 let since = self.shared.clock.now();
-                self.send(Event::Pulling { container: container.clone() });
-                match self.pull(&container, store, &reference, access).await {
+                pulling();
+                match self.pull(container, store, &reference, access.clone()).await {
                     Ok(image) => {
                         let bytes = image.size;
-                        (image, Origin::Pulled { since, bytes })
+                        Ok((Some(image), Origin::Pulled { since, bytes }))
                     }
-                    Err(message) => return failed(container, "ErrImagePull", message, Again::Later),
+                    Err(message) => Err(("ErrImagePull", message, Again::Later)),
                 }
             }
-        };
-        Event::ImageReady { container, image_id: found.repo_digest().to_string(), origin }
+        }
     }
 
     async fn pull(
@@ -577,7 +627,7 @@ impl Context {
         let (image, rootfs) = match self.shared.rootfs(&self.pod)? {
             RootfsMode::Host { size } => (None, Rootfs::Host { size: *size }),
             RootfsMode::Image { store, .. } => {
-                let image = self.lease(container, store, &id).await?;
+                let image = self.lease(container.image.clone().unwrap_or_default(), store, id.to_string()).await?;
                 if image.layers.is_empty() {
                     return Err(Error::config(format!("image {} has no layers to run from", image.reference)));
                 }
@@ -587,6 +637,7 @@ impl Context {
                 (Some(image), rootfs)
             }
         };
+        self.show_images(container).await?;
         let run = image.as_ref().map(|image| ImageRun::of(&image.config)).unwrap_or_default();
         let users = |name: &str| match &image {
             Some(image) => image.resolve_user(name).map_err(|error| error.to_string()),
@@ -628,26 +679,44 @@ impl Context {
         WantedSources::by_container(container).read(&self.shared.client, &self.identity.namespace).await
     }
 
-    /// The container's image, held until the run is removed.
-    async fn lease(&self, container: &Container, store: &ImageStore, id: &ContainerId) -> Result<Image, Error> {
-        let name = container.image.clone().unwrap_or_default();
-        let (store, id) = (store.clone(), id.to_string());
+    /// Mounts the images that are the container's volumes, each held until the pod's volumes are removed.
+    async fn show_images(&self, container: &Container) -> Result<(), Error> {
+        for (volume, source) in image_volumes(&self.pod, container) {
+            let RootfsMode::Image { store, .. } = &self.shared.config.rootfs else {
+                return Err(Error::config(format!("volume {:?}: there are no images here", volume.name)));
+            };
+            let name = source.reference.clone().unwrap_or_default();
+            let image = self.lease(name, store, self.lease_of(volume)).await?;
+            let path = self.folder.volume(&volume.name);
+            blocking(move || volumes::image::show(&image.layers, &path)).await?;
+        }
+        Ok(())
+    }
+
+    /// An image, held by `owner` until it is released.
+    async fn lease(&self, name: String, store: &ImageStore, owner: String) -> Result<Image, Error> {
+        let store = store.clone();
         blocking(move || {
             let fault = |error: stint_image::Error| Error::config(error.to_string());
             let reference: Reference =
                 name.parse().map_err(|fault| Error::config(format!("image {name:?}: {fault}")))?;
             let image = store.get(&reference).map_err(fault)?;
             let image = image.ok_or_else(|| Error::config(format!("image {name} is no longer on the node")))?;
-            store.lease(&image, &id).map_err(fault)?;
+            store.lease(&image, &owner).map_err(fault)?;
             Ok(image)
         })
         .await
     }
 
-    async fn release_image(&self, id: &str) {
-        let Ok(RootfsMode::Image { store, .. }) = self.shared.rootfs(&self.pod) else { return };
-        let (store, id) = (store.clone(), id.to_owned());
-        let released = blocking(move || store.release(&id).map_err(|error| Error::config(error.to_string()))).await;
+    /// Who holds the image of a volume.
+    fn lease_of(&self, volume: &Volume) -> String {
+        format!("{}.{}", self.identity.uid, volume.name)
+    }
+
+    async fn release_image(&self, owner: &str) {
+        let RootfsMode::Image { store, .. } = &self.shared.config.rootfs else { return };
+        let (store, owner) = (store.clone(), owner.to_owned());
+        let released = blocking(move || store.release(&owner).map_err(|error| Error::config(error.to_string()))).await;
         if let Err(error) = released {
             tracing::warn!(error = %error.chain(), "failed to release the image of a container");
         }
@@ -721,6 +790,13 @@ fn delete_asked(pod: &Pod) -> Option<Event> {
 fn find<'a>(pod: &'a Pod, container: &str) -> Option<&'a Container> {
     let spec = pod.spec.as_ref()?;
     spec.init_containers.iter().flatten().chain(&spec.containers).find(|c| c.name == container)
+}
+
+/// The volumes that the container mounts and that are images.
+fn image_volumes<'a>(pod: &'a Pod, container: &Container) -> Vec<(&'a Volume, &'a ImageVolumeSource)> {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let is_mounted = |volume: &&Volume| container.volume_mounts.iter().flatten().any(|mount| mount.name == volume.name);
+    volumes.filter(is_mounted).filter_map(|volume| Some((volume, volume.image.as_ref()?))).collect()
 }
 
 fn failed(container: String, reason: &str, message: String, again: Again) -> Event {

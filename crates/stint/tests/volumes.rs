@@ -1,4 +1,4 @@
-//! Claims and their volumes, with the real program and real containers on this machine's root
+//! Claims, their volumes, and images as volumes, with the real program and real containers on this machine's root
 //! filesystem.
 //!
 //! Containers need root; elsewhere these tests say that they are skipped.
@@ -8,6 +8,7 @@ mod support;
 
 use std::fs;
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -91,7 +92,7 @@ fn what_a_pod_writes_to_its_claim_is_there_for_the_next_one_and_goes_with_the_cl
 
     // A daemon that is killed and started again knows it.
     daemon.kill();
-    daemon.start_again(&["--allow-host"]);
+    daemon.start_again(&["--allow-host-rootfs"]);
     assert_eq!(daemon.ask("DELETE", &format!("{CLAIMS}/c"), "").0, 200);
     until("the claim is protected", || !daemon.get(&format!("{CLAIMS}/c"))["metadata"]["deletionTimestamp"].is_null());
     assert!(folder.join("text").exists(), "pods name it");
@@ -141,6 +142,69 @@ fn an_ephemeral_volume_is_the_pods_own_and_goes_with_it() {
     daemon.ask("DELETE", &format!("{PODS}/p"), "");
     until("its claim is gone", || is_gone(&daemon, &format!("{CLAIMS}/p-v")));
     until("its volume is gone", || daemon.get(VOLUMES)["items"].as_array().unwrap().is_empty());
+    daemon.stop();
+}
+
+/// Writes a `docker save` archive of an image with two layers, the upper of which replaces a file of the lower.
+fn image(archive: &Path, name: &str) {
+    let save = tempfile::tempdir().unwrap();
+    let tar = |folder: &Path, to: &Path, what: &[&str]| {
+        let status = Command::new("tar").arg("-C").arg(folder).arg("-cf").arg(to).args(what).status().unwrap();
+        assert!(status.success());
+    };
+    let mut layers = Vec::new();
+    let mut digests = Vec::new();
+    for (number, files) in
+        [[("text", "old"), ("sub/base", "base")], [("text", "new"), ("sub/top", "top")]].iter().enumerate()
+    {
+        let root = save.path().join(format!("root{number}"));
+        for (file, content) in files {
+            fs::create_dir_all(root.join(file).parent().unwrap()).unwrap();
+            fs::write(root.join(file), content).unwrap();
+        }
+        let layer = format!("layer{number}.tar");
+        tar(&root, &save.path().join(&layer), &["."]);
+        let sum = Command::new("sha256sum").arg(save.path().join(&layer)).output().unwrap();
+        digests.push(format!("sha256:{}", &text(&sum)[..64]));
+        layers.push(layer);
+    }
+    let config = json!({
+        "architecture": if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }, "os": "linux", "config": {},
+        "rootfs": {"type": "layers", "diff_ids": digests}, "history": [],
+    });
+    fs::write(save.path().join("config.json"), config.to_string()).unwrap();
+    let manifest = json!([{"Config": "config.json", "RepoTags": [name], "Layers": layers}]);
+    fs::write(save.path().join("manifest.json"), manifest.to_string()).unwrap();
+    tar(save.path(), archive, &["manifest.json", "config.json", "layer0.tar", "layer1.tar"]);
+}
+
+#[test]
+fn what_is_in_an_image_is_a_volume_that_can_only_be_read() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("skipped: containers need root");
+    }
+    let mut daemon = Daemon::folder();
+    let archive = daemon.data.path().join("image.tar");
+    image(&archive, "example.test/data:1");
+    let imported = daemon.command(&["image", "import"]).arg(&archive).output().unwrap();
+    assert!(imported.status.success(), "{}", text(&imported));
+    daemon.start_again(&["--allow-host-rootfs"]);
+    let volume = |reference: &str| json!({"image": {"reference": reference, "pullPolicy": "Never"}});
+    let script = "test \"$(cat /v/text /v/sub/base /v/sub/top)\" = newbasetop && ! touch /v/x 2> /dev/null";
+    succeed(&daemon, &pod("whole", script, volume("example.test/data:1")));
+    let mut part = pod("part", "test \"$(ls /v)\" = \"base\ntop\"", volume("example.test/data:1"));
+    part["spec"]["containers"][0]["volumeMounts"][0]["subPath"] = json!("sub");
+    succeed(&daemon, &part);
+    daemon.create(PODS, &pod("none", "true", volume("example.test/none:1")));
+    let waiting = || daemon.get(&format!("{PODS}/none"))["status"]["containerStatuses"][0]["state"]["waiting"].clone();
+    until("it is told that there is no such image", || waiting()["reason"] == "ErrImageNeverPull");
+    assert!(waiting()["message"].as_str().unwrap().contains("example.test/none:1"), "{}", waiting());
+    for name in ["whole", "part", "none"] {
+        daemon.ask("DELETE", &format!("{PODS}/{name}"), "");
+        until("the pod is gone", || is_gone(&daemon, &format!("{PODS}/{name}")));
+    }
+    let mounts = fs::read_to_string("/proc/mounts").unwrap();
+    assert!(!mounts.contains(&*daemon.data.path().to_string_lossy()), "{mounts}");
     daemon.stop();
 }
 

@@ -107,6 +107,7 @@ fn volume_mount(
     };
     // What a pod learns of ConfigMaps and the like is not for it to change.
     let never_written = from_api
+        || volume.image.is_some()
         || volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only == Some(true));
     let read_only = mount.read_only == Some(true) || never_written;
     let access = match (read_only, is_read_only_throughout(mount)?) {

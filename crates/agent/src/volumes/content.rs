@@ -42,6 +42,9 @@ pub(super) fn of(
     if volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() {
         return Ok(Content::Claim(claims.get(&volume.name).cloned()));
     }
+    if volume.image.is_some() {
+        return Ok(Content::Image);
+    }
     let mut files = Files { by_path: atomic::Files::new(), mode: None, spec, sources, down };
     files.volume(volume).map_err(in_volume)?;
     Ok(Content::Files(files.by_path))
@@ -73,7 +76,7 @@ impl Files<'_> {
             projected.sources.iter().flatten().try_for_each(|source| self.projection(source))
         } else {
             Err(Error::config(
-                "this kind of volume is not supported; use emptyDir, hostPath, persistentVolumeClaim, ephemeral, \
+                "this kind of volume is not supported; use emptyDir, hostPath, persistentVolumeClaim, ephemeral, image, \
                  configMap, secret, downwardAPI or projected",
             ))
         }

@@ -43,7 +43,7 @@ impl SubPath {
         match find(&root, Path::new(&self.path), OFlags::empty()) {
             Ok(_) => Ok(()),
             Err(Errno::NOENT) => {
-                make_folders(root, Path::new(&self.path)).map_err(|errno| ("create subPath directory", errno))
+                make_folders(&root, Path::new(&self.path)).map_err(|errno| ("create subPath directory", errno))
             }
             Err(errno) => Err(prepare(errno)),
         }
@@ -62,12 +62,12 @@ fn find(root: impl AsFd, path: &Path, more: OFlags) -> Result<OwnedFd> {
 }
 
 /// New folders are as open as the volume itself, so that whoever may write there may write to them.
-fn make_folders(root: OwnedFd, path: &Path) -> Result<()> {
-    let mode = Mode::from_raw_mode(rustix::fs::fstat(&root)?.st_mode & 0o2777);
+fn make_folders(root: &OwnedFd, path: &Path) -> Result<()> {
+    let mode = Mode::from_raw_mode(rustix::fs::fstat(root)?.st_mode & 0o2777);
     let (mut parent, mut so_far) = (root.try_clone().map_err(|_| Errno::MFILE)?, PathBuf::new());
     for part in path.components() {
         so_far.push(part);
-        parent = match find(&root, &so_far, OFlags::DIRECTORY) {
+        parent = match find(root, &so_far, OFlags::DIRECTORY) {
             Err(Errno::NOENT) => make_folder(&parent, part.as_os_str(), mode)?,
             other => other?,
         };

@@ -219,7 +219,7 @@ impl RestartPolicy {
 
 impl PullPolicy {
     /// The policy that is named, else the default: Always for `:latest` and for no tag at all.
-    fn of(named: Option<&str>, image: &str) -> PullPolicy {
+    pub fn of(named: Option<&str>, image: &str) -> PullPolicy {
         match named {
             Some("Always") => return PullPolicy::Always,
             Some("Never") => return PullPolicy::Never,
@@ -263,9 +263,7 @@ mod tests {
             let told = mounts(&serde_json::from_value(container).unwrap()).remove(0);
             (told.read_only, told.recursive_read_only)
         };
-        let mount = |mode: Option<&str>, read_only: bool| {
-            serde_json::json!({"name": "v", "mountPath": "/v", "readOnly": read_only, "recursiveReadOnly": mode})
-        };
+        let mount = |mode: Option<&str>, read_only: bool| serde_json::json!({"name": "v", "mountPath": "/v", "readOnly": read_only, "recursiveReadOnly": mode});
         assert_eq!(told(mount(None, false)), (None, None));
         assert_eq!(told(mount(None, true)), (Some(true), Some("Disabled".into())));
         for mode in ["IfPossible", "Enabled"] {

@@ -27,6 +27,20 @@ pub struct News {
     pub message: String,
 }
 
+impl News {
+    /// The image of a volume is not there, or is to be looked for anew, and is being pulled.
+    pub fn pulling_volume(image: &str) -> News {
+        let message = format!("Pulling image {image:?}");
+        News { part: None, severity: Severity::Normal, reason: "Pulling".to_owned(), message }
+    }
+
+    /// The image of a volume is there.
+    pub fn pulled_volume(image: &str, origin: &Origin, now: Timestamp) -> Option<News> {
+        let message = pulled(image, origin, now)?;
+        Some(News { part: None, severity: Severity::Normal, reason: "Pulled".to_owned(), message })
+    }
+}
+
 /// How a container's image was come by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -140,21 +154,8 @@ impl Teller<'_> {
     }
 
     fn image_ready(&mut self, origin: &Origin, now: Timestamp) {
-        let image = self.image();
-        match origin {
-            Origin::Host => {}
-            Origin::Present => self.normal(
-                "Pulled",
-                format!("Container image {image:?} already present on machine and can be accessed by the pod"),
-            ),
-            Origin::Pulled { since, bytes } => {
-                // Those who wait for the same image wait for the one pull, so that waiting is pulling.
-                let took = duration(now.duration_since(*since));
-                let message = format!(
-                    "Successfully pulled image {image:?} in {took} ({took} including waiting). Image size: {bytes} bytes."
-                );
-                self.normal("Pulled", message);
-            }
+        if let Some(message) = pulled(self.image(), origin, now) {
+            self.normal("Pulled", message);
         }
     }
 
@@ -229,6 +230,23 @@ impl Teller<'_> {
         let list = if facts.role == Role::Main { "containers" } else { "initContainers" };
         let part = Some(format!("spec.{list}{{{}}}", facts.name));
         self.all.push(News { part, severity, reason: reason.to_owned(), message });
+    }
+}
+
+/// What is said of an image that is there.
+fn pulled(image: &str, origin: &Origin, now: Timestamp) -> Option<String> {
+    match origin {
+        Origin::Host => None,
+        Origin::Present => {
+            Some(format!("Container image {image:?} already present on machine and can be accessed by the pod"))
+        }
+        Origin::Pulled { since, bytes } => {
+            // Those who wait for the same image wait for the one pull, so that waiting is pulling.
+            let took = duration(now.duration_since(*since));
+            Some(format!(
+                "Successfully pulled image {image:?} in {took} ({took} including waiting). Image size: {bytes} bytes."
+            ))
+        }
     }
 }
 
