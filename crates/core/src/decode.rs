@@ -10,6 +10,7 @@
 //! `apiserver/pkg/endpoints/handlers/rest.go` (`transformDecodeError`), v1.36.
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 mod go_type;
 pub(crate) mod node;
@@ -90,9 +91,43 @@ fn summary(body: &[u8]) -> String {
 
 /// Decodes a JSON body as a `T`. An absent or empty `apiVersion` or `kind` is taken to be `T`'s.
 pub fn decode<T: DeserializeOwned>(json: &[u8]) -> Result<Decoded<T>, DecodeError> {
-    let node = node::from_json(json)?;
-    let (object, problems) = from_node(&node).map_err(|failure| failure.error)?;
-    Ok(Decoded { object, unknown: problems.into_iter().map(|p| p.text).collect() })
+    Tree::read(json)?.decode()
+}
+
+/// A body that is read, and not decoded yet.
+#[derive(Debug)]
+pub struct Tree(Node);
+
+impl Tree {
+    /// Reads JSON.
+    ///
+    /// # Errors
+    ///
+    /// When it is none.
+    pub fn read(json: &[u8]) -> Result<Tree, DecodeError> {
+        node::from_json(json).map(Tree)
+    }
+
+    /// What reading `value`, written down, would give.
+    pub fn of(value: Value) -> Tree {
+        Tree(node::of_value(value))
+    }
+
+    /// It, written down.
+    pub fn to_json(&self) -> Vec<u8> {
+        // A tree has texts for keys, and so can always be written down.
+        serde_json::to_vec(&self.0).unwrap_or_default()
+    }
+
+    /// Decodes it as a `T`, as [`decode`] does.
+    ///
+    /// # Errors
+    ///
+    /// When it is none.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<Decoded<T>, DecodeError> {
+        let (object, problems) = from_node(&self.0).map_err(|failure| failure.error)?;
+        Ok(Decoded { object, unknown: problems.into_iter().map(|p| p.text).collect() })
+    }
 }
 
 /// A dropped field and the line where it stands.

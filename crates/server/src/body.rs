@@ -8,6 +8,7 @@ use axum::body::{Body, to_bytes};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Method, header};
+use stint_core::decode::{DecodeError, Tree};
 use stint_core::manifest::{self, Limits};
 use stint_schema::protobuf;
 
@@ -79,9 +80,21 @@ fn from_yaml(body: &[u8]) -> Result<Bytes> {
 
 /// The object of `kind` in `json`, defaulted, with warnings about what was dropped.
 pub(crate) fn decode(kind: &Kind, json: &[u8], validation: FieldValidation) -> Result<(Box<dyn Object>, Vec<String>)> {
+    decode_tree(kind, &Tree::read(json).map_err(|error| refusal(kind, &error, json))?, validation)
+}
+
+fn refusal(kind: &Kind, error: &DecodeError, json: &[u8]) -> Error {
     let group = if kind.group.is_empty() { "core" } else { kind.group };
-    let mut decoded = (kind.facts.decode)(json)
-        .map_err(|error| Error::BadRequest(error.bad_request(group, kind.version, kind.kind, json)))?;
+    Error::BadRequest(error.bad_request(group, kind.version, kind.kind, json))
+}
+
+/// [`decode`], of what was read already.
+pub(crate) fn decode_tree(
+    kind: &Kind,
+    tree: &Tree,
+    validation: FieldValidation,
+) -> Result<(Box<dyn Object>, Vec<String>)> {
+    let mut decoded = (kind.facts.decode)(tree).map_err(|error| refusal(kind, &error, &tree.to_json()))?;
     let warnings = match (validation, decoded.strict_error()) {
         (FieldValidation::Strict, Some(why)) => {
             let (kind, version) = (kind.kind, kind.version);

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use stint_core::decode::{DecodeError, Decoded, decode};
+use stint_core::decode::{DecodeError, Decoded, Tree};
 use stint_core::field::Fault;
 use stint_core::json;
 use stint_core::validate::{self, NameRule};
@@ -129,6 +129,11 @@ pub trait Strategy:
         Value::Null
     }
 
+    /// Whether that part is the same, if that is quickly seen.
+    fn has_same_spec(&self, _old: &Self) -> bool {
+        false
+    }
+
     /// Takes back from `old` what the finalize subresource may not change. False: the kind has no such subresource.
     fn prepare_finalize(&mut self, _old: &Self) -> bool {
         false
@@ -238,7 +243,9 @@ impl<T: Strategy> Object for T {
     }
     fn desires_the_same_as(&self, old: &dyn Object) -> bool {
         let old: &T = same_kind(old);
-        !T::GENERATION || without_empty_lists(self.desired()) == without_empty_lists(old.desired())
+        !T::GENERATION
+            || Strategy::has_same_spec(self, old)
+            || without_empty_lists(self.desired()) == without_empty_lists(old.desired())
     }
     fn prepare_finalize(&mut self, old: &dyn Object) -> bool {
         Strategy::prepare_finalize(self, same_kind(old))
@@ -261,7 +268,7 @@ impl<T: Strategy> Object for T {
 }
 
 /// Reads an object of one kind that a client sent.
-pub type Decode = fn(&[u8]) -> Result<Decoded<Box<dyn Object>>, DecodeError>;
+pub type Decode = fn(&Tree) -> Result<Decoded<Box<dyn Object>>, DecodeError>;
 
 /// The functions and constants of a kind that need no object, for its row in the table.
 #[derive(Clone, Copy)]
@@ -303,8 +310,8 @@ impl Facts {
             undeletable: T::UNDELETABLE,
             fields: T::FIELDS,
             unknown_field: T::UNKNOWN_FIELD,
-            decode: |json| {
-                let Decoded { object, unknown } = decode::<T>(json)?;
+            decode: |tree| {
+                let Decoded { object, unknown } = tree.decode::<T>()?;
                 Ok(Decoded { object: Box::new(object), unknown })
             },
             load: |json| Ok(Box::new(T::load(json)?)),

@@ -2,6 +2,7 @@
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::Value;
 use std::fmt;
 
 use super::DecodeError;
@@ -98,6 +99,23 @@ pub(crate) fn from_json(json: &[u8]) -> Result<Node, DecodeError> {
         let text = if why.is_eof() { "unexpected end of JSON input".to_owned() } else { go_syntax_error(json, &why) };
         DecodeError::Syntax(text)
     })
+}
+
+/// The tree that reading `value`, written in one line, would give.
+pub(crate) fn of_value(value: Value) -> Node {
+    let kind = match value {
+        Value::Null => Kind::Null,
+        Value::Bool(value) => Kind::Bool(value),
+        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(number), _) => Kind::Int(number),
+            (None, Some(number)) => Kind::Large(number),
+            (None, None) => number.as_f64().map_or(Kind::Null, Kind::Float),
+        },
+        Value::String(text) => Kind::Text(text),
+        Value::Array(items) => Kind::List(items.into_iter().map(of_value).collect()),
+        Value::Object(members) => Kind::Map(members.into_iter().map(|(name, value)| (name, of_value(value))).collect()),
+    };
+    Node { kind, line: 0 }
 }
 
 /// Go names the character; for the rest its wording and ours differ.

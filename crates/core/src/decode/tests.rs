@@ -19,6 +19,14 @@ fn an_empty_object_is_a_job() {
 }
 
 #[test]
+fn a_value_is_the_tree_that_it_would_be_written_down() {
+    let json = r#"{"a":[1,-1,18446744073709551615,1.5,1e300,null,true,"\u00e4"],"b":{},"c":[]}"#;
+    let value: Value = serde_json::from_str(json).unwrap();
+    assert_eq!(Tree::of(value.clone()).0, Tree::read(value.to_string().as_bytes()).unwrap().0);
+    assert_eq!(serde_json::from_slice::<Value>(&Tree::of(value.clone()).to_json()).unwrap(), value);
+}
+
+#[test]
 fn type_errors_name_the_go_field() {
     for (json, text) in [
         (

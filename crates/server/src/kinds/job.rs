@@ -62,6 +62,10 @@ impl Strategy for Job {
         validate::job_status_update(old, self)
     }
 
+    fn has_same_spec(&self, old: &Self) -> bool {
+        self.spec == old.spec
+    }
+
     fn desired(&self) -> Value {
         serde_json::to_value(&self.spec).unwrap_or_default()
     }

@@ -59,6 +59,7 @@ impl Strategy for Pod {
         let mut faults = Vec::new();
         validate::object_meta_update(&old.metadata, &self.metadata, &mut faults);
         if let (Some(new), Some(old)) = (&self.spec, &old.spec)
+            && new != old
             && !allowed(new, old)
         {
             faults.push(Fault::forbidden(&Path::root().field("spec"), MAY_CHANGE));
@@ -78,6 +79,10 @@ impl Strategy for Pod {
         let mut spec = self.spec.clone().unwrap_or_default();
         spec.node_name = None; // binding is no new generation
         serde_json::to_value(spec).unwrap_or_default()
+    }
+
+    fn has_same_spec(&self, old: &Self) -> bool {
+        self.spec == old.spec
     }
 
     fn deletion(&self) -> Deletion {

@@ -8,6 +8,7 @@ use axum::response::Response;
 use http::StatusCode;
 use serde_json::{Map, Value};
 use stint_core::admit::dedup_owner_references;
+use stint_core::decode::Tree;
 use stint_core::field::{Fault, Path};
 use stint_core::manifest::{Limits, first_document};
 use stint_schema::strategic::{self, PatchError};
@@ -174,24 +175,26 @@ fn patched(
         .map_err(|error| Error::Internal(format!("cannot read the stored {}: {error}", entry.key)))?;
     let form = kind.form().unwrap_or(Form::ANY);
     let document = patch.apply(stored, form)?;
-    let json = document.to_string();
-    let (shown, mut unknown) = match patch {
-        // Of a strategic patch the patch itself is shown, of the others what they lead to.
-        Patch::Strategic(patch) => (go::print(&Value::Object(patch.clone())), Vec::new()),
-        Patch::Json { unknown, .. } => (json.clone(), unknown.clone()),
-        Patch::Merge(_) => (json.clone(), Vec::new()),
+    let unrestorable = match patch {
+        Patch::Strategic(_) => strategic::unrestorable(form, &document),
+        Patch::Merge(_) | Patch::Json { .. } => None,
     };
+    let mut unknown = if let Patch::Json { unknown, .. } = patch { unknown.clone() } else { Vec::new() };
+    let tree = Tree::of(document);
     let refuse = |why: &str| {
+        // Of a strategic patch the patch itself is shown, of the others what they lead to.
+        let shown = match patch {
+            Patch::Strategic(patch) => go::print(&Value::Object(patch.clone())),
+            Patch::Merge(_) | Patch::Json { .. } => String::from_utf8_lossy(&tree.to_json()).into_owned(),
+        };
         let root = Path::root();
         let faults = vec![Fault::invalid(&root.field("patch"), shown.as_str(), why)];
         Error::Invalid { kind: "", group: "", name: String::new(), faults }
     };
-    if let Patch::Strategic(_) = patch
-        && let Some(why) = strategic::unrestorable(form, &document)
-    {
+    if let Some(why) = unrestorable {
         return Err(refuse(&why));
     }
-    match body::decode(kind, json.as_bytes(), validation) {
+    match body::decode_tree(kind, &tree, validation) {
         Ok((object, dropped)) => {
             unknown.extend(dropped);
             if validation == FieldValidation::Strict && !unknown.is_empty() {
