@@ -1,13 +1,14 @@
 //! Kubernetes Events about Jobs and whatever else a controller has (section 5.13 of the API).
 //!
 //! How they are counted and combined is decided in `core::events`. Events tell people what happened; nothing is decided by
-//! them. So they are written behind the plan's back, one after the other, and one that cannot be written is dropped with a
-//! line in the log.
+//! them. So they are written behind the plan's back, and one that cannot be written is dropped with a line in the log.
+//! Several are written at once, so that the store commits them together; those of one name one after the other.
 
 pub(crate) mod expiry;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event as ApiEvent, ObjectReference};
 use kube::api::{Patch, PatchParams, PostParams};
@@ -17,10 +18,17 @@ use stint_core::events::{Journal, count_up};
 use stint_core::plan::{Event, Note, Severity};
 use tokio::sync::mpsc;
 
+/// How many Events are written at once.
+const LANES: usize = 8;
+
+/// How many wait in each lane.
+const WAITING: usize = 512;
+
 /// Takes Events to be written. Cheap to clone.
 #[derive(Clone)]
 pub struct Recorder {
-    queue: mpsc::Sender<ApiEvent>,
+    /// An Event's lane follows from its name.
+    lanes: Arc<[mpsc::Sender<ApiEvent>]>,
     clock: Arc<dyn Clock>,
     journal: Arc<Mutex<Journal>>,
 }
@@ -31,9 +39,11 @@ pub fn recorder(
     clock: Arc<dyn Clock>,
     component: &'static str,
 ) -> (Recorder, impl Future<Output = ()>) {
-    let (queue, waiting) = mpsc::channel(1024);
-    let recorder = Recorder { queue, clock, journal: Arc::new(Mutex::new(Journal::new(component, None))) };
-    (recorder, write(client, waiting))
+    let (lanes, waiting): (Vec<_>, Vec<_>) = (0..LANES).map(|_| mpsc::channel(WAITING)).unzip();
+    let journal = Arc::new(Mutex::new(Journal::new(component, None)));
+    let recorder = Recorder { lanes: lanes.into(), clock, journal };
+    let writing = waiting.into_iter().map(move |waiting| write(client.clone(), waiting));
+    (recorder, async { drop(join_all(writing).await) })
 }
 
 impl Recorder {
@@ -80,10 +90,16 @@ impl Recorder {
         // Held until the Event is in the queue: one that is counted up must not overtake its own creation.
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(event) = journal.tell(about, severity, reason, message, at) else { return };
-        if self.queue.try_send(event).is_err() {
+        if self.lanes[lane(&event)].try_send(event).is_err() {
             tracing::warn!(reason, "an Event is dropped: too many wait to be written");
         }
     }
+}
+
+/// Which lane an Event goes.
+fn lane(event: &ApiEvent) -> usize {
+    let name = event.metadata.name.as_deref().unwrap_or_default();
+    name.bytes().fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(byte))) % LANES
 }
 
 async fn write(client: Client, mut waiting: mpsc::Receiver<ApiEvent>) {
