@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   Job that goes on ─► whole       its pods ─► slim        reconciled often, as they are
+//!                                            ─► Settled     those that are counted: when the latest one ended
 //!   Job that ended   ─► Ended       its pods ─► Leftover    looked at rarely, made up again then
 //! ```
 //!
@@ -18,10 +19,11 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher::Event;
-use stint_core::job::kept::{Ended, Leftover, slim};
+use stint_core::job::kept::{Ended, Leftover, Settled, slim};
 use stint_core::job::view::{controller_of, uid_of};
 use stint_core::plan::Uid;
 
@@ -200,7 +202,17 @@ impl Cache {
         })
     }
 
-    /// The pods that decisions about `key` need: those whose controller is a Job of this name, whatever its UID.
+    /// About how many pods a decision about `key` looks at.
+    pub fn looks_at(&self, key: &JobKey) -> usize {
+        self.owned.pods(key).len()
+    }
+
+    /// When the latest pod ended of those that decisions about `job`, which is the Job `key`, need no more than that of.
+    pub fn latest_success(&self, key: &JobKey, job: &Job) -> Option<Timestamp> {
+        self.owned.latest_success(key, &Uid::of(&job.metadata))
+    }
+
+    /// The other pods that decisions about `key` need: those whose controller is a Job of this name, whatever its UID.
     pub fn pods_of(&self, key: &JobKey) -> Cow<'_, [Pod]> {
         let pods = self.owned.pods(key);
         let mut tracked = self.owned.leftovers(key).iter().filter(|leftover| leftover.tracked).peekable();
@@ -289,6 +301,9 @@ impl Cache {
         let (key, before) = if let Some((key, leftover)) = self.leftover(&pod) {
             let before = self.owned.put_leftover(&key, leftover);
             (key, before)
+        } else if let Some((key, settled)) = self.settled(&key, &pod) {
+            let before = self.owned.put_settled(&key, settled);
+            (key, before)
         } else {
             let key = self.shared(key);
             let before = self.owned.put(&key, pod);
@@ -303,6 +318,13 @@ impl Cache {
         let Held::Ended(ended) = job else { return None };
         let leftover = Leftover::of(pod).filter(|leftover| leftover.job == *ended.uid())?;
         Some((key.clone(), leftover))
+    }
+
+    /// What is to be remembered of `pod` of the Job `key`, and the known key, if it is settled.
+    fn settled(&self, key: &JobKey, pod: &Pod) -> Option<(JobKey, Settled)> {
+        let (key, job) = self.jobs.get_key_value(key)?;
+        let Held::Whole(job) = job else { return None };
+        Some((key.clone(), Settled::of(pod, job)?))
     }
 
     /// Takes in a leftover of a list, whose Job may have changed since the list began.

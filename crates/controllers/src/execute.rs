@@ -1,7 +1,7 @@
 //! Carrying out a plan, step by step, and saying what the cache must see before the next one.
 //!
 //! Invariant: steps are taken in order; the first that fails ends the plan. A run of like steps goes in batches of 1, 2,
-//! 4 … (upstream's slow start), so that a request that the API refuses is refused once and not five hundred times.
+//! 4 … (upstream's slow start; it may begin with more), so that a request that the API refuses is refused once and not five hundred times.
 //! A write whose outcome is unknown is followed by a consistent read.
 
 mod write;
@@ -17,6 +17,7 @@ use stint_core::job::view::controller_of;
 use stint_core::plan::{Action, Phase, Plan, Step, Uid};
 use tokio::time::Instant;
 
+use crate::Config;
 use crate::barrier::Sighting;
 use crate::cache::{JobKey, parse_revision};
 use crate::events::Recorder;
@@ -51,23 +52,30 @@ impl Ended {
 /// How many steps go at once.
 #[derive(Debug)]
 pub struct SlowStart {
+    first: usize,
     batch: usize,
 }
 
 impl Default for SlowStart {
     fn default() -> SlowStart {
-        SlowStart { batch: 1 }
+        SlowStart::with(1)
     }
 }
 
 impl SlowStart {
+    /// One that begins with so many steps, at least 1.
+    pub fn with(first: usize) -> SlowStart {
+        let first = first.max(1);
+        SlowStart { first, batch: first }
+    }
+
     /// How many of the steps that are left go next, side by side: as many as are alike, and no more than twice as many as
     /// the last time.
     pub fn batch(&mut self, rest: &[Step]) -> usize {
         let Some(first) = rest.first() else { return 0 };
         let alike = rest.iter().take_while(|step| same_kind(&step.action, &first.action)).count();
         let now = alike.min(self.batch);
-        self.batch = if alike > now { self.batch * 2 } else { 1 };
+        self.batch = if alike > now { self.batch.saturating_mul(2) } else { self.first };
         now
     }
 }
@@ -89,12 +97,13 @@ pub struct Executor {
     client: Client,
     recorder: Recorder,
     metrics: Metrics,
+    slow_start: usize,
 }
 
 impl Executor {
-    /// An executor that writes through `client`, tells `recorder` what went through, and counts it in `metrics`.
-    pub fn new(client: Client, recorder: Recorder, metrics: Metrics) -> Executor {
-        Executor { client, recorder, metrics }
+    /// An executor that writes through `client`, tells `recorder` what went through, and counts it in `config`'s metrics.
+    pub fn new(client: Client, recorder: Recorder, config: &Config) -> Executor {
+        Executor { client, recorder, metrics: config.metrics.clone(), slow_start: config.slow_start }
     }
 
     /// Takes the steps of `plan` about `job`.
@@ -109,7 +118,7 @@ impl Executor {
         let mut sightings = Vec::new();
         let mut ended = Ended::Done;
         let mut rest = plan.steps.as_slice();
-        let mut start = SlowStart::default();
+        let mut start = SlowStart::with(self.slow_start);
         while !rest.is_empty() && ended == Ended::Done {
             let (now, later) = rest.split_at(start.batch(rest));
             rest = later;

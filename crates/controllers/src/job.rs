@@ -24,7 +24,7 @@ pub use reconciler::{Reconciler, What, Work};
 /// Runs the Job controller until it is dropped.
 pub async fn run(client: Client, clock: Arc<dyn Clock>, config: &Config) {
     let (recorder, writing) = recorder(client.clone(), clock.clone(), "job-controller");
-    let executor = Executor::new(client.clone(), recorder, config.metrics.clone());
+    let executor = Executor::new(client.clone(), recorder, config);
     let mut executing: FuturesUnordered<BoxFuture<'static, (JobKey, Report)>> = FuturesUnordered::new();
     let mut reconciler = Reconciler::new(clock.now(), config.clone());
     let mut orphans = Orphans::new(client.clone());

@@ -46,7 +46,7 @@ use jiff::SignedDuration;
 use kube::Client;
 pub use metrics::Metrics;
 pub use stint_core::clock::Clock;
-use stint_core::job::Backoff;
+use stint_core::job::Tuning;
 use stint_core::schedule::zone::{self, Zone};
 use stint_core::storage::Provisioner;
 
@@ -67,8 +67,10 @@ pub struct Config {
     pub local_zone: Zone,
     /// How many Jobs are worked on at once (upstream: 5).
     pub workers: usize,
-    /// Delays before failed pods are replaced.
-    pub backoff: Backoff,
+    /// Delays before failed pods are replaced, and how much is done to a Job at once.
+    pub tuning: Tuning,
+    /// With how many pods the creation of many begins, at least 1; twice as many each time after that (upstream: 1).
+    pub slow_start: usize,
     /// How long events about pods, and about how far a Job has come, gather before the Job is looked at again. Upstream
     /// waits 1 s, to spare an API server that is far away and has many clients; here nothing is gained by waiting.
     pub gather: SignedDuration,
@@ -113,7 +115,8 @@ impl Default for Config {
             cron_jobs: true,
             local_zone: zone::local(),
             workers: 5,
-            backoff: Backoff::default(),
+            tuning: Tuning::default(),
+            slow_start: 1,
             gather: SignedDuration::ZERO,
             full_pass: SignedDuration::from_mins(10),
             ttl: true,

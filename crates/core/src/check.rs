@@ -161,6 +161,8 @@ struct JobEntry {
     parallelism: i32,
     /// Whether parallelism was ever changed: then pods of the larger one may still be active.
     shrunk: bool,
+    /// Whether completions were ever changed: then the counter of successes may be one that could not fall.
+    resized: bool,
     status: JobStatus,
     spec: JobSpec,
     /// The indexes of which a pod was seen to succeed.
@@ -202,12 +204,14 @@ impl Ledger {
         let name = job.metadata.name.clone().unwrap_or_default();
         let parallelism = job.spec.as_ref().and_then(|s| s.parallelism).unwrap_or(1);
         let known = self.jobs.entry(uid.clone()).or_default();
-        known.shrunk |= !known.name.is_empty() && parallelism < known.parallelism;
+        let is_known = !known.name.is_empty();
+        known.shrunk |= is_known && parallelism < known.parallelism;
         known.leaving |= job.metadata.deletion_timestamp.is_some();
         (known.name, known.parallelism) = (name.clone(), parallelism);
         let before = std::mem::replace(&mut known.status, status.clone());
         let completions_before = known.spec.completions;
         known.spec = job.spec.clone().unwrap_or_default();
+        known.resized |= is_known && completions_before != known.spec.completions;
         if known.is_indexed() {
             indexes_stay(known, &before, completions_before)?;
         } else {
@@ -312,6 +316,16 @@ impl Ledger {
                 let what = format!("{still} recorded, {} finished pods not recorded", waiting.len());
                 return Err(Broken::NotCounted { job: job.name.clone(), what });
             }
+            let may_fall = job.is_indexed() && job.spec.completions == job.spec.parallelism;
+            let completed = set(job.status.completed_indexes.as_ref(), Index::MAX).len();
+            if may_fall
+                && !job.leaving
+                && finished(&job.status).is_none()
+                && job.status.succeeded.unwrap_or(0) != completed
+            {
+                let what = format!("{completed} indexes are completed, and succeeded is {:?}", job.status.succeeded);
+                return Err(Broken::IndexWrong { job: job.name.clone(), what });
+            }
         }
         Ok(())
     }
@@ -354,7 +368,9 @@ fn indexes_stay(job: &JobEntry, before: &JobStatus, completions_before: Option<i
     if completed.overlap(&seen) != completed.len() {
         return wrong(format!("completed are {completed}, but only of {seen} a pod has succeeded"));
     }
-    if job.status.succeeded.unwrap_or(0) != completed.len() {
+    let succeeded = job.status.succeeded.unwrap_or(0);
+    let could_not_fall = job.resized && succeeded > completed.len() && before.succeeded == job.status.succeeded;
+    if succeeded != completed.len() && !could_not_fall {
         return wrong(format!("completed are {completed}, and succeeded is {:?}", job.status.succeeded));
     }
     if completions_before != job.spec.completions {

@@ -20,9 +20,9 @@
 //! The behaviour is that of `pkg/controller/job/job_controller.go` (v1.36), `syncJob`, `manageJob` and
 //! `trackJobStatusAndRemoveFinalizers`; where the order of writes differs from it, the comment says so.
 //!
-//! Two differences from upstream are on purpose. While replacements wait for their delay, upstream writes `active: 0`
+//! Three differences from upstream are on purpose. While replacements wait for their delay, upstream writes `active: 0`
 //! whatever is active; ours writes what is. And upstream's memory of failures for that delay is lost with its process;
-//! ours is derived from the pods.
+//! ours is derived from the pods. And a status that the API would refuse is not asked for: see [`set_completed`].
 
 mod backoff;
 mod claim;
@@ -36,6 +36,7 @@ pub mod policy;
 mod success;
 mod suspend;
 mod track;
+mod tuning;
 pub mod view;
 
 use jiff::Timestamp;
@@ -45,6 +46,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 pub use backoff::Backoff;
 pub use end::{End, Outcome};
+pub use tuning::Tuning;
 pub use view::View;
 
 use crate::plan::{Action, Note, Phase, Plan, PodRef, Severity, Step};
@@ -53,21 +55,26 @@ use view::Class;
 /// The finalizer that keeps a finished pod until its Job has counted it.
 pub const TRACKING_FINALIZER: &str = "batch.kubernetes.io/job-tracking";
 
-/// How many UIDs `status.uncountedTerminatedPods` holds at most (`MaxUncountedPods`).
-pub const MAX_UNCOUNTED_PODS: usize = 500;
-
-/// How many pods one plan creates or deletes at most (`MaxPodCreateDeletePerSync`).
-pub const MAX_PODS_PER_PLAN: usize = 500;
-
 /// Decides what is to be done about `job`, given every pod of its namespace that it may own, at the time `now`.
 ///
-/// `pods` may hold foreign pods: only those that the Job controls count. Upstream's constants are used for delays.
+/// `pods` may hold foreign pods: only those that the Job controls count. Delays and limits are upstream's.
 pub fn reconcile(job: &Job, pods: &[Pod], now: Timestamp) -> Plan {
-    reconcile_with(job, pods, now, Backoff::default())
+    reconcile_with(job, pods, now, Tuning::default())
 }
 
-/// [`reconcile`] with other delays before a failed pod's replacement.
-pub fn reconcile_with(job: &Job, pods: &[Pod], now: Timestamp, backoff: Backoff) -> Plan {
+/// [`reconcile`] with other delays and limits.
+pub fn reconcile_with(job: &Job, pods: &[Pod], now: Timestamp, tuning: Tuning) -> Plan {
+    reconcile_kept(job, pods, None, now, tuning)
+}
+
+/// [`reconcile_with`], given of the pods that are [settled](kept::Settled) no more than when the latest of them ended.
+pub fn reconcile_kept(
+    job: &Job,
+    pods: &[Pod],
+    latest_success: Option<Timestamp>,
+    now: Timestamp,
+    tuning: Tuning,
+) -> Plan {
     let Some(spec) = &job.spec else { return Plan::rest("the Job has no spec") };
     if let Some(other) = foreign_controller(spec) {
         return Plan::rest(format!("the Job is managed by {other}"));
@@ -78,7 +85,7 @@ pub fn reconcile_with(job: &Job, pods: &[Pod], now: Timestamp, backoff: Backoff)
         let step = step.announce(Severity::Warning, "UnknownCompletionMode", Note::Text(message));
         return Plan::of(Phase::Rest, vec![step]);
     }
-    let view = View::of(job, pods);
+    let view = View { latest_success, ..View::of(job, pods) };
     if let Some(end) = finished(&view.status) {
         return track::release_leftovers(&view, end);
     }
@@ -93,13 +100,13 @@ pub fn reconcile_with(job: &Job, pods: &[Pod], now: Timestamp, backoff: Backoff)
         return plan;
     }
     let end = decided.clone().or_else(|| End::decide(&view, spec, now));
-    if let Some(plan) = track::record(&view, end.as_ref(), decided.is_none(), now) {
+    if let Some(plan) = track::record(&view, end.as_ref(), decided.is_none(), now, tuning.max_uncounted_pods) {
         return plan;
     }
     match end {
         Some(end) => track::stop(&view, &end).unwrap_or_else(|| track::conclude(&view, &end, now)),
         None if view.job_is_leaving() => track::abandon(&view, now),
-        None => manage::manage(&view, spec, now, backoff).waking(end::deadline(&view.status, spec)),
+        None => manage::manage(&view, spec, now, tuning).waking(end::deadline(&view.status, spec)),
     }
 }
 
@@ -151,16 +158,22 @@ fn shown(view: &View<'_>, now: Timestamp) -> JobStatus {
         status.start_time.get_or_insert(to_time(now));
     }
     if let Some(indexed) = &view.indexed {
-        set_completed(&mut status, &indexed.recorded);
+        set_completed(view, &mut status, &indexed.recorded);
         set_failed(view, &mut status, &indexed.failed);
     }
     status
 }
 
 /// Writes the completed indexes, and how many they are.
-fn set_completed(status: &mut JobStatus, completed: &index::IndexSet) {
+///
+/// The API lets the counter fall only while completions and parallelism are equal (`RejectDecreasingSucceededCounter`). Of a
+/// Job that lost indexes and whose parallelism was changed before its controller had looked, the counter stays too high:
+/// with the right one no status of it would ever be taken again. Nothing is decided by it; the indexes count.
+fn set_completed(view: &View<'_>, status: &mut JobStatus, completed: &index::IndexSet) {
+    let is_elastic = view.job.spec.as_ref().is_some_and(|spec| spec.completions == spec.parallelism);
+    let least = if is_elastic { 0 } else { status.succeeded.unwrap_or(0) };
     status.completed_indexes = (!completed.is_empty()).then(|| completed.to_string());
-    status.succeeded = Some(completed.len()).filter(|count| *count > 0);
+    status.succeeded = Some(completed.len().max(least)).filter(|count| *count > 0);
 }
 
 /// Writes the failed indexes, which a Job without `backoffLimitPerIndex` does not have.
@@ -196,6 +209,11 @@ fn write(status: JobStatus, why: impl Into<String>) -> Step {
 /// A Kubernetes `Time` holds whole seconds.
 fn to_time(now: Timestamp) -> Time {
     Time(Timestamp::from_second(now.as_second()).expect("the second of a timestamp is a timestamp"))
+}
+
+/// `1 pod waits`, `2 pods wait`: so many pods, with the verb that goes with them.
+fn pods_that(count: i32, one: &str, more: &str) -> String {
+    if count == 1 { format!("1 pod {one}") } else { format!("{count} pods {more}") }
 }
 
 /// Counts of pods fit 32 bits: the API bounds them there.

@@ -19,7 +19,7 @@ pub(crate) fn answer(info: &Info, parts: &Parts) -> Result<Response> {
         Info::Root => json!({"paths": paths()}),
         Info::Version => version(),
         // Answered by `observe`.
-        Info::Health(..) | Info::Metrics => return Ok(nothing_there()),
+        Info::Health(..) | Info::Metrics | Info::Settings => return Ok(nothing_there()),
         Info::Versions => {
             if let Some(whole) = aggregated::answer(true, &parts.headers)? {
                 return Ok(whole);
@@ -138,6 +138,7 @@ fn paths() -> Vec<String> {
         "/api/v1",
         "/apis",
         "/apis/",
+        "/configz",
         "/healthz",
         "/livez",
         "/metrics",

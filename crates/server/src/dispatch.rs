@@ -103,6 +103,9 @@ async fn answer(shared: &Shared, api: &Api, request: Request<Body>, media: &Aske
             return observe::health(api.observe.as_deref(), &endpoint, check.as_deref(), &params);
         }
         Target::Info(Info::Metrics) if parts.method == Method::GET => return observe::metrics(api.observe.as_deref()),
+        Target::Info(Info::Settings) if parts.method == Method::GET => {
+            return observe::settings(api.observe.as_deref());
+        }
         Target::Info(info) if parts.method == Method::GET => return discovery::answer(&info, &parts),
         Target::OpenApi(path) if matches!(parts.method, Method::GET | Method::HEAD) => {
             return Ok(openapi::answer(api, &path, &parts));

@@ -1,13 +1,13 @@
-//! How the process that serves the API is: `/healthz`, `/livez`, `/readyz` and `/metrics`.
+//! How the process that serves the API is: `/healthz`, `/livez`, `/readyz`, `/metrics` and `/configz`.
 //!
 //! What is checked and counted is the process's business, and asked for through [`Observe`].
-//! Upstream: `apiserver/pkg/server/healthz/healthz.go` (`handleRootHealth`), v1.36.
+//! Upstream: `apiserver/pkg/server/healthz/healthz.go` (`handleRootHealth`), `component-base/configz/configz.go`, v1.36.
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 
 use crate::params::Params;
-use crate::status::{Error, Result};
+use crate::status::{Error, Result, json};
 
 /// What the process can tell about itself.
 pub trait Observe: Send + Sync + 'static {
@@ -15,6 +15,8 @@ pub trait Observe: Send + Sync + 'static {
     fn checks(&self) -> Vec<Check>;
     /// The metrics, in Prometheus' text format.
     fn metrics(&self) -> String;
+    /// The settings that it runs with: a JSON object of components, as `/configz` of a cluster's components has it.
+    fn settings(&self) -> String;
 }
 
 /// How one part of the process is.
@@ -77,6 +79,11 @@ pub(crate) fn metrics(observe: Option<&dyn Observe>) -> Result<Response> {
     let version = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, version);
     Ok(response)
+}
+
+/// Answers `/configz`.
+pub(crate) fn settings(observe: Option<&dyn Observe>) -> Result<Response> {
+    Ok(json(StatusCode::OK, observe.ok_or(Error::UnknownResource)?.settings()))
 }
 
 fn text(code: StatusCode, text: String) -> Response {

@@ -46,6 +46,8 @@ pub(crate) enum Info {
     /// `healthz`, `livez` or `readyz`, and one check or all of them.
     Health(String, Option<String>),
     Metrics,
+    /// The settings that the process runs with.
+    Settings,
     Versions,
     Groups,
     Group(String),
@@ -78,6 +80,7 @@ pub(crate) fn target(path: &str) -> Result<Target, Error> {
             Target::Info(Info::Health((*endpoint).to_owned(), Some((*check).to_owned())))
         }
         ["metrics"] => Target::Info(Info::Metrics),
+        ["configz"] => Target::Info(Info::Settings),
         ["openapi", rest @ ..] => Target::OpenApi(rest.join("/")),
         ["api"] => Target::Info(Info::Versions),
         ["apis"] => Target::Info(Info::Groups),

@@ -7,7 +7,6 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use kube::{Api, Client};
 use serde_json::json;
-use stint_core::job::index::{Index, IndexSet};
 use stint_core::job::view::Class;
 
 use crate::auditor::Auditor;
@@ -114,7 +113,6 @@ async fn attempt(world: &World, client: &Client, deed: &Deed) -> Result<(), kube
             let job: Job = serde_json::from_value(wish.manifest()).expect("the manifest is a Job");
             jobs.create(&PostParams::default(), &job).await.map(drop)
         }
-        Deed::Scale(job, _) if forgets_successes(world, job) => Ok(()),
         Deed::Scale(job, parallelism) => {
             let patch = json!({ "spec": { "parallelism": parallelism } });
             jobs.patch(job, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
@@ -159,19 +157,6 @@ fn pod_of(world: &World, job: &str, which: usize) -> Option<String> {
         .map(|pod| pod.name.as_str())
         .collect();
     pods.get(which % pods.len().max(1)).map(|name| (*name).to_owned())
-}
-
-/// Whether the Job has successes beyond its completions, which its controller has not taken back yet. The API lets them go
-/// only while completions and parallelism are equal; a Job whose parallelism is changed before that can't end, in a
-/// cluster either.
-fn forgets_successes(world: &World, name: &str) -> bool {
-    let state = world.state();
-    let mut jobs = state.history.jobs.values().filter(|record| !record.gone).map(|record| &record.job);
-    let job = jobs.find(|job| job.metadata.name.as_deref() == Some(name));
-    let Some((spec, status)) = job.and_then(|job| job.spec.as_ref().zip(job.status.as_ref())) else { return false };
-    let end = Index::try_from(spec.completions.unwrap_or(0)).unwrap_or(0);
-    let completed = status.completed_indexes.as_deref();
-    completed.is_some_and(|completed| IndexSet::parse(completed, end).len() < status.succeeded.unwrap_or(0))
 }
 
 /// Stands in for the garbage collectors: pods of Jobs that are gone, or wait for their pods to go, are deleted; pods that

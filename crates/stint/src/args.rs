@@ -63,7 +63,7 @@ pub enum Command {
     Install(InstallArgs),
     /// Stop the service and remove it from systemd; its data and containers stay
     Uninstall,
-    /// Tell why a Job of the daemon is in the state it is in
+    /// Tell why a Job of the daemon, or of a cluster, is in the state it is in
     ///
     /// What its pods did, what it waits for and until when, and what comes next.
     Explain(ExplainArgs),
@@ -182,9 +182,9 @@ pub struct ExplainArgs {
     /// Print it as an object
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     pub output: Option<Format>,
-    /// The daemon's delays, if they are not the usual ones.
-    #[command(flatten)]
-    pub backoff: BackoffArgs,
+    /// Ask the API of this kubeconfig's current context instead of the daemon of the data folder
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
 }
 
 /// Arguments of `stint schedule`.

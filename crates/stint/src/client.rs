@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use kube::Client;
 use kube::client::Body;
 use stint_server::Peer;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tower::ServiceExt;
 
@@ -67,13 +68,27 @@ pub fn daemon(data: &Path) -> anyhow::Result<Client> {
 
 /// Sends one request over a connection of its own.
 async fn ask(socket: PathBuf, mut request: Request<Body>) -> anyhow::Result<Response<Incoming>> {
-    request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(Part::Command.agent()));
     request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
     let stream = UnixStream::connect(&socket).await.with_context(|| format!("can't reach {}", socket.display()))?;
+    send(Box::new(stream), request).await
+}
+
+/// What a request is sent over.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Sends one request of a command over a stream that carries no other.
+///
+/// # Errors
+///
+/// If the stream breaks before the answer's head is there, or what comes is no HTTP.
+pub async fn send(stream: Box<dyn Stream>, mut request: Request<Body>) -> anyhow::Result<Response<Incoming>> {
+    request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(Part::Command.agent()));
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection to the daemon broke");
+            tracing::debug!(%error, "a connection to the API broke");
         }
     });
     Ok(sender.send_request(request).await?)

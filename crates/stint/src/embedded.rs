@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use kube::Client;
 use stint_agent::{Agent, AgentConfig, Machine, Observer, RootfsMode};
-use stint_core::job::Backoff;
+use stint_core::job::{Backoff, Tuning};
 use stint_core::storage::Provisioner;
 use stint_image::{Access, ImageStore};
 use stint_runtime::zygote::{self, ZygoteHandle};
@@ -111,7 +111,7 @@ impl Embedded {
             provisioner: volumes.clone().map(|folder| Provisioner { node: machine.name.clone(), folder }),
             cron_jobs: false, // what they would start is run once, see `run::load`
             workers: 16,
-            backoff,
+            tuning: Tuning { backoff, ..Tuning::default() },
             ttl: false, // what is followed to its end must not go before it was told
             ..stint_controllers::Config::default()
         };

@@ -1,4 +1,4 @@
-//! `stint explain`: why a Job of the daemon is in the state it is in, in words or as an object.
+//! `stint explain`: why a Job of the daemon, or of a cluster, is in the state it is in, in words or as an object.
 //!
 //! Everything is `core::job::explain`'s; here objects are read and lines are laid out.
 
@@ -7,17 +7,22 @@ use std::io::{self, Write as _};
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use http::Request;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::ListParams;
-use kube::{Api, ResourceExt};
+use kube::{Api, Client, ResourceExt};
+use stint_core::job::Tuning;
 use stint_core::job::explain::{Attempt, Explanation, Run, Wait, explain};
 
 use crate::args::ExplainArgs;
 use crate::client::daemon;
 use crate::exit::Exit;
+use crate::remote;
+use crate::serve::SETTINGS;
+use crate::settings::Settings;
 
 /// Prints what is asked for.
 pub fn main(data: &Path, args: &ExplainArgs) -> anyhow::Result<Exit> {
@@ -33,15 +38,32 @@ pub fn main(data: &Path, args: &ExplainArgs) -> anyhow::Result<Exit> {
 
 async fn ask(data: &Path, args: &ExplainArgs) -> anyhow::Result<Explanation> {
     let name = name_of(&args.what)?;
-    let client = daemon(data)?;
+    let client = match &args.kubeconfig {
+        Some(file) => remote::client(file)?,
+        None => daemon(data)?,
+    };
     let jobs: Api<Job> = Api::namespaced(client.clone(), &args.namespace);
     let job = jobs.get(name).await.with_context(|| format!("can't read {}", args.what))?;
     let pods: Api<Pod> = Api::namespaced(client.clone(), &args.namespace);
     let pods = pods.list(&candidates(&job)).await.with_context(|| format!("can't list the pods of {}", args.what))?;
-    let events: Api<Event> = Api::namespaced(client, &args.namespace);
+    let events: Api<Event> = Api::namespaced(client.clone(), &args.namespace);
     let about = ListParams::default().fields(&format!("involvedObject.kind=Job,involvedObject.name={name}"));
     let events = events.list(&about).await.with_context(|| format!("can't list the events of {}", args.what))?;
-    Ok(explain(&job, &pods.items, &events.items, Timestamp::now(), args.backoff.delays()))
+    Ok(explain(&job, &pods.items, &events.items, Timestamp::now(), tuning(&client).await))
+}
+
+/// How the API's Job controller goes about its Jobs. A cluster does not tell, and goes by upstream's constants.
+async fn tuning(client: &Client) -> Tuning {
+    let request = Request::get("/configz").body(Vec::new()).expect("the request is well-formed");
+    let told = match client.request_text(request).await {
+        Ok(told) => told,
+        Err(error) => {
+            tracing::debug!(%error, "the API does not tell its settings; they are taken to be the usual ones");
+            return Tuning::default();
+        }
+    };
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap_or_default();
+    Settings::of_told(&told[SETTINGS]).map(|settings| settings.tuning()).unwrap_or_default()
 }
 
 /// Where the Job's pods are: under its label or, if a user wrote its selector, anywhere in its namespace.
@@ -121,6 +143,15 @@ fn run(run: &Run) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_that_are_not_told_are_the_usual_ones() {
+        let told = |told: serde_json::Value| Settings::of_told(&told).map(|settings| settings.tuning());
+        assert_eq!(told(serde_json::Value::Null), Some(Tuning::default()));
+        let backoff = told(serde_json::json!({ "job-backoff-base": "1s", "tls-san": "a,b" })).unwrap().backoff;
+        assert_eq!((backoff.base.as_secs(), backoff.max.as_secs()), (1, 600));
+        assert_eq!(told(serde_json::json!({ "job-backoff-base": "soon" })), None);
+    }
 
     #[test]
     fn only_jobs_are_named() {

@@ -15,6 +15,7 @@ pub mod import;
 pub mod install;
 pub mod kubeconfig;
 pub mod real;
+pub mod remote;
 pub mod run;
 pub mod schedule;
 pub mod serve;

@@ -49,13 +49,14 @@ use crate::folder::{self, write_private};
 use crate::kubeconfig;
 use crate::real;
 use crate::real::{Log, RandomIds, SystemClock};
-use crate::settings::{Flags, Resolved, Settings, signed};
+use crate::settings::{Flags, Resolved, Settings, number, signed};
 use crate::zones;
 use door::Door;
 use http::Http;
 use instance::Instance;
 use listen::Sockets;
 use metrics::Metrics;
+pub use metrics::SETTINGS;
 use node::Here;
 use pki::Pki;
 use tls::Tls;
@@ -126,6 +127,7 @@ impl Daemon<'_> {
         let clock = Arc::new(SystemClock);
         let counted = stint_controllers::Metrics::default();
         let metrics = Arc::new(Metrics::new(store.clone(), counted.clone()));
+        metrics.runs_with(self.resolved.told());
         let here = Here::default();
         let mut api = Api::new(store.clone(), clock, Arc::new(RandomIds));
         api.admission = Admission::Cluster;
@@ -139,7 +141,7 @@ impl Daemon<'_> {
         let parts = Parts::start(&self.resolved, &self.instance.id, &router, launcher, way, &here, counted)?;
         parts.tasks().for_each(|(part, task)| metrics.check(part, task));
         bootstrapped(&router).await?;
-        let http = Arc::new(Http::new(router, metrics));
+        let http = Arc::new(Http::new(router, metrics.clone()));
         let taking = sockets.serve(&tls, &http);
 
         let shown = shown(&addresses, &socket);
@@ -160,6 +162,7 @@ impl Daemon<'_> {
                 _ = hangup.recv() => {
                     notify::notify(&notify::reloading());
                     self.reload();
+                    metrics.runs_with(self.resolved.told());
                     self.renew(&addresses, &tls);
                     door.reload(&self.resolved.settings);
                     notify::notify(notify::READY);
@@ -173,7 +176,7 @@ impl Daemon<'_> {
         tracing::info!("stopping on {why}; containers go on");
         notify::notify(notify::STOPPING);
         // First nobody new, then nobody in the process who would write, then the last answers.
-        drop((taking, door));
+        drop((taking, door, metrics));
         here.set(None);
         parts.stop().await;
         let http = all_of(http).await;
@@ -271,8 +274,9 @@ impl Parts {
             told_bindings: ToldBindings::All,
             jobs: wanted.jobs,
             cron_jobs: wanted.cronjobs,
-            workers: usize::try_from(settings.concurrent_job_syncs.get()).unwrap_or(usize::MAX),
-            backoff: settings.backoff(),
+            workers: number(settings.concurrent_job_syncs),
+            tuning: settings.tuning(),
+            slow_start: number(settings.job_slow_start),
             gather: signed(settings.job_sync_batch_period),
             housekeeping: wanted.housekeeping.then_some(Housekeeping { root_ca: Some(way.root_ca) }),
             metrics: counted,

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use stint_core::job::Backoff;
+use stint_core::job::{Backoff, Tuning};
 
 pub use layers::{CONFIG_FILE, Flags, Resolved, Source};
 pub use value::{Controllers, LogFormat, LogLevel, Shape, TokenLife, Value};
@@ -98,6 +98,12 @@ settings! {
     "concurrent-job-syncs" concurrent_job_syncs: NonZeroU32 = "16";
     /// For how long events about pods gather before their Job is looked at again (a cluster's 1s spares an API server far away)
     "job-sync-batch-period" job_sync_batch_period: Duration = "0s";
+    /// How many ended pods a Job's status holds at most before they are counted
+    "job-max-uncounted-pods" job_max_uncounted_pods: NonZeroU32 = "500";
+    /// How many pods of a Job are created or deleted at most before the Job is looked at again
+    "job-max-pods-per-sync" job_max_pods_per_sync: NonZeroU32 = "500";
+    /// With how many pods at once creating a Job's pods begins; twice as many each time that all of them are taken
+    "job-slow-start" job_slow_start: NonZeroU32 = "1";
     /// How many pods this node takes at once
     "max-pods" max_pods: u32 = "110";
     /// Let pods ask for this machine's own root filesystem by the annotation `stint.dev/rootfs: host`
@@ -132,10 +138,26 @@ settings! {
 }
 
 impl Settings {
-    /// The delays before a Job's failed pods are replaced.
-    pub fn backoff(&self) -> Backoff {
-        Backoff { base: signed(self.job_backoff_base), max: signed(self.job_backoff_max) }
+    /// The settings of which a daemon tells these texts by name; the defaults of those that it does not tell. None: it has a
+    /// value that this program does not know.
+    pub fn of_told(told: &serde_json::Value) -> Option<Settings> {
+        let text = |name| told[name].as_str().or(named(name).map(|setting| setting.default)).unwrap_or_default();
+        Settings::read(|name| value::split(text(name))).ok()
     }
+
+    /// How the Job controller goes about its Jobs.
+    pub fn tuning(&self) -> Tuning {
+        Tuning {
+            backoff: Backoff { base: signed(self.job_backoff_base), max: signed(self.job_backoff_max) },
+            max_uncounted_pods: number(self.job_max_uncounted_pods),
+            max_pods_per_plan: number(self.job_max_pods_per_sync),
+        }
+    }
+}
+
+/// The same number.
+pub fn number(count: NonZeroU32) -> usize {
+    usize::try_from(count.get()).unwrap_or(usize::MAX)
 }
 
 /// The same span; one that is longer than any timestamp is as good as for ever.

@@ -53,9 +53,7 @@ fn a_failed_attempt_is_told_with_its_code_and_when_the_next_one_comes() {
     assert!(next[0].as_str().unwrap().starts_with("create 1 pod"), "{told:#}");
     assert_eq!(told["waits"][0]["until"], *at, "{told:#}");
     let words = explained(&daemon, &["job/j", "-n", "default"]);
-    for part in
-        ["c ended with 7 (Error)", "1 failed (backoffLimit 3)", "the delay after 1 failures in a row", "Next, at "]
-    {
+    for part in ["c ended with 7 (Error)", "1 failed (backoffLimit 3)", "1 pod waits until", "Next, at "] {
         assert!(words.contains(part), "{part}: {words}");
     }
 }
@@ -73,6 +71,30 @@ fn the_daemons_delay_is_the_one_that_it_is_given() {
     assert_eq!(daemon.ask("PUT", &path, &pod.to_string()).0, 200);
     until("there is another", || pods().len() == 2);
     assert!(failed.elapsed() < std::time::Duration::from_secs(8), "{:?}", failed.elapsed());
+}
+
+/// By its kubeconfig over TLS, too. It was taken to have the usual delays, unless `explain` was given the same flags.
+#[test]
+fn a_daemon_tells_its_delays_whichever_way_it_is_asked() {
+    let daemon = Daemon::start(&["--no-agent", "--job-backoff-base", "1h", "--job-backoff-max", "2h"]);
+    daemon.create(JOBS, &job("j", &json!({ "backoffLimit": 3 }), &json!({})));
+    let pods = || daemon.get(PODS)["items"].as_array().unwrap().clone();
+    until("there is a pod", || !pods().is_empty());
+    let mut pod = pods().remove(0);
+    let before = jiff::Timestamp::now();
+    pod["status"] = json!({ "phase": "Failed" });
+    let path = format!("{PODS}/{}/status", pod["metadata"]["name"].as_str().unwrap());
+    assert_eq!(daemon.ask("PUT", &path, &pod.to_string()).0, 200);
+    until("the failure is counted", || object(&daemon, "j")["counted"]["failed"] == 1);
+    let told = object(&daemon, "j");
+    let until: jiff::Timestamp = told["waits"][0]["until"].as_str().unwrap().parse().unwrap();
+    assert!((3500..3700).contains(&until.duration_since(before).as_secs()), "{told:#}");
+
+    let kubeconfig = daemon.kubeconfig();
+    let remote = explained(&daemon, &["job/j", "-o", "json", "--kubeconfig", kubeconfig.to_str().unwrap()]);
+    assert_eq!(serde_json::from_str::<Value>(&remote).unwrap(), told);
+    let output = daemon.command(&["explain", "job/j", "--kubeconfig", "/nowhere"]).output().unwrap();
+    assert!(!output.status.success() && text(&output).contains("can't read the kubeconfig /nowhere"));
 }
 
 #[test]

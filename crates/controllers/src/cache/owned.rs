@@ -1,12 +1,13 @@
-//! Pods by the Job that owns them, each in one of two forms.
+//! Pods by the Job that owns them, each in one of three forms.
 //!
 //! Invariant: every pod is known by its UID in exactly one place, and what an event costs does not depend on how many pods
 //! there are.
 
 use std::collections::HashMap;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use stint_core::job::kept::Leftover;
+use stint_core::job::kept::{Leftover, Settled};
 use stint_core::job::view::{is_tracked, uid_of};
 use stint_core::plan::Uid;
 
@@ -23,12 +24,14 @@ pub struct Owned {
 #[derive(Debug, Default)]
 struct Entry {
     pods: Vec<Pod>,
+    settled: Vec<Settled>,
     leftovers: Vec<Leftover>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Place {
     Pod(usize),
+    Settled(usize),
     Leftover(usize),
 }
 
@@ -68,10 +71,21 @@ impl Owned {
         before
     }
 
+    /// Takes in a settled pod; returns the key that it was under before.
+    pub fn put_settled(&mut self, key: &JobKey, pod: Settled) -> Option<JobKey> {
+        let before = self.remove(&pod.leftover.uid);
+        let settled = &mut self.entries.entry(key.clone()).or_default().settled;
+        self.places.insert(pod.leftover.uid.clone(), (key.clone(), Place::Settled(settled.len())));
+        push(settled, pod);
+        before
+    }
+
     /// Makes leftovers of the pods of the Job `uid`.
     pub fn shrink(&mut self, key: &JobKey, uid: &Uid) {
-        let leftovers: Vec<Leftover> =
-            self.pods(key).iter().filter_map(Leftover::of).filter(|leftover| leftover.job == *uid).collect();
+        let Some(entry) = self.entries.get(key) else { return };
+        let settled = entry.settled.iter().map(|settled| settled.leftover.clone());
+        let leftovers = entry.pods.iter().filter_map(Leftover::of).chain(settled);
+        let leftovers: Vec<Leftover> = leftovers.filter(|leftover| leftover.job == *uid).collect();
         for leftover in leftovers {
             self.put_leftover(key, leftover);
         }
@@ -86,12 +100,16 @@ impl Owned {
                 remove(&mut entry.pods, at);
                 entry.pods.get(at).map(uid_of)
             }
+            Place::Settled(at) => {
+                remove(&mut entry.settled, at);
+                entry.settled.get(at).map(|moved| moved.leftover.uid.clone())
+            }
             Place::Leftover(at) => {
                 remove(&mut entry.leftovers, at);
                 entry.leftovers.get(at).map(|moved| moved.uid.clone())
             }
         };
-        if entry.pods.is_empty() && entry.leftovers.is_empty() {
+        if entry.pods.is_empty() && entry.settled.is_empty() && entry.leftovers.is_empty() {
             self.entries.remove(&key);
         }
         if let Some((_, now)) = moved.and_then(|moved| self.places.get_mut(&moved)) {
@@ -100,7 +118,13 @@ impl Owned {
         Some(key)
     }
 
-    /// The pods of a key that are not leftovers.
+    /// When the latest of the settled pods of the Job `uid` ended.
+    pub fn latest_success(&self, key: &JobKey, uid: &Uid) -> Option<Timestamp> {
+        let settled = self.entries.get(key)?.settled.iter().filter(|settled| settled.leftover.job == *uid);
+        settled.filter_map(|settled| settled.finished_at).max()
+    }
+
+    /// The pods of a key that are neither settled nor leftovers.
     pub fn pods(&self, key: &JobKey) -> &[Pod] {
         self.entries.get(key).map_or(&[], |entry| &entry.pods)
     }
@@ -119,6 +143,7 @@ impl Owned {
                 let pod = entry.pods.get(*at)?;
                 Standing { tracked: is_tracked(pod), deleting: pod.metadata.deletion_timestamp.is_some() }
             }
+            Place::Settled(at) => Standing { tracked: false, deleting: entry.settled.get(*at)?.leftover.deleting },
             Place::Leftover(at) => {
                 let Leftover { tracked, deleting, .. } = *entry.leftovers.get(*at)?;
                 Standing { tracked, deleting }

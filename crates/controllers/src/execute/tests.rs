@@ -55,12 +55,16 @@ fn refusal(code: u16, reason: &str, causes: &Value) -> (u16, Value) {
 
 /// Executes a plan about the Job `j`; returns how it ended, and lets its Events be written.
 async fn execute(client: Client, plan: Plan) -> Report {
+    execute_as(client, plan, &Config::default()).await
+}
+
+async fn execute_as(client: Client, plan: Plan, config: &Config) -> Report {
     let (recorder, writing) = recorder(client.clone(), Arc::new(Epoch), "job-controller");
     let mut job = Job::default();
     job.metadata.name = Some("j".to_owned());
     job.metadata.namespace = Some("default".to_owned());
     let key = JobKey { namespace: "default".into(), name: "j".into() };
-    let executor = Executor::new(client, recorder, Metrics::default());
+    let executor = Executor::new(client, recorder, config);
     let report = executor.execute(key, Arc::new(job), plan).await;
     drop(executor); // and with it the last recorder, so that the writing ends
     writing.await;
@@ -115,6 +119,16 @@ async fn creations_start_slowly_and_end_with_the_first_batch_that_is_refused() {
         let otherwise = bodies(&asked, &Method::PUT, "/jobs/j/status").len();
         assert_eq!(otherwise, 1, "the status is that of what was refused, and not that of what was planned");
         assert_eq!(report.sightings.len(), allowed + 1);
+    }
+}
+
+#[tokio::test]
+async fn creations_may_begin_with_more_than_one() {
+    for (slow_start, tried) in [(0, 1), (4, 4), (500, 100)] {
+        let (client, asked) = api(|_, _, _| refusal(403, "Forbidden", &json!([])));
+        let plan = Plan::of(Phase::Manage, (0..100).map(|_| create()).collect());
+        execute_as(client, plan, &Config { slow_start, ..Config::default() }).await;
+        assert_eq!(bodies(&asked, &Method::POST, "/pods").len(), tried, "beginning with {slow_start}");
     }
 }
 

@@ -4,8 +4,10 @@
 
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::{Request, request};
+use kube::{Api, Resource};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use stint_core::job::TRACKING_FINALIZER;
 use stint_core::plan::{Action, PodRef, Step, Uid};
@@ -30,15 +32,28 @@ pub(super) enum Trouble {
     Unknown(String),
 }
 
+/// What is read of an answer. The whole object is many times larger, and comes by the watch anyway.
+#[derive(Deserialize)]
+struct Written {
+    metadata: WrittenMeta,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WrittenMeta {
+    name: Option<String>,
+    resource_version: Option<String>,
+}
+
 impl Executor {
     /// Takes one step.
     pub(super) async fn take(&self, key: &JobKey, job: &Job, step: &Step) -> Result<Option<Sighting>, Trouble> {
         tracing::debug!(job = &*key.name, why = step.why, "taking a step");
         let (sighting, pod) = match &step.action {
             Action::CreatePod(pod) => {
-                let pod = self.pods(key).create(&PostParams::default(), pod).await.map_err(trouble)?;
-                let at = parse_revision(pod.metadata.resource_version.as_ref());
-                (Some(Sighting::PodsAt(at)), pod.metadata.name)
+                let request = body(pod).and_then(|pod| of::<Pod>(key).create(&PostParams::default(), pod));
+                let Written { metadata } = self.send(request).await.map_err(trouble)?;
+                (Some(Sighting::PodsAt(parse_revision(metadata.resource_version.as_ref()))), metadata.name)
             }
             Action::DeletePod(pod) => (self.delete(key, pod).await?, Some(pod.name.clone())),
             Action::ReleasePod(pod) => (self.release(key, pod, None).await?, Some(pod.name.clone())),
@@ -60,10 +75,13 @@ impl Executor {
     /// Writes the status of the Job as it was reconciled; a conflict if it has changed since.
     async fn write_status(&self, key: &JobKey, job: &Job, status: &JobStatus) -> Result<Sighting, Trouble> {
         let changed = Job { status: Some(status.clone()), ..job.clone() };
-        match self.jobs(key).replace_status(&key.name, &PostParams::default(), &changed).await {
-            Ok(written) => {
+        let parameters = PostParams::default();
+        let request = body(&changed)
+            .and_then(|changed| of::<Job>(key).replace_subresource("status", &key.name, &parameters, changed));
+        match self.send(request).await {
+            Ok(Written { metadata }) => {
                 self.metrics.wrote(job, status);
-                Ok(Sighting::JobsAt(parse_revision(written.metadata.resource_version.as_ref())))
+                Ok(Sighting::JobsAt(parse_revision(metadata.resource_version.as_ref())))
             }
             Err(error) if is_gone(&error) => Err(Trouble::Conflict),
             Err(error) => Err(trouble(error)),
@@ -96,7 +114,7 @@ impl Executor {
             patch["metadata"]["resourceVersion"] = json!(revision);
         }
         let released = Some(Sighting::PodReleased(pod.uid.clone()));
-        match self.pods(key).patch(&pod.name, &PatchParams::default(), &Patch::Strategic(patch)).await {
+        match self.send(of::<Pod>(key).patch(&pod.name, &PatchParams::default(), &Patch::Strategic(patch))).await {
             Ok(_) => Ok(released),
             Err(error) if is_gone(&error) => Ok(released),
             // Another pod has the name now, or others wrote to this one faster than the API could patch it: not
@@ -135,8 +153,8 @@ impl Executor {
 
     /// Patches a pod; one that is gone needs it no more.
     async fn patch(&self, key: &JobKey, pod: &PodRef, patch: serde_json::Value) -> Result<Option<Sighting>, Trouble> {
-        match self.pods(key).patch(&pod.name, &PatchParams::default(), &Patch::Strategic(patch)).await {
-            Ok(pod) => Ok(Some(Sighting::PodsAt(parse_revision(pod.metadata.resource_version.as_ref())))),
+        match self.send(of::<Pod>(key).patch(&pod.name, &PatchParams::default(), &Patch::Strategic(patch))).await {
+            Ok(Written { metadata }) => Ok(Some(Sighting::PodsAt(parse_revision(metadata.resource_version.as_ref())))),
             Err(error) if is_gone(&error) => Ok(None),
             Err(error) => Err(trouble(error)),
         }
@@ -158,6 +176,11 @@ impl Executor {
         }
     }
 
+    /// Sends a write, and reads of the answer what is needed.
+    async fn send(&self, request: Result<http::Request<Vec<u8>>, request::Error>) -> kube::Result<Written> {
+        self.client.request(request.map_err(kube::Error::BuildRequest)?).await
+    }
+
     pub(super) fn pods(&self, key: &JobKey) -> Api<Pod> {
         Api::namespaced(self.client.clone(), &key.namespace)
     }
@@ -165,6 +188,15 @@ impl Executor {
     pub(super) fn jobs(&self, key: &JobKey) -> Api<Job> {
         Api::namespaced(self.client.clone(), &key.namespace)
     }
+}
+
+/// Requests about objects of the Job's namespace.
+fn of<K: Resource<DynamicType = ()>>(key: &JobKey) -> Request {
+    Request::new(K::url_path(&(), Some(&key.namespace)))
+}
+
+fn body(object: &impl Serialize) -> Result<Vec<u8>, request::Error> {
+    serde_json::to_vec(object).map_err(request::Error::SerializeBody)
 }
 
 fn is_gone(error: &kube::Error) -> bool {

@@ -7,12 +7,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher::Event;
 use stint_core::job::view::{controller_of, is_tracked};
-use stint_core::job::{foreign_controller, reconcile_absent, reconcile_with};
+use stint_core::job::{foreign_controller, reconcile_absent, reconcile_kept};
 use stint_core::plan::{Phase, Plan, Uid};
 use stint_core::ttl;
 
@@ -24,6 +24,13 @@ use crate::queue::Queue;
 
 /// How many keys are looked at before events are, and before others in the process get their turn.
 const LOOKS: usize = 256;
+
+/// For how long events gather for each pod that has to be looked at: ten times what the look takes. So at most a tenth of the
+/// time goes into looking, however many pods a Job has and however fast they come and go.
+const GATHER_PER_POD: SignedDuration = SignedDuration::from_micros(3);
+
+/// Shorter than this nothing gathers: timers are no finer.
+const SHORTEST_GATHERING: SignedDuration = SignedDuration::from_millis(1);
 
 /// A plan to be carried out, whose outcome is told to [`Reconciler::finish`].
 #[derive(Debug)]
@@ -76,7 +83,7 @@ impl Reconciler {
 
     /// Takes in an event of the Job watch.
     pub fn job_event(&mut self, event: Event<Job>, now: Timestamp) {
-        let is_urgent = self.config.gather.is_zero() || self.changes_what_is_wanted(&event);
+        let is_urgent = self.changes_what_is_wanted(&event);
         self.count_foreign(&event);
         let dirty = self.cache.job_event(event);
         if is_urgent { self.mark(dirty) } else { self.gather(dirty, now) }
@@ -111,12 +118,16 @@ impl Reconciler {
 
     /// Marks keys that need not be looked at before other events have come, too.
     fn gather(&mut self, keys: impl IntoIterator<Item = JobKey>, now: Timestamp) {
-        if self.config.gather.is_zero() {
-            return self.mark(keys);
-        }
-        let at = now.saturating_add(self.config.gather).unwrap_or(Timestamp::MAX);
         for key in keys {
-            self.queue.mark_at(key, at);
+            let pods = i32::try_from(self.cache.looks_at(&key)).unwrap_or(i32::MAX);
+            let by_size = GATHER_PER_POD.saturating_mul(pods);
+            let gather = self.config.gather;
+            let time = if by_size < SHORTEST_GATHERING { gather } else { gather.max(by_size) };
+            if time.is_zero() {
+                self.queue.mark(key);
+            } else {
+                self.queue.mark_at(key, now.saturating_add(time).unwrap_or(Timestamp::MAX));
+            }
         }
     }
 
@@ -154,7 +165,8 @@ impl Reconciler {
 
     /// Decides about a Job and its pods, those included that it may adopt.
     fn plan(&self, key: &JobKey, job: &Job, now: Timestamp) -> Plan {
-        reconcile_with(job, &self.cache.candidates_of(key, job), now, self.config.backoff)
+        let latest_success = self.cache.latest_success(key, job);
+        reconcile_kept(job, &self.cache.candidates_of(key, job), latest_success, now, self.config.tuning)
     }
 
     /// Counts Jobs that are new and that another controller manages.

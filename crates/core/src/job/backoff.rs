@@ -32,7 +32,8 @@ impl Backoff {
 
     /// When the next pod may be created, if that lies after `now`; with the failures in a row that it waits for.
     pub(super) fn until(self, view: &View<'_>, now: Timestamp) -> Option<(Timestamp, u32)> {
-        let latest_success = view.class(Class::Succeeded).filter_map(|s| finished_at(s.pod)).max();
+        let successes = view.class(Class::Succeeded).filter_map(|s| finished_at(s.pod));
+        let latest_success = successes.chain(view.latest_success).max();
         let failures: Vec<Timestamp> = view
             .pods
             .iter()

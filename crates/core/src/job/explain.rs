@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Serialize;
 
-use super::{Backoff, End, Outcome, condition, end, finished, foreign_controller, reconcile_with, to_time};
+use super::{End, Outcome, Tuning, condition, end, finished, foreign_controller, reconcile_with, to_time};
 use crate::plan::{Action, Plan, Step};
 use crate::ttl;
 pub use attempts::{Attempt, Run};
@@ -73,14 +73,14 @@ pub struct Counted {
 }
 
 /// Explains `job`, given every pod of its namespace that it may own and the Events about it, at the time `now`.
-pub fn explain(job: &Job, pods: &[Pod], events: &[Event], now: Timestamp, backoff: Backoff) -> Explanation {
+pub fn explain(job: &Job, pods: &[Pod], events: &[Event], now: Timestamp, tuning: Tuning) -> Explanation {
     let status = job.status.clone().unwrap_or_default();
-    let plan = plan(job, pods, now, backoff);
+    let plan = plan(job, pods, now, tuning);
     let attempts = attempts::of(job, pods);
     let mut waits: Vec<Wait> = waits_of_job(job, &status, &plan);
     waits.extend(refusal(job, events, now).filter(|_| finished(&status).is_none()));
     waits.extend(attempts.iter().filter_map(attempts::waits));
-    let (next, next_at) = next(job, pods, &plan, backoff);
+    let (next, next_at) = next(job, pods, &plan, tuning);
     let mut because = plan.because;
     for step in &plan.steps {
         if !because.contains(&step.why) {
@@ -106,8 +106,8 @@ pub fn explain(job: &Job, pods: &[Pod], events: &[Event], now: Timestamp, backof
 }
 
 /// What the controller would do at that time: about the Job's pods or, if they need nothing, about its time to live.
-fn plan(job: &Job, pods: &[Pod], at: Timestamp, backoff: Backoff) -> Plan {
-    let plan = reconcile_with(job, pods, at, backoff);
+fn plan(job: &Job, pods: &[Pod], at: Timestamp, tuning: Tuning) -> Plan {
+    let plan = reconcile_with(job, pods, at, tuning);
     if !plan.is_empty() {
         return plan;
     }
@@ -188,12 +188,12 @@ fn refusal(job: &Job, events: &[Event], now: Timestamp) -> Option<Wait> {
 }
 
 /// What comes next and, if that is not now, when.
-fn next(job: &Job, pods: &[Pod], plan: &Plan, backoff: Backoff) -> (Vec<String>, Option<Timestamp>) {
+fn next(job: &Job, pods: &[Pod], plan: &Plan, tuning: Tuning) -> (Vec<String>, Option<Timestamp>) {
     if !plan.is_empty() {
         return (told(plan), None);
     }
     let Some(wake) = &plan.wake else { return (Vec::new(), None) };
-    (told(&self::plan(job, pods, wake.at, backoff)), Some(wake.at))
+    (told(&self::plan(job, pods, wake.at, tuning)), Some(wake.at))
 }
 
 /// The steps of a plan, those of a kind and reason together; that the status shows them goes without saying.

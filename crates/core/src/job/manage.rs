@@ -15,27 +15,29 @@ use super::per_index::{Counts, FAILURES, IGNORED};
 use super::suspend::{self, refresh_managed, write_managed};
 use super::track::forget;
 use super::view::{Class, Indexed, Seen, View, is_ready, phase, ready_since, restarts};
-use super::{Backoff, MAX_PODS_PER_PLAN, TRACKING_FINALIZER, parallelism, set_gauges, shown};
+use super::{Backoff, TRACKING_FINALIZER, Tuning, parallelism, pods_that, set_gauges, shown};
 use crate::names::MAX_GENERATED_BASE;
 use crate::plan::{Action, Note, Phase, Plan, PodRef, Severity, Step, Wake};
 
 /// MANAGE: the pods that are missing or too many. The end of the Job is not decided, and nothing waits to be counted.
-pub(super) fn manage(view: &View<'_>, spec: &JobSpec, now: Timestamp, backoff: Backoff) -> Plan {
+pub(super) fn manage(view: &View<'_>, spec: &JobSpec, now: Timestamp, tuning: Tuning) -> Plan {
+    let Tuning { backoff, max_pods_per_plan: most, .. } = tuning;
     if suspend::is_wanted(view) {
-        return suspend::suspend(view, now);
+        return suspend::suspend(view, now, most);
     }
     let active = view.count(Class::Active);
     let want = wanted(view, spec, active);
-    let surplus = surplus(view, active, want);
+    let surplus = surplus(view, active, want, most);
     if !surplus.is_empty() {
-        return send_away(view, &surplus, &format!("{active} pods are active and {want} are wanted"), now);
+        let why = active_and_wanted(active, want);
+        return send_away(view, &surplus, &why, now);
     }
     let leaving = if view.only_replace_failed { view.count(Class::Leaving) } else { 0 };
     let missing = (want - active - leaving).max(0);
     if missing == 0 {
         return refresh_managed(view, now, &format!("{active} of {want} wanted pods are active"));
     }
-    let count = usize::try_from(missing).unwrap_or(0).min(MAX_PODS_PER_PLAN);
+    let count = usize::try_from(missing).unwrap_or(0).min(most);
     let template = new_pod(view.job, spec);
     let (pods, wake) = match &view.indexed {
         Some(indexed) if indexed.per_index.is_some() => {
@@ -47,13 +49,15 @@ pub(super) fn manage(view: &View<'_>, spec: &JobSpec, now: Timestamp, backoff: B
         }
         indexed => {
             if let Some((at, failures)) = backoff.until(view, now) {
-                let why = format!("{missing} pods wait until {at}, the delay after {failures} failures in a row");
+                let wait = pods_that(missing, "waits", "wait");
+                let failures =
+                    if failures == 1 { "1 failure".to_owned() } else { format!("{failures} failures in a row") };
+                let why = format!("{wait} until {at}, the delay after {failures}");
                 return refresh_managed(view, now, &why).waking(Some(Wake { at, why }));
             }
             let pods = match indexed {
-                Some(indexed) => free_indexes(view, indexed, &[])
+                Some(indexed) => free_indexes(view, indexed, &[], count)
                     .into_iter()
-                    .take(count)
                     .map(|index| indexed_pod(&template, view.job, index, None))
                     .collect(),
                 None => vec![template; count],
@@ -81,8 +85,8 @@ fn wanted(view: &View<'_>, spec: &JobSpec, active: i32) -> i32 {
 }
 
 /// The active pods that have to go: of an Indexed Job those that have no index of it, and all but one of each index; then
-/// as many as are too many.
-pub(super) fn surplus<'v, 'a>(view: &'v View<'a>, active: i32, want: i32) -> Vec<&'v Seen<'a>> {
+/// as many as are too many; `most` of them for now.
+pub(super) fn surplus<'v, 'a>(view: &'v View<'a>, active: i32, want: i32, most: usize) -> Vec<&'v Seen<'a>> {
     let mut candidates: Vec<&Seen<'_>> = view.class(Class::Active).collect();
     candidates.sort_by_key(|seen| removal_rank(seen.pod));
     let mut surplus = Vec::new();
@@ -102,14 +106,14 @@ pub(super) fn surplus<'v, 'a>(view: &'v View<'a>, active: i32, want: i32) -> Vec
     }
     let too_many = usize::try_from(active - want).unwrap_or(0).saturating_sub(surplus.len());
     surplus.extend(candidates.into_iter().take(too_many));
-    surplus.truncate(MAX_PODS_PER_PLAN);
+    surplus.truncate(most);
     surplus
 }
 
 /// Deletes active pods, which are not counted as failed for it.
 pub(super) fn send_away(view: &View<'_>, pods: &[&Seen<'_>], why: &str, now: Timestamp) -> Plan {
     let mut steps = Vec::new();
-    for seen in pods.iter().take(MAX_PODS_PER_PLAN) {
+    for seen in pods {
         // Without the finalizer it is not counted: it did not fail, it was sent away.
         steps.push(forget(seen, why));
         steps.push(Step::new(Action::DeletePod(PodRef::of(seen.pod)), why).announce(
@@ -118,7 +122,7 @@ pub(super) fn send_away(view: &View<'_>, pods: &[&Seen<'_>], why: &str, now: Tim
             Note::Pod("Deleted pod:"),
         ));
     }
-    let removed = super::to_i32(pods.len().min(MAX_PODS_PER_PLAN));
+    let removed = super::to_i32(pods.len());
     let active = view.count(Class::Active) - removed;
     let mut status = shown(view, now);
     set_gauges(&mut status, active, view.ready().min(active), view.count(Class::Leaving) + removed);
@@ -126,8 +130,8 @@ pub(super) fn send_away(view: &View<'_>, pods: &[&Seen<'_>], why: &str, now: Tim
     Plan::of(Phase::Manage, steps)
 }
 
-/// The indexes without a pod that may have one, ascending; `taken` ones are left out.
-fn free_indexes(view: &View<'_>, indexed: &Indexed, taken: &[&IndexSet]) -> Vec<Index> {
+/// At most `count` indexes without a pod that may have one, ascending; `taken` ones are left out.
+fn free_indexes(view: &View<'_>, indexed: &Indexed, taken: &[&IndexSet], count: usize) -> Vec<Index> {
     let occupied: IndexSet = view
         .pods
         .iter()
@@ -136,7 +140,7 @@ fn free_indexes(view: &View<'_>, indexed: &Indexed, taken: &[&IndexSet]) -> Vec<
         .collect();
     let mut sets = vec![&indexed.succeeded, &occupied];
     sets.extend(taken);
-    IndexSet::missing(&sets, indexed.completions).take(MAX_PODS_PER_PLAN).collect()
+    IndexSet::missing(&sets, indexed.completions).take(count).collect()
 }
 
 /// Of Jobs with `backoffLimitPerIndex`: at most `count` indexes whose delay is over, with the counts for their next pod;
@@ -156,8 +160,8 @@ fn due_indexes(
         .collect();
     let not_yet: IndexSet = waiting.iter().map(|(index, _)| *index).collect();
     let counts = |index| per_index.awaiting.get(&index).map_or(Counts::default(), |awaiting| awaiting.counts);
-    let due = free_indexes(view, indexed, &[&per_index.failed, &not_yet]);
-    let due = due.into_iter().take(count).map(|index| (index, counts(index))).collect();
+    let due = free_indexes(view, indexed, &[&per_index.failed, &not_yet], count);
+    let due = due.into_iter().map(|index| (index, counts(index))).collect();
     let wake = waiting.into_iter().min_by_key(|(_, at)| *at).map(|(index, at)| {
         let why = format!("index {index} waits until {at}, the delay after its latest failure");
         Wake { at, why }
@@ -165,9 +169,14 @@ fn due_indexes(
     (due, wake)
 }
 
+fn active_and_wanted(active: i32, wanted: i32) -> String {
+    let active = pods_that(active, "is active", "are active");
+    format!("{active} and {wanted} {} wanted", if wanted == 1 { "is" } else { "are" })
+}
+
 fn grow(view: &View<'_>, pods: Vec<Pod>, active: i32, missing: i32, now: Timestamp) -> Plan {
     let count = super::to_i32(pods.len());
-    let why = format!("{active} pods are active and {} are wanted", active + missing);
+    let why = active_and_wanted(active, active + missing);
     let create = |pod| {
         Step::new(Action::CreatePod(Box::new(pod)), why.clone()).announce(
             Severity::Normal,

@@ -193,7 +193,7 @@ proptest! {
         let active: Vec<usize> = (0..facts.len()).filter(|n| facts[*n].is_active()).collect();
         let count = i32::try_from(active.len()).unwrap();
         let gone: BTreeSet<String> =
-            surplus(&view, count, want).iter().map(|seen| seen.pod.metadata.name.clone().unwrap()).collect();
+            surplus(&view, count, want, 500).iter().map(|seen| seen.pod.metadata.name.clone().unwrap()).collect();
         let goes = |n: &usize| gone.contains(&format!("p{n}"));
         let kept: Vec<usize> = active.iter().copied().filter(|n| !goes(n)).collect();
         let valid = |n: usize| facts[n].index.filter(|index| i64::from(*index) < i64::from(completions));

@@ -15,9 +15,9 @@ pub(super) fn is_wanted(view: &View<'_>) -> bool {
     view.job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true))
 }
 
-/// MANAGE, of a suspended Job: its active pods go, uncounted.
-pub(super) fn suspend(view: &View<'_>, now: Timestamp) -> Plan {
-    let active: Vec<_> = view.class(Class::Active).collect();
+/// MANAGE, of a suspended Job: its active pods go, uncounted, `most` of them for now.
+pub(super) fn suspend(view: &View<'_>, now: Timestamp, most: usize) -> Plan {
+    let active: Vec<_> = view.class(Class::Active).take(most).collect();
     if active.is_empty() {
         return refresh_managed(view, now, "the Job is suspended");
     }

@@ -411,10 +411,73 @@ fn more_finished_pods_than_the_status_may_hold_are_counted_in_turns() {
     }
     let plan = w.plan();
     w.execute(&plan, usize::MAX).unwrap();
-    assert_eq!(w.status().uncounted_terminated_pods.unwrap().succeeded.unwrap().len(), MAX_UNCOUNTED_PODS);
+    assert_eq!(w.status().uncounted_terminated_pods.unwrap().succeeded.unwrap().len(), 500);
     w.settle();
     assert_eq!(w.status().succeeded, Some(600));
     assert_eq!(finished(&w.status()), Some(Outcome::Success));
+}
+
+/// A user lowers completions and parallelism together and then parallelism alone, before the controller has looked. The API
+/// then refuses a lower counter of successes, and refused every status of the Job for ever, as a cluster's does (found by
+/// the simulator, seed 3452).
+#[test]
+fn a_counter_that_may_not_fall_stays_and_the_job_goes_on() {
+    for (parallelism, succeeded) in [(1, 2), (2, 0)] {
+        let mut w = indexed(4, 4, &serde_json::json!({}));
+        w.settle();
+        for pod in ["j-003", "j-004"] {
+            w.end(pod, 0).unwrap();
+        }
+        w.settle();
+        assert_eq!((w.status().completed_indexes.as_deref(), w.status().succeeded), (Some("2,3"), Some(2)));
+        let spec = w.job.spec.as_mut().unwrap();
+        (spec.completions, spec.parallelism) = (Some(2), Some(parallelism));
+        let before = w.job.clone();
+        w.ledger.job(&before).unwrap();
+        w.settle();
+        let refused = crate::validate::job_status_update(&before, &w.job);
+        assert!(!refused.iter().any(|fault| fault.to_string().contains("cannot decrease")), "{refused:?}");
+        assert_eq!((w.status().completed_indexes.as_deref(), w.status().succeeded.unwrap_or(0)), (None, succeeded));
+        for _ in 0..2 {
+            let sent_away = w.pods.iter().filter(|(_, pod)| view::class(pod) == Class::Leaving);
+            for pod in sent_away.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+                w.end(&pod, 143).unwrap();
+            }
+            for pod in w.active() {
+                w.end(&pod, 0).unwrap();
+            }
+            w.settle();
+        }
+        assert_eq!((w.status().completed_indexes.as_deref(), w.status().succeeded), (Some("0,1"), Some(2)));
+        assert_eq!(finished(&w.status()), Some(Outcome::Success));
+        assert!(!w.events.iter().any(|event| event.starts_with("TooMany")), "{:?}", w.events);
+        w.ledger.settled().unwrap();
+    }
+}
+
+#[test]
+fn no_plan_does_more_at_once_than_it_may() {
+    let tuning = Tuning { max_uncounted_pods: 2, max_pods_per_plan: 3, ..Tuning::default() };
+    let mut w = World::new(8, Some(8), 6);
+    let plan = |w: &World| {
+        let pods: Vec<Pod> = w.pods.values().cloned().collect();
+        reconcile_with(&w.job, &pods, w.now, tuning)
+    };
+    let number =
+        |plan: &Plan, wanted: fn(&Action) -> bool| plan.steps.iter().filter(|step| wanted(&step.action)).count();
+    assert_eq!(number(&plan(&w), |action| matches!(action, Action::CreatePod(_))), 3);
+    w.settle();
+    let is_deletion = |action: &Action| matches!(action, Action::DeletePod(_));
+    w.job.spec.as_mut().unwrap().parallelism = Some(1);
+    assert_eq!(number(&plan(&w), is_deletion), 3, "of the 7 that are too many");
+    w.job.spec.as_mut().unwrap().suspend = Some(true);
+    assert_eq!(number(&plan(&w), is_deletion), 3, "of all 8");
+    w.job.spec.as_mut().unwrap().suspend = None;
+    for pod in w.active() {
+        w.end(&pod, 0).unwrap();
+    }
+    w.execute(&plan(&w), usize::MAX).unwrap();
+    assert_eq!(w.status().uncounted_terminated_pods.unwrap().succeeded.unwrap().len(), 2);
 }
 
 #[test]

@@ -8,9 +8,7 @@ use k8s_openapi::api::batch::v1::UncountedTerminatedPods;
 
 use super::policy::{self, Judgement};
 use super::view::{Class, Seen, View};
-use super::{
-    End, MAX_UNCOUNTED_PODS, Outcome, refresh, set_completed, set_failed, set_gauges, shown, to_i32, to_time, write,
-};
+use super::{End, Outcome, refresh, set_completed, set_failed, set_gauges, shown, to_i32, to_time, write};
 use crate::plan::{Action, Note, Phase, Plan, PodRef, Severity, Step};
 
 /// What a Job's counters will be when everything that is known now has been counted.
@@ -136,8 +134,14 @@ pub(super) fn fold(view: &View<'_>, end: Option<&End>, now: Timestamp) -> Option
     Some(Plan::of(Phase::Fold, vec![step]))
 }
 
-/// RECORD: finished pods are written down by UID, together with the interim condition if the end was decided just now.
-pub(super) fn record(view: &View<'_>, end: Option<&End>, decided_now: bool, now: Timestamp) -> Option<Plan> {
+/// RECORD: `most` finished pods at most are written down by UID, together with the interim condition if the end was decided just now.
+pub(super) fn record(
+    view: &View<'_>,
+    end: Option<&End>,
+    decided_now: bool,
+    now: Timestamp,
+    most: usize,
+) -> Option<Plan> {
     let mut uncounted = UncountedTerminatedPods::default();
     let mut completed = view.indexed.as_ref().map(|indexed| indexed.recorded.clone());
     let mut failed = view.indexed.as_ref().map(|indexed| indexed.failed.clone()).unwrap_or_default();
@@ -145,7 +149,7 @@ pub(super) fn record(view: &View<'_>, end: Option<&End>, decided_now: bool, now:
     let mut uncounted_on_purpose = Vec::new();
     let mut handled = Vec::new();
     for seen in view.pods.iter().filter(|seen| seen.tracked) {
-        if recorded == MAX_UNCOUNTED_PODS {
+        if recorded == most {
             break; // The next plan takes the next ones, once these are counted.
         }
         let counts_as_failed = match seen.class {
@@ -184,10 +188,13 @@ pub(super) fn record(view: &View<'_>, end: Option<&End>, decided_now: bool, now:
     let mut status = shown(view, now);
     status.uncounted_terminated_pods = Some(uncounted);
     if let Some(completed) = &completed {
-        set_completed(&mut status, completed);
+        set_completed(view, &mut status, completed);
     }
     set_failed(view, &mut status, &failed);
-    let mut why = format!("{recorded} finished pods are recorded before their finalizers go");
+    let mut why = match recorded {
+        1 => "1 finished pod is recorded before its finalizer goes".to_owned(),
+        more => format!("{more} finished pods are recorded before their finalizers go"),
+    };
     if let Some(end) = announced {
         status.conditions.get_or_insert_default().push(end.interim(&to_time(now)));
         why = format!("{why}; the Job's end is decided: {}", end.reason);
@@ -233,7 +240,8 @@ fn concluding(view: &View<'_>, mut status: super::JobStatus, end: &End, now: Tim
         status.completion_time = status.start_time.clone().max(Some(time.clone()));
     }
     status.conditions.get_or_insert_default().push(end.terminal(&time));
-    let too_many = completions.is_some_and(|wanted| status.succeeded.unwrap_or(0) > wanted);
+    // An index is completed once, however many a counter that could not fall says.
+    let too_many = view.indexed.is_none() && completions.is_some_and(|wanted| status.succeeded.unwrap_or(0) > wanted);
     let mut step = write(status, format!("{why}; the Job ends: {}", end.reason));
     match end.outcome {
         Outcome::Success => {

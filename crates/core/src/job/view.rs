@@ -72,6 +72,8 @@ pub struct View<'a> {
     pub only_replace_failed: bool,
     /// For Indexed Jobs.
     pub indexed: Option<Indexed>,
+    /// When the latest of the pods ended that are left out of `pods` since they are settled.
+    pub latest_success: Option<Timestamp>,
 }
 
 impl<'a> View<'a> {
@@ -99,7 +101,7 @@ impl<'a> View<'a> {
             .collect();
         let only_replace_failed =
             policy.is_some() || spec.is_some_and(|spec| spec.pod_replacement_policy.as_deref() == Some("Failed"));
-        let mut view = View { job, status, pods, only_replace_failed, indexed: None };
+        let mut view = View { job, status, pods, only_replace_failed, indexed: None, latest_success: None };
         view.indexed = completions.map(|completions| view.indexes(completions));
         view
     }

@@ -1,4 +1,4 @@
-//! What `/metrics` shows, under the API server's and Prometheus' usual names, and what `/readyz` checks.
+//! What `/metrics` shows, under the API server's and Prometheus' usual names, what `/readyz` checks, and what `/configz` tells.
 //!
 //! Invariant: the number of series is bounded by the table of kinds, whatever paths clients make up; that of the states of
 //! Jobs and CronJobs has a bound of its own.
@@ -33,6 +33,9 @@ const BUCKETS: [f64; 22] = [
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0,
     45.0,
 ];
+
+/// Under which name `/configz` tells the daemon's settings.
+pub const SETTINGS: &str = "stint";
 
 /// What a request is about, in as many ways as there are kinds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -78,6 +81,7 @@ pub struct Metrics {
     watch_events: Family<Watched, Counter>,
     store: Store,
     parts: RwLock<Vec<(&'static str, AbortHandle)>>,
+    settings: RwLock<String>,
 }
 
 impl Metrics {
@@ -102,8 +106,15 @@ impl Metrics {
         registry.register_collector(Box::new(Objects(store.clone())));
         registry.register_collector(Box::new(controllers));
         registry.register_collector(Box::new(State { store: store.clone(), local_zone: zones::local() }));
-        let parts = RwLock::default();
-        Metrics { registry, requests, durations, running, long, watch_events, store, parts }
+        let (parts, settings) = (RwLock::default(), RwLock::new("{}".to_owned()));
+        Metrics { registry, requests, durations, running, long, watch_events, store, parts, settings }
+    }
+
+    /// From now on these settings are told: by name, as they would be typed.
+    pub fn runs_with<'a>(&self, settings: impl Iterator<Item = (&'a str, String)>) {
+        let settings: serde_json::Map<_, _> = settings.map(|(name, text)| (name.to_owned(), text.into())).collect();
+        let told = serde_json::json!({ SETTINGS: settings }).to_string();
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = told;
     }
 
     /// From now on `part` is checked: it is broken when its task has ended.
@@ -238,6 +249,10 @@ impl Observe for Metrics {
         // Writing to a String can't fail.
         let _ = prometheus_client::encoding::prometheus_text::encode(&mut text, &self.registry);
         text
+    }
+
+    fn settings(&self) -> String {
+        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

@@ -97,6 +97,12 @@ impl Resolved {
         self.texts.iter().map(|(name, (texts, source))| (*name, texts.join(","), source))
     }
 
+    /// Name and value, as it would be typed, of every setting that says nothing about others than this daemon: a mirror's URL
+    /// may hold a password.
+    pub fn told(&self) -> impl Iterator<Item = (&'static str, String)> {
+        self.rows().filter(|(name, ..)| *name != "mirror").map(|(name, text, _)| (name, text))
+    }
+
     /// Takes those of `next` that a running daemon can.
     pub fn take(&mut self, next: Resolved) {
         let mut texts = next.texts;

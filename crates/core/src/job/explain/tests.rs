@@ -42,7 +42,7 @@ fn failed(name: &str, code: i32, end: i64) -> Pod {
 }
 
 fn say(job: &Job, pods: &[Pod], events: &[Event], now: i64) -> Explanation {
-    explain(job, pods, events, at(now), Backoff::default())
+    explain(job, pods, events, at(now), Tuning::default())
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn a_retry_is_told_with_its_moment_and_what_comes_then() {
     let job = job(&json!({ "activeDeadlineSeconds": 100 }), &json!({ "failed": 2 }));
     let told = say(&job, &[failed("a", 3, 2), failed("b", 4, 15)], &[], 16);
     assert_eq!(told.state, "Waiting: no pod is active");
-    assert_eq!(told.next, ["create 1 pod: 0 pods are active and 1 are wanted"]);
+    assert_eq!(told.next, ["create 1 pod: 0 pods are active and 1 is wanted"]);
     assert_eq!(told.next_at, Some(Time(at(35))));
     let waits: Vec<_> = told.waits.iter().map(|wait| wait.until.clone().unwrap().0).collect();
     assert_eq!(waits, [at(35), at(100)], "{:?}", told.waits);

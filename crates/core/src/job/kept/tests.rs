@@ -9,7 +9,7 @@ use proptest::sample::select;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::job::reconcile;
+use crate::job::{Tuning, reconcile, reconcile_kept};
 use crate::plan::Plan;
 use crate::ttl;
 
@@ -18,6 +18,10 @@ pub(in crate::job) fn is_remembered(plan: &Plan, job: &Job, pods: &[Pod], now: T
     let Some(ended) = Ended::of(job) else {
         let pods: Vec<Pod> = pods.iter().cloned().map(slim).collect();
         assert_eq!(reconcile(job, &pods, now), *plan);
+        let settled = |pod: &Pod| Settled::of(pod, job);
+        let latest = pods.iter().filter_map(settled).filter_map(|settled| settled.finished_at).max();
+        let others: Vec<Pod> = pods.into_iter().filter(|pod| settled(pod).is_none()).collect();
+        assert_eq!(reconcile_kept(job, &others, latest, now, Tuning::default()), *plan);
         return;
     };
     let meta = &job.metadata;
