@@ -22,6 +22,7 @@ mod chaos;
 mod client;
 mod containers;
 mod disk;
+pub mod features;
 mod history;
 mod judge;
 mod node;
