@@ -106,19 +106,22 @@ pub fn build(request: Request<'_>) -> Result<Built, Error> {
     let security = security::Security::of(pod_spec, request.container)?;
     let (user, home) = security.user(&request, pod_spec)?;
     let hostname = hostname(request.pod);
+    let terminal = request.container.tty == Some(true);
+    let kind = terminal.then(|| "TERM=xterm".to_owned());
+    let given: Vec<String> = kind.into_iter().chain(request.image.env.iter().cloned()).collect();
 
     let mut spec = DEFAULTS.clone();
     let mut process = spec.process_mut().take().unwrap_or_default();
     process
         .set_args(Some(command(request.container, request.image, &variables)?))
-        .set_env(Some(env::complete(&request.image.env, &hostname, &home, &variables)))
+        .set_env(Some(env::complete(&given, &hostname, &home, &variables)))
         .set_cwd(working_dir(request.container, request.image))
         .set_user(user)
         .set_capabilities(Some(stint_runtime::defaults::capability_sets(&security.capabilities()?)))
         .set_no_new_privileges(security.no_new_privileges().then_some(true))
         .set_oom_score_adj(Some(resources::oom_score(request.pod, request.container, request.node)))
         .set_rlimits(None)
-        .set_terminal(None);
+        .set_terminal(terminal.then_some(true));
     let mut root = spec.root_mut().take().unwrap_or_default();
     root.set_readonly(Some(security.read_only_root()));
     let (mounts, sub_paths) = mounts::of(&request, pod_spec, &variables, spec.mounts_mut().take().unwrap_or_default())?;

@@ -92,8 +92,6 @@ fn of_container(container: &Container, path: &str, told: &mut Vec<String>) {
         "restartPolicyRules",
         "RestartAllContainers is not followed: the other rules and the restart policy decide",
     );
-    say(container.tty == Some(true), "tty", "there is no terminal yet");
-    say(container.stdin == Some(true), "stdin", "standard input is empty");
     say(
         container.volume_devices.as_ref().is_some_and(|list| !list.is_empty()),
         "volumeDevices",
@@ -136,7 +134,7 @@ mod tests {
         let spec: PodSpec = serde_json::from_value(json!({
             "shareProcessNamespace": true,
             "volumes": [{"name": "v", "nfs": {"server": "s", "path": "/"}}],
-            "containers": [{"name": "c", "tty": true, "stdin": true,
+            "containers": [{"name": "c", "volumeDevices": [{"name": "v", "devicePath": "/dev/x"}],
                             "resources": {"limits": {"cpu": "1", "hugepages-2Mi": "2Mi"}}}]
         }))
         .unwrap();
@@ -146,8 +144,7 @@ mod tests {
             [
                 "shareProcessNamespace",
                 "volumes[0]",
-                "containers[0].tty",
-                "containers[0].stdin",
+                "containers[0].volumeDevices",
                 "containers[0].resources.limits[hugepages-2Mi]",
             ]
         );

@@ -17,7 +17,7 @@ use stint_core::pod::{
     self, Again, Attempt, Effect, Event, Exit, HookKind, HookResult, Life, News, Origin, Place, PullPolicy, State,
 };
 use stint_image::{Access, Image, ImageStore, LayerState, Login, Progress, Reference, User};
-use stint_runtime::{Bundle, ContainerId, Rootfs, Writable};
+use stint_runtime::{Bundle, ContainerId, Rootfs, Stdin, Writable};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
@@ -672,7 +672,12 @@ impl Context {
             fs::set_permissions(&path, all).map_err(Error::io("set the mode of", &path))?;
         }
         let dir = self.folder.container(&container.name, attempt);
-        Ok(Bundle { id, spec, rootfs, dir, log: self.folder.log(&container.name, attempt) })
+        let stdin = match (container.stdin, container.stdin_once) {
+            (Some(true), Some(true)) => Stdin::Once,
+            (Some(true), _) => Stdin::Open,
+            _ => Stdin::Empty,
+        };
+        Ok(Bundle { id, spec, rootfs, dir, log: self.folder.log(&container.name, attempt), stdin })
     }
 
     async fn read_sources(&self, container: &Container) -> Result<Sources, Error> {

@@ -121,6 +121,8 @@ fn main() {
         case!(a_command_runs_in_a_container);
         case!(a_command_has_a_terminal_in_a_container);
         case!(an_onlooker_sees_what_comes_from_now_on);
+        case!(who_attaches_writes_to_the_container);
+        case!(who_attaches_is_on_the_containers_terminal);
         case!(a_port_of_a_pod_is_reached);
         case!(a_container_is_ready_when_its_command_and_its_port_say_so);
         case!(a_container_that_is_not_live_is_ended);
@@ -708,13 +710,46 @@ async fn an_onlooker_sees_what_comes_from_now_on(world: &World) -> Verdict {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let both = Streams { stdout: true, stderr: true, ..Streams::default() };
-    let process = world.service.attach(&container(&pod), both).map_err(|e| e.to_string())?;
+    let process = world.service.attach(&container(&pod), both).await.map_err(|e| e.to_string())?;
     run(world, &pod, &["touch", "/run/go"], Streams::default()).await?;
     let did = outcome(process).await?;
     check(did == (5, "after\n".into(), "err\n".into()), did)?;
     world.ended("attach").await;
-    let over = world.service.attach(&container(&pod), both).err();
+    let over = world.service.attach(&container(&pod), both).await.err();
     check(over == Some(ServiceError::NotFound("container not found (\"c\")".into())), over)
+}
+
+async fn who_attaches_writes_to_the_container(world: &World) -> Verdict {
+    let mut reader = sh("cat; echo over; exit 4");
+    reader["stdin"] = json!(true);
+    reader["stdinOnce"] = json!(true);
+    let pod = world.create("stdin", json!({"containers": [reader]})).await;
+    is_running(world, "stdin").await;
+    let streams = Streams { stdin: true, stdout: true, ..Streams::default() };
+    let mut process = world.service.attach(&container(&pod), streams).await.map_err(|e| e.to_string())?;
+    let mut stdin = process.stdin.take().ok_or("no input")?;
+    stdin.write_all(b"hello\n").await.map_err(|e| e.to_string())?;
+    stdin.shutdown().await.map_err(|e| e.to_string())?;
+    let did = outcome(process).await?;
+    check(did == (4, "hello\nover\n".into(), String::new()), did)
+}
+
+async fn who_attaches_is_on_the_containers_terminal(world: &World) -> Verdict {
+    let mut shell = sh("test -t 0 || exit 9; stty -echo; echo $TERM; read a; stty size; echo got $a; exit 6");
+    shell["stdin"] = json!(true);
+    shell["tty"] = json!(true);
+    let pod = world.create("tty", json!({"containers": [shell]})).await;
+    is_running(world, "tty").await;
+    while log(world, &pod, LogOptions::default()).await? != "xterm\r\n" {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let streams = Streams { stdin: true, stdout: true, tty: true, ..Streams::default() };
+    let mut process = world.service.attach(&container(&pod), streams).await.map_err(|e| e.to_string())?;
+    process.resize.as_mut().ok_or("no terminal")?(132, 50);
+    let mut stdin = process.stdin.take().ok_or("no input")?;
+    stdin.write_all(b"it\n").await.map_err(|e| e.to_string())?;
+    let did = outcome(process).await?;
+    check(did == (6, "50 132\r\ngot it\r\n".into(), String::new()), did)
 }
 
 async fn a_port_of_a_pod_is_reached(world: &World) -> Verdict {

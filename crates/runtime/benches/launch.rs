@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use oci_spec::runtime::Spec;
 use stint_runtime::zygote::ZygoteHandle;
-use stint_runtime::{Bundle, ContainerId, Native, Rootfs, Runtime, Writable, default_spec};
+use stint_runtime::{Bundle, ContainerId, Native, Rootfs, Runtime, Stdin, Writable, default_spec};
 
 #[derive(Clone, Copy, PartialEq)]
 enum Mode {
@@ -133,8 +133,14 @@ impl Bench {
                     Mode::NativeDisk => Rootfs::Overlay { lower, writable: Writable::Directory(dir.clone()) },
                     _ => Rootfs::Overlay { lower, writable: Writable::Tmpfs { size: None } },
                 };
-                let bundle =
-                    Bundle { id: id.clone(), spec: spec.unwrap(), rootfs, log: dir.join("log"), dir: dir.clone() };
+                let bundle = Bundle {
+                    id: id.clone(),
+                    spec: spec.unwrap(),
+                    rootfs,
+                    log: dir.join("log"),
+                    dir: dir.clone(),
+                    stdin: Stdin::Empty,
+                };
                 self.native.start(bundle).await.unwrap();
                 let exit = self.native.wait(&id).await.unwrap();
                 let exited = started.elapsed();
@@ -254,7 +260,11 @@ async fn memory(bench: &Bench) {
         let spec = bench.spec(id.as_str(), &["/bin/busybox", "sleep", "1000"]);
         let rootfs = Rootfs::Overlay { lower: vec![bench.rootfs.clone()], writable: Writable::Directory(dir.clone()) };
         let log = dir.join("log");
-        bench.native.start(Bundle { id: id.clone(), spec, rootfs, dir: dir.clone(), log }).await.unwrap();
+        bench
+            .native
+            .start(Bundle { id: id.clone(), spec, rootfs, dir: dir.clone(), log, stdin: Stdin::Empty })
+            .await
+            .unwrap();
         ids.push((id, dir));
     }
     tokio::time::sleep(Duration::from_millis(300)).await;

@@ -69,6 +69,20 @@ pub struct Bundle {
     pub dir: PathBuf,
     /// The log file, appended to in CRI format; its folder exists.
     pub log: PathBuf,
+    /// What the container reads from its standard input. With `process.terminal` in the spec it is the terminal.
+    pub stdin: Stdin,
+}
+
+/// A container's standard input.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Stdin {
+    /// Nothing.
+    #[default]
+    Empty,
+    /// What [`Runtime::join`](crate::Runtime::join) hands over a way to; it has no end while the container lives.
+    Open,
+    /// The same, for the first who joins: it ends when that one closes it.
+    Once,
 }
 
 /// What a container sees as `/`.

@@ -77,6 +77,14 @@ pub struct ExecHandle {
     pub exit: BoxFuture<'static, Result<ExecExit, Error>>,
 }
 
+/// The way to a container's standard input.
+pub struct Joined {
+    /// Where its input goes.
+    pub stdin: Input,
+    /// Its terminal, if it has one.
+    pub terminal: Option<Terminal>,
+}
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExecExit {
@@ -168,6 +176,16 @@ impl AsyncWrite for ClosingPipe {
         self.0 = None;
         Poll::Ready(Ok(()))
     }
+}
+
+/// A container's input by the descriptor that its shim handed over: its terminal, or the writing end of its pipe.
+pub(crate) fn joined(fd: OwnedFd) -> io::Result<Joined> {
+    if rustix::termios::isatty(&fd) {
+        let terminal = Terminal::new(fd)?;
+        return Ok(Joined { stdin: Box::new(terminal.clone()), terminal: Some(terminal) });
+    }
+    let stdin = ClosingPipe(Some(pipe::Sender::from_owned_fd(fd)?));
+    Ok(Joined { stdin: Box::new(stdin), terminal: None })
 }
 
 /// The daemon's ends of a command's pipes.

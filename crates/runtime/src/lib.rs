@@ -2,7 +2,7 @@
 //! records. Knows nothing of Kubernetes.
 //!
 //! ```no_run
-//! # use stint_runtime::{Bundle, ContainerId, Native, Rootfs, Runtime, default_spec, zygote};
+//! # use stint_runtime::{Bundle, ContainerId, Native, Rootfs, Runtime, Stdin, default_spec, zygote};
 //! // First thing in main, before any thread:
 //! let zygote = zygote::spawn()?;
 //! # let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -11,7 +11,7 @@
 //!     let id = ContainerId::new("hello")?;
 //!     let dir = std::path::PathBuf::from("/run/hello"); // exists, mode 0700
 //!     let (spec, rootfs, log) = (default_spec(), Rootfs::Host { size: None }, dir.join("log"));
-//!     runtime.start(Bundle { id: id.clone(), spec, rootfs, dir, log }).await?;
+//!     runtime.start(Bundle { id: id.clone(), spec, rootfs, dir, log, stdin: Stdin::Empty }).await?;
 //!     let exit = runtime.wait(&id).await?;
 //!     println!("exit code {}", exit.code);
 //!     runtime.remove(&id).await?;
@@ -44,10 +44,10 @@ pub mod zygote;
 use std::path::Path;
 use std::pin::Pin;
 
-pub use bundle::{Bundle, ContainerId, ContainerState, Exit, InvalidId, Rootfs, Started, Writable};
+pub use bundle::{Bundle, ContainerId, ContainerState, Exit, InvalidId, Rootfs, Started, Stdin, Writable};
 pub use defaults::{default_capabilities, default_spec};
 pub use error::{Error, ExecError, Problem, StartError};
-pub use exec::{ExecExit, ExecHandle, Input, Output, ProcessSpec, Stdio, Terminal};
+pub use exec::{ExecExit, ExecHandle, Input, Joined, Output, ProcessSpec, Stdio, Terminal};
 pub use host::check_host;
 pub use native::{Native, OciCli};
 
@@ -68,6 +68,13 @@ pub trait Runtime: Send + Sync + 'static {
     /// Runs a command in a running container, confined as the container's own process is; resolves once the command was
     /// executed.
     fn exec<'a>(&'a self, id: &'a ContainerId, process: ProcessSpec) -> BoxFuture<'a, Result<ExecHandle, ExecError>>;
+
+    /// The way to a running container's standard input and terminal; what it writes is in its log. `None` where it has
+    /// neither, or where its input was for another who joined before.
+    fn join<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, Result<Option<Joined>, Error>> {
+        let _ = id;
+        Box::pin(std::future::ready(Ok(None)))
+    }
 
     /// Sends a signal to the container's PID 1. A container that has ended already is no error.
     fn signal(&self, id: &ContainerId, signal: i32) -> Result<(), Error>;

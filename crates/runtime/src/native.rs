@@ -11,7 +11,7 @@ use crate::prepare::{self, Filter};
 use crate::supervisor::Supervisor;
 use crate::zygote::ZygoteHandle;
 use crate::{
-    BoxFuture, Bundle, ContainerId, ContainerState, Error, ExecError, ExecHandle, Exit, ProcessSpec, Runtime,
+    BoxFuture, Bundle, ContainerId, ContainerState, Error, ExecError, ExecHandle, Exit, Joined, ProcessSpec, Runtime,
     StartError, Started, seccomp,
 };
 
@@ -129,6 +129,10 @@ impl Runtime for Native {
             let command = prepare::command(id, &dir, &process)?;
             self.supervisor.exec(id, command, process.stdio, name).await
         })
+    }
+
+    fn join<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, Result<Option<Joined>, Error>> {
+        Box::pin(self.supervisor.join(id))
     }
 
     fn signal(&self, id: &ContainerId, signal: i32) -> Result<(), Error> {

@@ -20,8 +20,23 @@ pub(crate) struct Plan {
     pub(crate) log: CString,
     /// What remains to be deleted when the container is removed, for `state.json`.
     pub(crate) scratch: Vec<CString>,
+    /// What its standard input is.
+    pub(crate) stdin: Input,
     /// How the container comes to life.
     pub(crate) launch: Launch,
+}
+
+/// What a container's standard input is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Input {
+    /// `/dev/null`.
+    Null,
+    /// A pipe that stays open.
+    Pipe,
+    /// A pipe that the first who asks for it closes.
+    PipeOnce,
+    /// A terminal, which is its output as well.
+    Terminal,
 }
 
 /// A command to run in a container that runs.
@@ -77,6 +92,7 @@ impl Step {
             | Self::Protect(_)
             | Self::ProtectRoot
             | Self::Pivot
+            | Self::Terminal
             | Self::Hostname(_)
             | Self::Domainname(_)
             | Self::Go
@@ -259,6 +275,8 @@ pub(crate) enum Step {
     ProtectRoot,
     /// Make the container's root the root, and let go of the host's.
     Pivot,
+    /// Open a terminal of the container's for the standard streams, and hand the other end to the shim.
+    Terminal,
     /// Set the hostname.
     Hostname(CString),
     /// Set the NIS domain name.
@@ -317,6 +335,7 @@ impl fmt::Display for Step {
             Self::Protect(path) => write!(f, "make /{} read-only", text(path)),
             Self::ProtectRoot => f.write_str("make the root filesystem read-only"),
             Self::Pivot => f.write_str("change to the container's root"),
+            Self::Terminal => f.write_str("open a terminal of the container's (mount devpts at /dev/pts)"),
             Self::Hostname(name) => write!(f, "set hostname {}", text(name)),
             Self::Domainname(name) => write!(f, "set domainname {}", text(name)),
             Self::Go => f.write_str("hear from the shim"),

@@ -18,6 +18,8 @@ use crate::{ContainerId, Error, Exit};
 pub(crate) const STATE: &str = "state.json";
 pub(crate) const EXIT: &str = "exit.json";
 pub(crate) const PROCESS: &str = "process.json";
+/// Where the shim hands over the container's input: a socket.
+pub(crate) const INPUT: &str = "stdin";
 
 /// A process, told apart from later ones of the same number by its start time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

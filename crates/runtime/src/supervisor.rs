@@ -29,7 +29,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
-use crate::exec::{self, ExecExit, ExecHandle, Stdio, Terminal};
+use crate::exec::{self, ExecExit, ExecHandle, Joined, Stdio, Terminal};
 use crate::plan::{Command, FailureKind, Plan, Report};
 use crate::record::{self, ExitRecord, Process, StateRecord};
 use crate::zygote::ZygoteHandle;
@@ -183,6 +183,31 @@ impl Supervisor {
             })
         });
         Ok(ExecHandle { pid, stdin, stdout, stderr, terminal, exit })
+    }
+
+    /// The way to a container's input, if it has one that nobody else was given for himself.
+    pub(crate) async fn join(&self, id: &ContainerId) -> Result<Option<Joined>, Error> {
+        let entry = self.get(id)?;
+        let failed = |source: io::Error| entry.failed("join its input".into(), source);
+        let dir = record::open_dir(&entry.dir).map_err(failed)?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let connected = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+            .and_then(|socket| rustix::net::connect(&socket, &shim::input_address(&dir)?).map(|()| socket));
+        let socket = match connected {
+            Ok(socket) => socket,
+            Err(Errno::NOENT | Errno::CONNREFUSED) => return Ok(None),
+            Err(error) => return Err(failed(error.into())),
+        };
+        let socket = sys::watch(socket, Interest::READABLE).map_err(failed)?;
+        loop {
+            let mut ready = socket.readable().await.map_err(failed)?;
+            match ready.try_io(|socket| shim::take_descriptor(socket.get_ref())) {
+                Ok(Ok(fd)) => return exec::joined(fd).map(Some).map_err(failed),
+                // Another was faster, or the container has just ended.
+                Ok(Err(_)) => return Ok(None),
+                Err(_would_block) => {}
+            }
+        }
     }
 
     pub(crate) async fn wait(&self, id: &ContainerId) -> Result<Exit, Error> {

@@ -87,7 +87,7 @@ pub static DIFFERENCES: &[Difference] = &[
     },
     Difference {
         what: "`attach`",
-        here: "shows output from now on; takes no input",
+        here: "shows output from now on, a terminal's a moment later",
         why: "output is read from the log, so that onlookers can't hold a container up and survive a restart",
     },
     Difference { what: "eviction", here: "never refused with 429", why: "there are no disruption budgets" },

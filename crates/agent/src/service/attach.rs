@@ -1,9 +1,10 @@
-//! The output of a container's main process, from now on.
+//! The streams of a container's main process: its output from now on, and its input and terminal where it has them.
 //!
 //! Invariant: it is read from the container's log, so that any number of clients can look on, none of them can hold the
 //! container up, and it works after a restart of the agent too. It ends with the run.
 //!
-//! Left out: input, and the terminal of a container that has one; what a client sends goes nowhere.
+//! What a client sends to a container without `stdin` goes nowhere. An input with `stdinOnce` is the first client's, and ends
+//! with it.
 //!
 //! Upstream: `pkg/kubelet/kubelet_pods.go` (`GetAttach`), v1.36.
 
@@ -22,7 +23,7 @@ use crate::error::chain;
 
 impl Service {
     /// Joins the streams of a container's main process.
-    pub fn attach(&self, container: &ContainerRef, streams: Streams) -> Result<Process, ServiceError> {
+    pub async fn attach(&self, container: &ContainerRef, streams: Streams) -> Result<Process, ServiceError> {
         let run = self.latest(container)?;
         let runtime = self.shared.runtime.clone();
         let id = run.id.clone();
@@ -40,8 +41,19 @@ impl Service {
         let stderr = output(streams.stderr && !streams.tty, LogSource::Stderr)?;
         let exit =
             async move { exit.await.map(|exit| exit.code).map_err(|error| ServiceError::Internal(chain(&error))) };
-        let stdin = streams.stdin.then(|| -> Box<dyn AsyncWrite + Send + Unpin> { Box::new(tokio::io::sink()) });
-        Ok(Process { stdin, stdout, stderr, resize: None, exit: exit.boxed() })
+        let joined = if streams.stdin || streams.tty { self.shared.runtime.join(&run.id).await } else { Ok(None) };
+        let (input, terminal) = match joined.map_err(|error| ServiceError::Internal(chain(&error)))? {
+            Some(joined) => (Some(joined.stdin), joined.terminal),
+            None => (None, None),
+        };
+        let stdin = streams
+            .stdin
+            .then(|| -> Box<dyn AsyncWrite + Send + Unpin> { input.unwrap_or_else(|| Box::new(tokio::io::sink())) });
+        let resize = terminal.map(|terminal| -> Box<dyn FnMut(u16, u16) + Send> {
+            // A terminal that is gone needs no size.
+            Box::new(move |columns, rows| drop(terminal.resize(columns, rows)))
+        });
+        Ok(Process { stdin, stdout, stderr, resize, exit: exit.boxed() })
     }
 }
 

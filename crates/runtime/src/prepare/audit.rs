@@ -33,6 +33,7 @@ const APPLIED: &[&str] = &[
     "process.rlimits.[].hard",
     "process.rlimits.[].soft",
     "process.noNewPrivileges",
+    "process.terminal",
     "process.oomScoreAdj",
     "linux.sysctl.*",
     "linux.cgroupsPath",
@@ -117,7 +118,6 @@ mod tests {
     fn what_is_not_applied_is_named() {
         for (spec, field) in [
             (json!({"hooks": {"prestart": [{"path": "/bin/x"}]}}), "hooks.prestart.path"),
-            (json!({"process": {"terminal": true}}), "process.terminal"),
             (json!({"process": {"apparmorProfile": "x"}}), "process.apparmorProfile"),
             (json!({"process": {"selinuxLabel": "x"}}), "process.selinuxLabel"),
             (
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn what_asks_for_nothing_passes() {
         let spec = json!({
-            "ociVersion": "1.2.0", "hooks": {}, "process": {"terminal": false, "apparmorProfile": ""},
+            "ociVersion": "1.2.0", "hooks": {}, "process": {"terminal": true, "apparmorProfile": ""},
             "annotations": {"a.b/c": "d"}, "linux": {"sysctl": {"net.ipv4.x": "1"}, "uidMappings": []},
         });
         assert_eq!(unapplied(&spec), None);

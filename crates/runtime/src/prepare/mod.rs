@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, Spec};
 
-use crate::plan::{Bind, Launch, Plan, Root, Step, Upper};
-use crate::{Bundle, ContainerId, Rootfs, StartError, Writable, host};
+use crate::plan::{Bind, Input, Launch, Plan, Root, Step, Upper};
+use crate::{Bundle, ContainerId, Rootfs, StartError, Stdin, Writable, host};
 
 /// The folder in a bundle that the root filesystem is mounted on: an empty one, so that the mount hides nothing.
 pub(crate) const MOUNTPOINT: &str = "rootfs";
@@ -114,6 +114,10 @@ pub(crate) fn native(
     steps.extend(process.folder);
     steps.extend(mounts::protections(spec)?);
     steps.push(Step::Pivot);
+    let stdin = input(&bundle);
+    if stdin == Input::Terminal {
+        steps.push(Step::Terminal);
+    }
     if let Some(name) = spec.hostname() {
         steps.push(Step::Hostname(c_string(name, "hostname")?));
     }
@@ -126,6 +130,7 @@ pub(crate) fn native(
         dir: c_path(&bundle.dir, "dir")?,
         log: c_path(&bundle.log, "log")?,
         scratch: scratch(&bundle)?,
+        stdin,
         launch: Launch::Native { namespaces: namespaces.flags, detached, cgroups, steps },
     })
 }
@@ -134,6 +139,9 @@ pub(crate) fn native(
 ///
 /// Of a bind mount that shows something in its source the program is told where the shim has put that.
 pub(crate) fn program(bundle: &mut Bundle, program: &Path) -> Result<Plan> {
+    if input(bundle) != Input::Null {
+        return unsupported("input and terminals of containers", "leave them out, or use the native runtime");
+    }
     let staged = stage(bundle)?;
     let bundle = &*bundle;
     let mut scratch = scratch(bundle)?;
@@ -147,6 +155,7 @@ pub(crate) fn program(bundle: &mut Bundle, program: &Path) -> Result<Plan> {
         dir: c_path(&bundle.dir, "dir")?,
         log: c_path(&bundle.log, "log")?,
         scratch,
+        stdin: Input::Null,
         launch: Launch::Program {
             program: c_path(program, "the program's path")?,
             root: root(bundle, &bundle.dir.join(MOUNTPOINT))?,
@@ -176,6 +185,17 @@ fn stage(bundle: &mut Bundle) -> Result<Vec<(Bind, CString)>> {
         mount.set_options(Some(options)).set_source(Some(place));
     }
     Ok(staged)
+}
+
+/// What the container's standard input is.
+fn input(bundle: &Bundle) -> Input {
+    let terminal = bundle.spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal) == Some(true);
+    match bundle.stdin {
+        _ if terminal => Input::Terminal,
+        Stdin::Empty => Input::Null,
+        Stdin::Open => Input::Pipe,
+        Stdin::Once => Input::PipeOnce,
+    }
 }
 
 fn take_seccomp(spec: &mut Spec) -> Option<LinuxSeccomp> {

@@ -92,7 +92,7 @@ fn native(steps: &[crate::plan::Step], terminal: bool, given: Given) -> Result<(
     match sys::fork(0, None).map_err(fail("fork into the container"))? {
         Fork::Child => {
             drop((go_write, status_read, ours));
-            let pipes = init::Pipes { go: go_read, status: status_write, stdio };
+            let pipes = init::Pipes { go: go_read, status: status_write, stdio, terminal: None };
             init::join(container, steps, pipes, theirs, &stub)
         }
         Fork::Parent(pid, pidfd) => {
@@ -184,7 +184,7 @@ fn listen(path: &CStr) -> rustix::io::Result<OwnedFd> {
 }
 
 /// The one descriptor that was sent along with a message.
-fn take_descriptor(socket: &OwnedFd) -> io::Result<OwnedFd> {
+pub(crate) fn take_descriptor(socket: &OwnedFd) -> io::Result<OwnedFd> {
     use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);

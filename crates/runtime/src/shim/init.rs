@@ -33,6 +33,8 @@ pub(crate) struct Pipes {
     pub(crate) status: OwnedFd,
     /// The container's stdin, stdout and stderr.
     pub(crate) stdio: [OwnedFd; 3],
+    /// Where the other end of the container's terminal goes, if it is to have one.
+    pub(crate) terminal: Option<OwnedFd>,
 }
 
 /// Runs the steps; comes back only by exit.
@@ -128,6 +130,10 @@ struct Init<'a> {
     nursery: Option<BorrowedFd<'a>>,
     masks: mounts::Masks,
     pipes: &'a Pipes,
+    /// Whether its standard input is a pipe of its own.
+    reads_pipe: bool,
+    /// The container's terminal, once it is open.
+    terminal: Option<OwnedFd>,
     /// What executes the program in this process's place.
     stub: Option<&'a OwnedFd>,
 }
@@ -135,7 +141,17 @@ struct Init<'a> {
 impl<'a> Init<'a> {
     fn new(steps: &'a [Step], pipes: &'a Pipes, nursery: Option<BorrowedFd<'a>>) -> Self {
         let masks = mounts::Masks::default();
-        Self { steps, root: None, sources: VecDeque::new(), masks, pipes, nursery, stub: None }
+        Self {
+            steps,
+            root: None,
+            sources: VecDeque::new(),
+            masks,
+            pipes,
+            nursery,
+            reads_pipe: false,
+            terminal: None,
+            stub: None,
+        }
     }
 
     fn obey(&mut self) -> Failure {
@@ -173,6 +189,8 @@ impl<'a> Init<'a> {
         for (target, fd) in self.pipes.stdio.iter().enumerate() {
             sys::dup2(fd.as_fd(), i32::try_from(target).unwrap_or(-1))?;
         }
+        let stdin = rustix::fs::fstat(&self.pipes.stdio[0])?;
+        self.reads_pipe = rustix::fs::FileType::from_raw_mode(stdin.st_mode).is_fifo();
         if self.nursery.is_none() {
             mounts::isolate()?;
         }
@@ -224,6 +242,7 @@ impl<'a> Init<'a> {
             Step::ProtectRoot => sys::mount_setattr(self.root()?.as_fd(), false, sys::attr::RDONLY, 0, 0),
             Step::Pivot if self.nursery.is_some() => Ok(()), // has happened with the first mount
             Step::Pivot => mounts::pivot(self.root()?),
+            Step::Terminal => self.open_terminal(),
             Step::Hostname(name) => rustix::system::sethostname(name.to_bytes()),
             Step::Domainname(name) => rustix::system::setdomainname(name.to_bytes()),
             Step::Go => self.wait_for_shim(),
@@ -237,6 +256,19 @@ impl<'a> Init<'a> {
             }
             Step::Exec(..) => Ok(()),
         }
+    }
+
+    /// The standard streams become a terminal of the container's own, which is that of its session.
+    fn open_terminal(&mut self) -> Result<()> {
+        let socket = self.pipes.terminal.as_ref().ok_or(Errno::BADF)?;
+        let (master, peer) = super::exec::open_terminal()?;
+        super::exec::hand_over(socket, &master)?;
+        for target in 0..3 {
+            sys::dup2(peer.as_fd(), target)?;
+        }
+        rustix::process::ioctl_tiocsctty(&peer)?;
+        self.terminal = Some(peer);
+        Ok(())
     }
 
     /// The shim writes a byte once the container is on record, and keeps the pipe open as long as it lives.
@@ -253,9 +285,11 @@ impl<'a> Init<'a> {
     }
 
     fn become_user(&self, uid: u32, gid: u32, groups: &[u32], umask: Option<u32>, sets: Capabilities) -> Result<()> {
-        // The user may reopen its output, e.g. as /dev/stdout.
+        // The user may reopen its streams, e.g. as /dev/stdout. An input that is no pipe is the host's `/dev/null`.
         if uid != 0 {
-            for fd in &self.pipes.stdio[1..] {
+            let [stdin, stdout, stderr] = &self.pipes.stdio;
+            let input = Some(stdin).filter(|_| self.reads_pipe);
+            for fd in [stdout, stderr].into_iter().chain(input).chain(&self.terminal) {
                 rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(uid)), None)?;
             }
         }

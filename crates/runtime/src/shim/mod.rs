@@ -1,5 +1,5 @@
-//! One small process per container: it starts the container, holds its output, writes its log, reaps it and records
-//! its end.
+//! One small process per container: it starts the container, holds its input and output, writes its log, reaps it and
+//! records its end.
 //!
 //! ```text
 //! plan ─▶ cgroups ─▶ init born ─▶ state.json ─▶ daemon still there? ─▶ go ─▶ exec ─▶ Started
@@ -15,6 +15,7 @@
 mod cgroup;
 mod exec;
 mod init;
+mod input;
 mod inside;
 mod interpreter;
 mod log;
@@ -24,7 +25,8 @@ mod program;
 mod stub;
 
 pub(crate) use cgroup::remove as remove_cgroups;
-pub(crate) use exec::{Given, run as run_command};
+pub(crate) use exec::{Given, run as run_command, take_descriptor};
+pub(crate) use input::address as input_address;
 pub(crate) use mounts::become_nursery;
 
 use std::ffi::{CStr, CString};
@@ -40,9 +42,10 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
 
 use crate::ContainerId;
-use crate::plan::{Cgroups, Confinement, Failure, FailureKind, Launch, Plan, Report, Step};
+use crate::plan::{Cgroups, Confinement, Failure, FailureKind, Input, Launch, Plan, Report, Step};
 use crate::record::{self, ExitRecord, Process, StateRecord};
 use crate::sys::{self, Fork};
+use input::Door;
 use log::{Log, Stream};
 
 /// A line's start is logged without its end after this long.
@@ -57,6 +60,8 @@ struct Running {
     stdout: OwnedFd,
     stderr: OwnedFd,
     log: Log,
+    /// Its input, for those who ask for it.
+    door: Option<Door>,
     oom: Option<OwnedFd>,
     dir: OwnedFd,
     cgroups: Vec<CString>,
@@ -117,6 +122,7 @@ fn start(fd: OwnedFd, daemon: &OwnedFd, nursery: Option<OwnedFd>) -> Result<Runn
                 stdout,
                 stderr,
                 log,
+                door: None,
                 oom,
                 dir,
                 cgroups: remove.clone(),
@@ -151,7 +157,7 @@ fn start_native(
         Some((_, Ok(fd))) => Some(fd),
         Some((path, Err(e))) => return Err(undo(failed(format!("open {}", text(path)), &e))),
     };
-    let (pipes, ours) = pipes().map_err(|e| undo(failed("make the container's pipes".into(), &e)))?;
+    let (pipes, mut ours) = pipes(plan.stdin).map_err(|e| undo(failed("make the container's pipes".into(), &e)))?;
     let mount_namespace = u64::from(libc::CLONE_NEWNS.cast_unsigned());
     let namespaces = if nursery.is_some() { namespaces & !mount_namespace } else { namespaces };
     let (pid, pidfd) = match sys::fork(namespaces, into.as_ref().map(AsFd::as_fd)) {
@@ -185,6 +191,7 @@ fn start_native(
             .unwrap_or_else(|_| failed("understand the first process".into(), &io::Error::from(Errno::PROTO)));
         return Err(end(failure));
     }
+    let door = ours.take_input(&dir).map_err(|e| end(failed("take the container's input".into(), &e)))?;
     announce(daemon, &Report::Started { pid, at: started_at }, &pidfd);
     // As long as somebody holds its mount namespace, init's end does not wait for all of it to be unmounted.
     let mounts = rustix::fs::open(format!("/proc/{pid}/ns/mnt"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok();
@@ -194,6 +201,7 @@ fn start_native(
         stdout: ours.stdout,
         stderr: ours.stderr,
         log,
+        door,
         oom,
         dir,
         cgroups: cgroups.remove.clone(),
@@ -243,7 +251,7 @@ fn pump(running: &mut Running) -> Option<WaitIdStatus> {
     let mut buffer = Vec::with_capacity(READ);
     loop {
         let fds = [&running.stdout, &running.stderr];
-        let mut polled = Vec::with_capacity(3);
+        let mut polled = Vec::with_capacity(4);
         polled.push(PollFd::new(&running.pidfd, PollFlags::IN));
         let mut which = [0; 2];
         let mut count = 0;
@@ -254,6 +262,10 @@ fn pump(running: &mut Running) -> Option<WaitIdStatus> {
                 count += 1;
             }
         }
+        let door = running.door.as_ref().map(|door| {
+            polled.push(PollFd::new(door.listener(), PollFlags::IN));
+            polled.len() - 1
+        });
         let wait = streams.iter().any(Stream::is_pending).then_some(&PARTIAL_WAIT);
         match poll(&mut polled, wait) {
             Ok(0) => {
@@ -267,10 +279,15 @@ fn pump(running: &mut Running) -> Option<WaitIdStatus> {
         }
         let ended = !polled[0].revents().is_empty();
         let mut ready = [false; 2];
-        for (slot, fd) in polled[1..].iter().enumerate() {
+        let asked = door.is_some_and(|at| !polled[at].revents().is_empty());
+        for (slot, fd) in polled[1..=count].iter().enumerate() {
             ready[which[slot]] = !fd.revents().is_empty();
         }
         drop(polled);
+        if asked {
+            running.door = running.door.take().and_then(Door::answer);
+        }
+        let shows_at_once = running.door.as_ref().is_some_and(Door::is_terminal);
         for n in 0..2 {
             // Once init is dead, so is everything in its PID namespace: what is in the pipes now is all there will be.
             while open[n] && (ready[n] || ended) {
@@ -278,7 +295,12 @@ fn pump(running: &mut Running) -> Option<WaitIdStatus> {
                 buffer.clear();
                 match rustix::io::read(fd, rustix::buffer::spare_capacity(&mut buffer)) {
                     Ok(0) => open[n] = false,
-                    Ok(_) => running.log.write(&mut streams[n], &buffer, sys::now()),
+                    Ok(_) => {
+                        running.log.write(&mut streams[n], &buffer, sys::now());
+                        if shows_at_once {
+                            running.log.flush_pending(&mut streams[n], sys::now()); // somebody may be typing
+                        }
+                    }
                     Err(Errno::INTR) => continue,
                     Err(_) => break, // empty for now
                 }
@@ -302,16 +324,29 @@ struct Ours {
     status: OwnedFd,
     stdout: OwnedFd,
     stderr: OwnedFd,
+    input: input::Ours,
 }
 
-fn pipes() -> io::Result<(init::Pipes, Ours)> {
+impl Ours {
+    /// What hands over the container's input, if it has any. A terminal is its output as well.
+    fn take_input(&mut self, dir: &OwnedFd) -> io::Result<Option<Door>> {
+        let (door, terminal) = std::mem::take(&mut self.input).open(dir)?;
+        if let Some(terminal) = terminal {
+            self.stdout = terminal;
+        }
+        Ok(door)
+    }
+}
+
+fn pipes(input: Input) -> io::Result<(init::Pipes, Ours)> {
     let (go_read, go_write) = pipe_with(PipeFlags::CLOEXEC)?;
     let (status_read, status_write) = pipe_with(PipeFlags::CLOEXEC)?;
     let (stdout_read, stdout_write) = output_pipe()?;
     let (stderr_read, stderr_write) = output_pipe()?;
-    let null = rustix::fs::open(c"/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let theirs = init::Pipes { go: go_read, status: status_write, stdio: [null, stdout_write, stderr_write] };
-    Ok((theirs, Ours { go: go_write, status: status_read, stdout: stdout_read, stderr: stderr_read }))
+    let (stdin, terminal, input) = input::streams(input)?;
+    let stdio = [stdin, stdout_write, stderr_write];
+    let theirs = init::Pipes { go: go_read, status: status_write, stdio, terminal };
+    Ok((theirs, Ours { go: go_write, status: status_read, stdout: stdout_read, stderr: stderr_read, input }))
 }
 
 /// A pipe whose reading end does not block; the writing end does, as programs expect.

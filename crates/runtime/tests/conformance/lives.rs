@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use oci_spec::runtime::Capability;
-use stint_runtime::{ContainerId, ContainerState, Exit, Rootfs, Runtime, StartError};
+use stint_runtime::{ContainerId, ContainerState, Exit, Joined, Rootfs, Runtime, StartError, Stdin};
+use tokio::io::AsyncWriteExt;
 
 use crate::world::{Verdict, World, cgroups, read, stream, until};
 
@@ -44,6 +45,9 @@ stories![
     shared_device_rules_hold_for_containers_that_start_at_once,
     failed_starts_leave_nothing,
     a_start_that_fails_before_the_shim_lets_it_go_on_is_told,
+    input_is_written_by_many_and_lives_on_without_them,
+    input_for_one_ends_with_him,
+    a_terminal_outlives_the_daemon,
     nothing_leaks_over_many_containers,
 ];
 
@@ -657,4 +661,82 @@ async fn futures<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
     })
     .await;
     running.into_iter().filter_map(|(_, output)| output).collect()
+}
+
+async fn join(runtime: &dyn Runtime, id: &ContainerId) -> Result<Joined, String> {
+    runtime.join(id).await.map_err(|e| e.to_string())?.ok_or_else(|| "there is no input to join".to_owned())
+}
+
+async fn write(joined: &mut Joined, text: &str) -> Result<(), String> {
+    joined.stdin.write_all(text.as_bytes()).await.map_err(|e| e.to_string())
+}
+
+async fn input_is_written_by_many_and_lives_on_without_them(world: &World) -> Verdict {
+    let mut setup = world.setup("read a; read b; echo $a-$b; id -u; echo again > /dev/stdin && echo writable");
+    setup.stdin = Stdin::Open;
+    setup
+        .spec
+        .process_mut()
+        .as_mut()
+        .unwrap()
+        .set_user(oci_spec::runtime::UserBuilder::default().uid(1000_u32).gid(1000_u32).build().unwrap());
+    let (id, dir) = (setup.id.clone(), setup.dir.clone());
+    world.native.start(setup.bundle()).await.map_err(|e| e.to_string())?;
+    for text in ["one\n", "two\n"] {
+        let mut joined = join(&world.native, &id).await?;
+        expect(joined.terminal.is_none(), "a pipe is no terminal")?;
+        write(&mut joined, text).await?;
+    }
+    let ran = read(&dir, world.native.wait(&id).await.map_err(|e| e.to_string())?);
+    expect(ran.stdout == "one-two\n1000\nwritable\n", &ran)?;
+    world.native.remove(&id).await.map_err(|e| e.to_string())?;
+    expect(world.native.join(&id).await.is_err(), "it is gone")?;
+    Ok(None)
+}
+
+async fn input_for_one_ends_with_him(world: &World) -> Verdict {
+    let mut setup = world.setup("cat; echo over");
+    setup.stdin = Stdin::Once;
+    let (id, dir) = (setup.id.clone(), setup.dir.clone());
+    world.native.start(setup.bundle()).await.map_err(|e| e.to_string())?;
+    let mut first = join(&world.native, &id).await?;
+    expect(world.native.join(&id).await.is_ok_and(|second| second.is_none()), "a second one was let in")?;
+    write(&mut first, "hello\n").await?;
+    first.stdin.shutdown().await.map_err(|e| e.to_string())?;
+    let ran = read(&dir, world.native.wait(&id).await.map_err(|e| e.to_string())?);
+    expect(ran.exit.code == 0 && ran.stdout == "hello\nover\n", &ran)?;
+    world.native.remove(&id).await.map_err(|e| e.to_string())?;
+
+    let empty = world.setup("cat; sleep 100");
+    let id = empty.id.clone();
+    world.native.start(empty.bundle()).await.map_err(|e| e.to_string())?;
+    expect(world.native.join(&id).await.is_ok_and(|none| none.is_none()), "it has no input")?;
+    world.native.remove(&id).await.map_err(|e| e.to_string())?;
+    Ok(None)
+}
+
+async fn a_terminal_outlives_the_daemon(world: &World) -> Verdict {
+    let script = "test -t 0 && test -t 1 && test -t 2 || exit 9; stty -echo; echo ready; read a; stty size; \
+                  echo got $a; echo > $(tty) && sh -c 'echo > /dev/tty' && id -u";
+    let mut setup = world.setup(script);
+    let process = setup.spec.process_mut().as_mut().unwrap();
+    process.set_terminal(Some(true));
+    process.set_user(oci_spec::runtime::UserBuilder::default().uid(1000_u32).gid(1000_u32).build().unwrap());
+    let (id, dir) = (setup.id.clone(), setup.dir.clone());
+    world.native.start(setup.bundle()).await.map_err(|e| e.to_string())?;
+    let log = dir.join("log");
+    until("the terminal", || fs::read_to_string(&log).is_ok_and(|text| text.contains("ready"))).await?;
+    let other = world.another();
+    other.recover(&dir).map_err(|e| e.to_string())?;
+    let mut joined = join(&other, &id).await?;
+    let terminal = joined.terminal.take().ok_or("it has no terminal")?;
+    terminal.resize(120, 40).map_err(|e| e.to_string())?;
+    write(&mut joined, "this\n").await?;
+    drop((joined, terminal));
+    let ran = read(&dir, world.native.wait(&id).await.map_err(|e| e.to_string())?);
+    let lines: Vec<&str> =
+        ran.stdout.lines().map(|line| line.trim_end_matches('\r')).filter(|l| !l.is_empty()).collect();
+    expect(ran.exit.code == 0 && lines == ["ready", "40 120", "got this", "1000"], &ran)?;
+    world.native.remove(&id).await.map_err(|e| e.to_string())?;
+    Ok(None)
 }

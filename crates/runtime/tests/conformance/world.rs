@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use oci_spec::runtime::Spec;
 use stint_runtime::zygote::ZygoteHandle;
-use stint_runtime::{Bundle, ContainerId, Exit, Native, OciCli, Rootfs, Runtime, StartError, Writable, default_spec};
+use stint_runtime::{
+    Bundle, ContainerId, Exit, Native, OciCli, Rootfs, Runtime, StartError, Stdin, Writable, default_spec,
+};
 
 /// Passed; `Some` is why it was skipped.
 pub type Verdict = Result<Option<String>, String>;
@@ -56,12 +58,13 @@ pub struct Setup {
     pub rootfs: Rootfs,
     pub dir: PathBuf,
     pub id: ContainerId,
+    pub stdin: Stdin,
 }
 
 impl Setup {
     pub fn bundle(self) -> Bundle {
         let log = self.dir.join("log");
-        Bundle { id: self.id, spec: self.spec, rootfs: self.rootfs, dir: self.dir, log }
+        Bundle { id: self.id, spec: self.spec, rootfs: self.rootfs, dir: self.dir, log, stdin: self.stdin }
     }
 }
 
@@ -119,7 +122,7 @@ impl World {
         let path = PathBuf::from(format!("/stint-test/{id}"));
         spec.linux_mut().as_mut().unwrap().set_cgroups_path(Some(path));
         let rootfs = Rootfs::Overlay { lower: vec![self.rootfs.clone()], writable: Writable::Directory(dir.clone()) };
-        Setup { spec, rootfs, dir, id }
+        Setup { spec, rootfs, dir, id, stdin: Stdin::Empty }
     }
 
     /// Starts, waits, reads the log, removes.

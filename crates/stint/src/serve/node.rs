@@ -67,7 +67,7 @@ impl Node for Here {
 
     fn attach(&self, container: ContainerRef, streams: Streams) -> BoxFuture<'_, Result<Process, NodeError>> {
         async move {
-            let process = self.service()?.attach(&container_ref(container), wanted(streams));
+            let process = self.service()?.attach(&container_ref(container), wanted(streams)).await;
             // Whoever looks on is not told how it went.
             Ok(joined(process.map_err(failed)?, |_| Exit::Success))
         }
