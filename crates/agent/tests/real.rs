@@ -384,8 +384,12 @@ async fn a_sub_path_swapped_for_a_link_while_pods_start_shows_nothing_of_the_hos
 async fn deletion_ends_a_polite_and_a_deaf_container(world: &World) -> Verdict {
     let running = |status: &PodStatus| status.phase.as_deref() == Some("Running");
     let began = Instant::now();
-    world.sh("polite", "trap 'exit 0' TERM; while :; do sleep 0.05; done").await;
+    let polite = world.sh("polite", "trap 'exit 0' TERM; echo ready; while :; do sleep 0.05; done").await;
     world.wait("polite", running).await;
+    // Before it has its trap, a signal is lost on it.
+    while log(world, &polite, LogOptions::default()).await? != "ready\n" {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     world.delete("polite", 30).await;
     check(began.elapsed() < Duration::from_secs(5), began.elapsed())?;
     let began = Instant::now();
