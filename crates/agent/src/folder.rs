@@ -135,7 +135,7 @@ impl PodFolder {
             let log = self.log(&container, attempt);
             gone(fs::remove_file(&log), &log)?;
         }
-        gone(fs::remove_dir_all(&self.scratch), &self.scratch)?;
+        gone(stint_runtime::remove_folder(&self.scratch), &self.scratch)?;
         // Last, since it tells what the others are.
         gone(fs::remove_dir_all(&self.path), &self.path)
     }

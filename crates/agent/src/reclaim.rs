@@ -66,11 +66,8 @@ async fn reclaim(api: &Api<DynamicObject>, volume: &DynamicObject, folder: &Path
     let policy = volume.data.pointer("/spec/persistentVolumeReclaimPolicy").and_then(Value::as_str);
     if policy == Some("Delete") && is_plain(&name) {
         let path = folder.join(&name);
-        blocking(move || match std::fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
-            _ => Ok(()),
-        })
-        .await?;
+        // However deep containers have nested folders.
+        blocking(move || stint_runtime::remove_folder(&path).map_err(Error::io("remove", path))).await?;
     }
     let patch = json!({"metadata": {"resourceVersion": volume.resource_version(), "finalizers": null}});
     match api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {

@@ -169,12 +169,8 @@ pub fn remove(folder: &PodFolder) -> Result<(), Error> {
     }
     // Nothing is ever mounted below the files.
     for path in [path, folder.all_files()] {
-        match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io("remove volumes", &path)(error));
-            }
-            _ => {}
-        }
+        // However deep containers have nested folders.
+        stint_runtime::remove_folder(&path).map_err(Error::io("remove volumes", &path))?;
     }
     Ok(())
 }

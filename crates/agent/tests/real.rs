@@ -110,6 +110,7 @@ fn main() {
         case!(config_maps_and_shared_volumes_are_seen);
         case!(a_script_in_a_config_map_runs);
         case!(a_container_sees_the_parts_of_volumes_that_it_asks_for);
+        case!(a_volume_nested_deeper_than_any_stack_is_removed);
         case!(a_pod_that_fills_its_volume_past_its_limit_is_evicted);
         case!(a_sub_path_swapped_for_a_link_while_pods_start_shows_nothing_of_the_host);
         case!(deletion_ends_a_polite_and_a_deaf_container);
@@ -292,6 +293,21 @@ async fn a_script_in_a_config_map_runs(world: &World) -> Verdict {
     let (_, ended) = world.ended("script").await;
     let output = world.output(&pod).await;
     check(output == "I run\n", (output, ended))
+}
+
+async fn a_volume_nested_deeper_than_any_stack_is_removed(world: &World) -> Verdict {
+    let script = "import os\nos.chdir('/v')\nfor n in range(5000):\n    os.mkdir('d')\n    os.chdir('d')\n";
+    let mut main = json!({"name": "c", "image": "none", "command": ["/usr/bin/env", "python3", "-c", script]});
+    main["volumeMounts"] = json!([{"name": "e", "mountPath": "/v"}]);
+    let volumes = json!([{"name": "e", "emptyDir": {}}]);
+    let pod = world.create("deep", json!({"containers": [main], "volumes": volumes})).await;
+    let (_, ended) = world.ended("deep").await;
+    if ended.exit_code == 127 {
+        println!("notice: there is no python3 to nest folders with");
+    }
+    world.delete("deep", 0).await;
+    let left = world.data.join("scratch").join(pod.metadata.uid.unwrap());
+    check(!left.exists(), left)
 }
 
 async fn a_pod_that_fills_its_volume_past_its_limit_is_evicted(world: &World) -> Verdict {

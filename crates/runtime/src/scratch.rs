@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 /// Removes a folder and all in it; that it is not there is fine, and so is somebody else at the same work.
-pub(crate) fn remove(path: &Path) -> io::Result<()> {
+pub fn remove(path: &Path) -> io::Result<()> {
     loop {
         match empty_and_remove(path) {
             // Either it was not there, or something in it went away under our hands: then there is less to do now.

@@ -1,7 +1,8 @@
 //! `fsGroup`: what a volume holds is given to the pod's group, so that it may be written to by all of the pod's users.
 //!
 //! Invariant: nothing outside of the volume changes, whatever links are in it: each folder is opened from the one above it,
-//! and no link is followed.
+//! and no link is followed. A tree that is deeper than anybody needs is refused: each level takes a descriptor and a part of
+//! the stack, and containers may nest folders without end.
 //! Upstream: `pkg/volume/volume_linux.go` (`SetVolumeOwnership`), v1.36.
 
 use std::ffi::CString;
@@ -16,6 +17,9 @@ use crate::error::Error;
 /// What the group may do with a file, and more with a folder, in which what is new is the group's as well.
 const FILE: u32 = 0o660;
 const FOLDER: u32 = 0o2770;
+
+/// How deep a tree may be.
+const DEEPEST: usize = 256;
 
 /// `fsGroupChangePolicy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,19 +42,22 @@ fn try_give(volume: &Path, group: u32, when: When) -> Result<()> {
         return Ok(());
     }
     // The root last: as long as it is not the group's, all of this is to be done again.
-    give_content(&root, group)?;
+    give_content(&root, group, 1)?;
     give_folder(&root, &found, group)
 }
 
 /// Goes through a tree folder by folder; as deep as it is, as many are open.
-fn give_content(folder: &OwnedFd, group: u32) -> Result<()> {
+fn give_content(folder: &OwnedFd, group: u32, depth: usize) -> Result<()> {
+    if depth > DEEPEST {
+        return Err(Errno::NAMETOOLONG);
+    }
     for entry in Dir::read_from(folder)? {
         let entry = entry?;
         let name: CString = entry.file_name().to_owned();
         if matches!(name.as_bytes(), b"." | b"..") {
             continue;
         }
-        match give_entry(folder, &name, group) {
+        match give_entry(folder, &name, group, depth) {
             Err(Errno::NOENT) => {} // another pod that has the volume removed it
             other => other?,
         }
@@ -58,12 +65,12 @@ fn give_content(folder: &OwnedFd, group: u32) -> Result<()> {
     Ok(())
 }
 
-fn give_entry(folder: &OwnedFd, name: &CString, group: u32) -> Result<()> {
+fn give_entry(folder: &OwnedFd, name: &CString, group: u32, depth: usize) -> Result<()> {
     let found = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
     match FileType::from_raw_mode(found.st_mode) {
         FileType::Directory => {
             let inner = open(folder, name)?;
-            give_content(&inner, group)?;
+            give_content(&inner, group, depth + 1)?;
             give_folder(&inner, &found, group)
         }
         FileType::Symlink => {
@@ -97,6 +104,17 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     use super::*;
+
+    #[test]
+    fn a_volume_nested_without_end_is_refused() {
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let path = |depth| -> std::path::PathBuf { std::iter::repeat_n("d", depth).collect() };
+        fs::create_dir_all(dir.path().join(path(DEEPEST))).unwrap();
+        let own = rustix::process::getegid().as_raw();
+        assert!(give(dir.path(), own, When::Always).is_err());
+        fs::remove_dir(dir.path().join(path(DEEPEST))).unwrap();
+        give(dir.path(), own, When::Always).unwrap();
+    }
 
     #[test]
     fn a_volume_is_given_to_the_group_and_nothing_that_its_links_lead_to() {
