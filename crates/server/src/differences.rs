@@ -90,6 +90,16 @@ pub static DIFFERENCES: &[Difference] = &[
         here: "shows output from now on, a terminal's a moment later",
         why: "output is read from the log, so that onlookers can't hold a container up and survive a restart",
     },
+    Difference {
+        what: "when a probe is asked first",
+        here: "as soon as `initialDelaySeconds` are over",
+        why: "a kubelet begins somewhere in the first period, to spread the load of many pods",
+    },
+    Difference {
+        what: "`restartPolicyRules`",
+        here: "the action `RestartAllContainers` is not followed, and warned about",
+        why: "it needs a pod to begin anew with its volumes; `Restart` is followed",
+    },
     Difference { what: "eviction", here: "never refused with 429", why: "there are no disruption budgets" },
     Difference {
         what: "`status.active` of Jobs whose replacements wait",
