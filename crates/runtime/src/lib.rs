@@ -30,6 +30,7 @@ mod device_filter;
 mod error;
 mod exec;
 mod host;
+pub mod namespace;
 mod native;
 mod plan;
 mod prepare;

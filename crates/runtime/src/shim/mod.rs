@@ -28,6 +28,7 @@ pub(crate) use cgroup::remove as remove_cgroups;
 pub(crate) use exec::{Given, run as run_command, take_descriptor};
 pub(crate) use input::address as input_address;
 pub(crate) use mounts::become_nursery;
+pub(crate) use net::loopback_up;
 
 use std::ffi::{CStr, CString};
 use std::io::{self, IoSlice};
