@@ -12,6 +12,7 @@ pub mod cronjob;
 pub mod crontab;
 pub mod decode;
 pub mod defaults;
+pub mod dns;
 pub mod events;
 pub mod field;
 pub mod job;

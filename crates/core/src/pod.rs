@@ -321,8 +321,13 @@ pub struct Ending {
 pub enum Event {
     /// The node takes the pod.
     Accepted,
-    /// Every volume is there.
+    /// The pod's network and every volume are there.
     VolumesReady,
+    /// The pod's network can't be had now.
+    SandboxFailed {
+        /// Why.
+        message: String,
+    },
     /// A volume can't be prepared now.
     VolumesFailed {
         /// Which and why.
@@ -472,7 +477,7 @@ pub struct Exit {
 /// What the agent is to do, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Prepare the volumes; answered by `VolumesReady` or `VolumesFailed`.
+    /// Prepare the pod's network and volumes; answered by `VolumesReady`, `SandboxFailed` or `VolumesFailed`.
     PrepareVolumes,
     /// See to the container's image by its pull policy; answered by `ImageReady` or `ImageFailed`, after
     /// `Pulling` where it is asked for at its registry.
@@ -528,7 +533,7 @@ pub enum Effect {
     Tell(News),
     /// Write the pod's status: what [`status`] says of this state.
     WriteStatus,
-    /// Remove volumes and cgroups of the pod; answered by `TornDown`.
+    /// Remove network, volumes and cgroups of the pod; answered by `TornDown`.
     TearDown,
     /// Delete the API object with grace 0: its deletion was asked for, and nothing of it runs any more.
     Release,

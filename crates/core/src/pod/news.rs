@@ -59,7 +59,7 @@ pub enum Origin {
 
 /// What is to be told of the step from `before` to `after` that `event` made at the time `now`.
 pub(super) fn news(before: &State, event: &Event, after: &State, now: Timestamp) -> Vec<News> {
-    let mut all = of_pod(before, after);
+    let mut all = of_pod(before, event, after);
     for (index, (old, new)) in before.containers.iter().zip(&after.containers).enumerate() {
         let ends = before.is_stopping();
         let teller = Teller { facts: &after.facts, index, ends, all: &mut all };
@@ -69,7 +69,7 @@ pub(super) fn news(before: &State, event: &Event, after: &State, now: Timestamp)
 }
 
 /// News of the pod as a whole.
-fn of_pod(before: &State, after: &State) -> Vec<News> {
+fn of_pod(before: &State, event: &Event, after: &State) -> Vec<News> {
     let mut all = Vec::new();
     let mut tell = |severity, reason: &str, message: &str| {
         all.push(News { part: None, severity, reason: reason.to_owned(), message: message.to_owned() });
@@ -77,7 +77,13 @@ fn of_pod(before: &State, after: &State) -> Vec<News> {
     if let (Stage::Preparing(Preparing::InProgress { .. }), Stage::Preparing(Preparing::Failed { message, .. })) =
         (&before.stage, &after.stage)
     {
-        tell(Severity::Warning, "FailedMount", message);
+        match event {
+            Event::SandboxFailed { .. } => {
+                let message = format!("Failed to create pod sandbox: {message}");
+                tell(Severity::Warning, "FailedCreatePodSandBox", &message);
+            }
+            _ => tell(Severity::Warning, "FailedMount", message),
+        }
     }
     if stopped_for(before).is_none()
         && let Some((severity, reason, message)) = stopped_for(after)

@@ -88,7 +88,7 @@ impl Step {
                     self.state.stage = Stage::Active;
                 }
             }
-            Event::VolumesFailed { message } => {
+            Event::SandboxFailed { message } | Event::VolumesFailed { message } => {
                 if let Stage::Preparing(Preparing::InProgress { failures }) = self.state.stage {
                     let failures = failures.saturating_add(1);
                     let retry = self.now + Backoff::SETUP.after(failures);
