@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt, future};
@@ -15,14 +15,18 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use stint_core::clock::Clock;
 use stint_image::{Access, ImageStore, LayerState};
+use stint_network::{Network, Server};
 use stint_runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 
 use crate::downward::Machine;
 use crate::error::Error;
+use crate::etc::{self, ClusterDns};
 use crate::events::{self, Recorder};
 use crate::folder::{Folders, PodFolder};
+use crate::names::{Finder, Names};
+use crate::network::Joined;
 use crate::node;
 use crate::reclaim;
 use crate::recover::{self, Recovered};
@@ -68,6 +72,10 @@ pub struct AgentConfig {
     pub cgroup_parent: PathBuf,
     /// Where containers reach the API. `None` where it is not served to them.
     pub api: Option<SocketAddr>,
+    /// The network that each pod has a part of. `None`: all pods are on the node's own.
+    pub network: Option<Network>,
+    /// What the names of pods end with (the kubelet's `clusterDomain`).
+    pub cluster_domain: String,
     /// Whether the node shows in a Lease that it lives, as a cluster's do.
     pub lease: bool,
     /// How many pods the node says it takes (the kubelet's `maxPods`).
@@ -98,6 +106,8 @@ impl AgentConfig {
             allow_host_rootfs: false,
             cgroup_parent,
             api: None,
+            network: None,
+            cluster_domain: "cluster.local".to_owned(),
             lease: false,
             max_pods: MAX_PODS,
             events: false,
@@ -133,12 +143,15 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     /// Who is told of pods in Events. `None`: nobody reads them.
     pub(crate) recorder: Option<Recorder>,
+    /// Who answers for the names of pods, once somebody does.
+    pub(crate) dns: OnceLock<ClusterDns>,
 }
 
 impl Shared {
-    /// Whether the node gives pods files for `/etc`; the host's root filesystem has its own.
+    /// Whether the node gives pods files for `/etc`; the host's root filesystem has its own, which are right on the host's
+    /// network.
     pub(crate) fn has_etc(&self, pod: &Pod) -> bool {
-        matches!(self.rootfs(pod), Ok(RootfsMode::Image { .. }))
+        matches!(self.rootfs(pod), Ok(RootfsMode::Image { .. })) || self.network(pod).is_some()
     }
 
     /// What the pod's containers see as `/`. An error when it asks for what it may not have or what there is not: it is
@@ -171,6 +184,8 @@ pub struct Agent {
     owners: HashMap<Id, String>,
     /// What was found on disk and not yet claimed by a pod of the API.
     found: HashMap<String, Recovered>,
+    /// What DNS knows of the pods.
+    names: Names,
     /// The pods of the list that is being read.
     listed: Option<HashSet<String>>,
 }
@@ -187,7 +202,8 @@ impl Agent {
         let told = config.events.then(|| events::recorder(client.clone(), &config.machine.name));
         let (recorder, events) = told.unzip();
         Agent {
-            shared: Arc::new(Shared { config, client, runtime, clock, recorder }),
+            shared: Arc::new(Shared { config, client, runtime, clock, recorder, dns: OnceLock::new() }),
+            names: Names::default(),
             events,
             workers: HashMap::new(),
             tasks: JoinSet::new(),
@@ -205,6 +221,8 @@ impl Agent {
     /// Runs pods until `shutdown` resolves. Containers that run then go on; the next agent takes them over.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         self.found = recover::scan(&self.shared.config.folders, &*self.shared.runtime);
+        self.claim_networks();
+        let names = self.answer_for_names().await;
         let Shared { config, client, clock, .. } = &*self.shared;
         let capacity = node::Capacity::of(&config.folders.scratch, config.max_pods);
         let node = node::live(client.clone(), config.machine.clone(), capacity, Arc::clone(clock), config.lease);
@@ -221,8 +239,40 @@ impl Agent {
             }
         }
         node.abort();
+        names.inspect(JoinHandle::abort);
         told.inspect(JoinHandle::abort);
         reclaim.inspect(JoinHandle::abort);
+    }
+
+    /// Tells the network which namespaces have pods; what else there is goes.
+    fn claim_networks(&mut self) {
+        let Some(network) = &self.shared.config.network else { return };
+        let claimed = self.found.values().filter_map(|found| found.joined.clone());
+        let claimed: Vec<_> = claimed.map(|Joined { sandbox, ports }| (sandbox, ports)).collect();
+        let lost = network.keep(&claimed);
+        for found in self.found.values_mut() {
+            if let Some(joined) = found.joined.take_if(|joined| lost.contains(&joined.sandbox)) {
+                tracing::warn!(address = joined.sandbox.name, "the network namespace of a pod is gone");
+            }
+        }
+    }
+
+    /// Answers for the names of pods, at the node's address on their network.
+    async fn answer_for_names(&self) -> Option<JoinHandle<()>> {
+        let Shared { config, client, dns, .. } = &*self.shared;
+        let server = config.network.as_ref()?.gateway()?;
+        let (names, client, domain) = (self.names.clone(), client.clone(), config.cluster_domain.clone());
+        let finder = Finder { names, client, domain: domain.clone(), api: config.api.map(|api| api.ip()) };
+        match Server::bind(server, etc::RESOLVERS, Box::new(finder)).await {
+            Ok(answering) => {
+                let _ = dns.set(ClusterDns { server: server.into(), domain }); // an agent runs once
+                Some(tokio::spawn(answering.run()))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "can't listen at {server}:53: pods use this machine's resolvers and have no names");
+                None
+            }
+        }
     }
 
     fn watch(&self) -> impl Stream<Item = Event<Pod>> + use<> {
@@ -249,6 +299,9 @@ impl Agent {
         let Some(uid) = pod.metadata.uid.clone() else { return };
         if let Some(listed) = &mut self.listed {
             listed.insert(uid.clone());
+        }
+        if self.shared.config.network.is_some() {
+            self.names.changed(&uid, &pod);
         }
         let pod = Arc::new(pod);
         if let Some(handle) = self.workers.get_mut(&uid) {
@@ -279,6 +332,7 @@ impl Agent {
     }
 
     fn gone(&mut self, uid: &str) {
+        self.names.gone(uid);
         if let Some(handle) = self.workers.get(uid) {
             let _ = handle.outbox.send(Message::Gone);
         }
@@ -294,7 +348,7 @@ impl Agent {
         for (uid, _) in self.found.drain() {
             let shared = Arc::clone(&self.shared);
             tokio::spawn(async move {
-                if let Err(error) = recover::clean_up(&shared.config.folders, &uid, &*shared.runtime).await {
+                if let Err(error) = clean_up(&shared, &uid).await {
                     tracing::warn!(uid, error = %error.chain(), "failed to clean up a pod that is gone");
                 }
             });
@@ -322,6 +376,10 @@ impl Agent {
             Err(error) => tracing::error!(uid, error = %error.chain(), "the pod can't be taken over"),
         }
     }
+}
+
+async fn clean_up(Shared { config, runtime, .. }: &Shared, uid: &str) -> Result<(), Error> {
+    recover::clean_up(&config.folders, uid, &**runtime, config.network.as_ref()).await
 }
 
 /// 100 ms, doubled with each failure in a row up to 25.6 s. No jitter: there is one agent for one API.

@@ -1,6 +1,7 @@
 //! What a container may learn of its own pod: `fieldRef` and `resourceFieldRef`, in the environment and in volumes.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Container, ObjectFieldSelector, Pod, ResourceFieldSelector};
 use stint_core::quantity;
@@ -14,6 +15,8 @@ pub struct Downward<'a> {
     pub pod: &'a Pod,
     /// The node.
     pub node: &'a Machine,
+    /// The pod's addresses.
+    pub addresses: &'a [IpAddr],
 }
 
 /// The machine, as far as pods may learn of it or are limited by it.
@@ -21,7 +24,7 @@ pub struct Downward<'a> {
 pub struct Machine {
     /// The node's name.
     pub name: String,
-    /// `status.hostIP`, and `status.podIP` as long as pods are on the host's network.
+    /// `status.hostIP`, and `status.podIP` of pods on the host's network.
     pub ip: Option<String>,
     /// Thousandths of a CPU.
     pub cpu_milli: i128,
@@ -54,7 +57,9 @@ impl Downward<'_> {
             "metadata.annotations" => lines(meta.annotations.as_ref()),
             "spec.nodeName" => self.node.name.clone(),
             "spec.serviceAccountName" => text(spec.and_then(|s| s.service_account_name.as_ref())),
-            "status.hostIP" | "status.hostIPs" | "status.podIP" | "status.podIPs" => text(self.node.ip.as_ref()),
+            "status.hostIP" | "status.hostIPs" => text(self.node.ip.as_ref()),
+            "status.podIP" => self.addresses.first().map(IpAddr::to_string).unwrap_or_default(),
+            "status.podIPs" => self.addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(","),
             _ => return Err(unknown(path)),
         })
     }
@@ -139,7 +144,8 @@ mod tests {
         }))
         .unwrap();
         let node = machine();
-        let down = Downward { pod: &pod, node: &node };
+        let addresses = ["10.85.0.2".parse().unwrap()];
+        let down = Downward { pod: &pod, node: &node, addresses: &addresses };
         let field = |path: &str| {
             let selector = ObjectFieldSelector { field_path: path.into(), ..ObjectFieldSelector::default() };
             down.field(&selector).map_err(|e| e.to_string())
@@ -148,7 +154,8 @@ mod tests {
         assert_eq!(field("metadata.labels['a']").unwrap(), "1");
         assert_eq!(field("metadata.labels['none']").unwrap(), "");
         assert_eq!(field("metadata.labels").unwrap(), "a=\"1\"\nb=\"x\\\"y\"");
-        assert_eq!(field("status.podIP").unwrap(), "10.0.0.1");
+        assert_eq!(field("status.podIP").unwrap(), "10.85.0.2");
+        assert_eq!(field("status.hostIP").unwrap(), "10.0.0.1");
         assert!(field("spec.containers").unwrap_err().contains("spec.containers"));
         let own = &pod.spec.as_ref().unwrap().containers[0];
         let resource = |resource: &str, divisor: &str| {

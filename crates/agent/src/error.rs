@@ -34,6 +34,9 @@ pub enum Error {
         /// The answer.
         source: stint_runtime::Error,
     },
+    /// The pod has no network, or could not be rid of it.
+    #[error("the pod's network")]
+    Network(#[from] stint_network::Error),
     /// The pod asks for something that is missing, wrong, or not supported.
     #[error("{0}")]
     Config(String),

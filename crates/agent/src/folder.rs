@@ -6,7 +6,9 @@
 //!                                          /exit.json
 //!                                          /termination-log
 //!              /etc/{hosts,hostname,resolv.conf}
+//!              /network.json                            its network namespace
 //!              /files/<volume>/                         what came from the API: ConfigMaps, Secrets, tokens
+//! <state>/.network/<address>                            the network namespaces
 //! <logs>/<uid>_<name>_<attempt>.log                     CRI format
 //! <scratch>/<uid>/rw/<name>/<attempt>/                  what the container wrote to its root filesystem
 //!                /volumes/<volume>/
@@ -48,7 +50,12 @@ impl Folders {
 
     /// The uids of pods of which there is something.
     pub(crate) fn pods(&self) -> BTreeSet<String> {
-        names(&self.state).into_iter().chain(names(&self.scratch)).collect()
+        names(&self.state).into_iter().chain(names(&self.scratch)).filter(|name| is_plain(name)).collect()
+    }
+
+    /// Where the network namespaces of pods are.
+    pub fn network(&self) -> PathBuf {
+        self.state.join(".network")
     }
 }
 
@@ -112,6 +119,11 @@ impl PodFolder {
 
     pub(crate) fn all_files(&self) -> PathBuf {
         self.path.join("files")
+    }
+
+    /// Where it is written down what the pod has of the network.
+    pub(crate) fn network(&self) -> PathBuf {
+        self.path.join("network.json")
     }
 
     pub(crate) fn etc(&self) -> PathBuf {

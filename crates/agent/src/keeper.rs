@@ -173,5 +173,6 @@ async fn read(context: &Context, tokens: &mut Tokens, claims: &Claims, pod: &Pod
     let spec = pod.spec.clone().unwrap_or_default();
     let mut sources = Wanted::by_volumes(&spec).read(&shared.client, &identity.namespace).await?;
     sources.tokens = tokens.current(&shared.client, identity, &spec, shared.clock.now()).await?;
-    Plan::of(&spec, &sources, claims, Downward { pod, node: &shared.config.machine })
+    let addresses = context.addresses();
+    Plan::of(&spec, &sources, claims, Downward { pod, node: &shared.config.machine, addresses: &addresses })
 }

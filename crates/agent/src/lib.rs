@@ -15,19 +15,21 @@
 //! - What others may ask of the pods is [`service`]; it only reads what workers keep.
 //! - Time is [`Clock`]; tokio's time only waits, a minute at most at a stretch.
 //!
-//! Left out for now: a network per pod. [`unsupported`] tells a pod's
-//! owner what that means for the pod.
+//! [`unsupported`] tells a pod's owner what it asks for in vain, and what that means for the pod.
 
 mod agent;
 pub mod claims;
 mod downward;
 mod error;
+mod etc;
 mod events;
 mod expand;
 mod folder;
 mod handler;
 mod keeper;
 pub mod logs;
+mod names;
+mod network;
 mod node;
 mod prober;
 mod reclaim;

@@ -5,10 +5,12 @@
 use std::collections::HashMap;
 
 use stint_core::pod::{Exit, Found, FoundAttempt};
+use stint_network::Network;
 use stint_runtime::{ContainerState, Runtime};
 
 use crate::error::{Error, chain};
 use crate::folder::{Folders, PodFolder};
+use crate::network::{self, Joined};
 use crate::volumes;
 use crate::worker::{container_id, timestamp};
 
@@ -16,6 +18,7 @@ use crate::worker::{container_id, timestamp};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Recovered {
     pub(crate) attempts: Vec<Found>,
+    pub(crate) joined: Option<Joined>,
 }
 
 /// Takes hold of everything that the pods' folders tell of, by uid.
@@ -53,11 +56,16 @@ pub(crate) fn one(folder: &PodFolder, uid: &str, runtime: &dyn Runtime) -> Recov
         };
         attempts.push(Found { container, attempt, id: id.to_string(), life });
     }
-    Recovered { attempts }
+    Recovered { attempts, joined: Joined::read(folder) }
 }
 
 /// Kills and removes what is left of a pod that nobody wants any more, and its folder.
-pub(crate) async fn clean_up(folders: &Folders, uid: &str, runtime: &dyn Runtime) -> Result<(), Error> {
+pub(crate) async fn clean_up(
+    folders: &Folders,
+    uid: &str,
+    runtime: &dyn Runtime,
+    network: Option<&Network>,
+) -> Result<(), Error> {
     let folder = PodFolder::new(folders, uid)?;
     if let Some(identity) = folder.identity() {
         tracing::info!(namespace = identity.namespace, name = identity.name, uid, "cleaning up a pod that is gone");
@@ -75,6 +83,7 @@ pub(crate) async fn clean_up(folders: &Folders, uid: &str, runtime: &dyn Runtime
         }
         runtime.remove(&id).await.map_err(failed("remove what a container left"))?;
     }
+    network::leave(&folder, network).await?;
     volumes::remove(&folder)?;
     folder.remove()
 }
@@ -85,7 +94,7 @@ pub(crate) async fn clean_up(folders: &Folders, uid: &str, runtime: &dyn Runtime
 pub async fn sweep(folders: &Folders, runtime: &dyn Runtime) -> Result<(), Error> {
     let mut first = Ok(());
     for uid in folders.pods() {
-        let cleaned = clean_up(folders, &uid, runtime).await;
+        let cleaned = clean_up(folders, &uid, runtime, None).await;
         if let Err(error) = &cleaned {
             tracing::warn!(uid, error = %error.chain(), "failed to clean up a pod of an earlier run");
         }

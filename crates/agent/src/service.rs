@@ -4,7 +4,7 @@
 //!   logs ─────► the pod's status says which run ─► its log file (CRI format)
 //!   exec ─────► the latest run of the container ─► Runtime::exec
 //!   attach ───► the same ────────────────────────► Runtime::attach
-//!   forward ──► 127.0.0.1 as the pod sees it
+//!   forward ──► 127.0.0.1 in the pod's network namespace
 //! ```
 //!
 //! Plain async functions and streams; whoever speaks HTTP calls them. Invariant: a call only reads what the agent keeps;

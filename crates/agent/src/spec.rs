@@ -5,19 +5,19 @@
 //! it were left out is an error with the field's name; what is merely not honoured yet is told by
 //! [`unsupported`](crate::unsupported::unsupported).
 //!
-//! Left out: the network (pods are on the host's for now), and everything that the spec of a running pod may change.
+//! Left out: everything that the spec of a running pod may change.
 
 mod env;
 mod mounts;
 mod resources;
 mod security;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
-use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceBuilder, LinuxNamespaceType, Spec};
 use stint_core::pod::Attempt;
 use stint_image::User;
 
@@ -48,6 +48,12 @@ pub struct Request<'a> {
     pub folder: &'a PodFolder,
     /// The cgroup below which pods have theirs, e.g. `/stint/run-1`.
     pub cgroup_parent: &'a Path,
+    /// The host name.
+    pub hostname: &'a str,
+    /// The pod's addresses.
+    pub addresses: &'a [IpAddr],
+    /// The pod's network namespace. `None`: it is on the host's network.
+    pub network: Option<&'a Path>,
     /// Whether `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` are mounted from the pod's folder.
     pub etc: bool,
     /// Where containers reach the API, if they can.
@@ -101,11 +107,11 @@ pub struct Built {
 /// The container's spec.
 pub fn build(request: Request<'_>) -> Result<Built, Error> {
     let pod_spec = request.pod.spec.as_ref().ok_or_else(|| Error::config("the pod has no spec"))?;
-    let down = Downward { pod: request.pod, node: request.node };
+    let down = Downward { pod: request.pod, node: request.node, addresses: request.addresses };
     let variables = env::of_pod(request.container, request.sources, down, request.api)?;
     let security = security::Security::of(pod_spec, request.container)?;
     let (user, home) = security.user(&request, pod_spec)?;
-    let hostname = hostname(request.pod);
+    let hostname = request.hostname.to_owned();
     let terminal = request.container.tty == Some(true);
     let kind = terminal.then(|| "TERM=xterm".to_owned());
     let given: Vec<String> = kind.into_iter().chain(request.image.env.iter().cloned()).collect();
@@ -162,14 +168,6 @@ fn working_dir(container: &Container, image: &ImageRun) -> PathBuf {
     Path::new("/").join(dir)
 }
 
-/// The name that the pod's containers see: `spec.hostname` or the pod's own, at most 63 characters.
-pub fn hostname(pod: &Pod) -> String {
-    let own = pod.spec.as_ref().and_then(|spec| spec.hostname.clone()).filter(|name| !name.is_empty());
-    let name = own.or_else(|| pod.metadata.name.clone()).unwrap_or_default();
-    let cut: String = name.chars().take(63).collect();
-    cut.trim_end_matches(['-', '.']).to_owned()
-}
-
 fn linux(
     request: &Request<'_>,
     pod_spec: &PodSpec,
@@ -183,6 +181,10 @@ fn linux(
         LinuxNamespaceType::Network => false,
         _ => true,
     });
+    if let Some(path) = request.network {
+        let network = LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Network).path(path).build();
+        namespaces.push(network.map_err(|fault| Error::config(format!("the pod's network namespace: {fault}")))?);
+    }
     let mut resources = linux.resources().clone().unwrap_or_default();
     resources::apply(&mut resources, request.container)?;
     let uid = request.pod.metadata.uid.as_deref().unwrap_or_default();

@@ -23,11 +23,14 @@ pub fn unsupported(spec: &PodSpec) -> Vec<String> {
     say(
         spec.host_aliases.as_ref().is_some_and(|list| !list.is_empty()),
         "hostAliases",
-        "not written to /etc/hosts on the host's root filesystem",
+        "not written to /etc/hosts on the host's root filesystem, which `stint run --host` uses",
     );
-    say(spec.dns_config.is_some(), "dnsConfig", "the host's resolv.conf is used");
-    say(spec.subdomain.is_some(), "subdomain", "there is no DNS between pods yet");
-    say(spec.set_hostname_as_fqdn == Some(true), "setHostnameAsFQDN", "the short name is used");
+    say(
+        spec.dns_config.is_some(),
+        "dnsConfig",
+        "not written to /etc/resolv.conf on the host's root filesystem, which `stint run --host` uses",
+    );
+    say(spec.subdomain.is_some(), "subdomain", "pods find each other by name in `stint serve` only");
     say(spec.runtime_class_name.is_some(), "runtimeClassName", "there is one runtime");
     say(
         spec.ephemeral_containers.as_ref().is_some_and(|list| !list.is_empty()),
@@ -98,7 +101,11 @@ fn of_container(container: &Container, path: &str, told: &mut Vec<String>) {
         "block devices are not supported yet",
     );
     let ports = container.ports.iter().flatten().any(|port| port.host_port.is_some());
-    say(ports, "ports[].hostPort", "pods are on the host's network: the container's own port is open there");
+    say(
+        ports,
+        "ports[].hostPort",
+        "in `stint run` pods are on the host's network: the container's own port is open there",
+    );
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
         say(
             mount.mount_propagation.as_deref() == Some("Bidirectional"),

@@ -233,7 +233,7 @@ mod tests {
             secrets: [("s".to_owned(), serde_json::from_value(json!({"data": {"p": "cHc="}})).unwrap())].into(),
             ..Sources::default()
         };
-        let down = Downward { pod: &pod, node: &node };
+        let down = Downward { pod: &pod, node: &node, addresses: &[] };
         Plan::of(pod.spec.as_ref().unwrap(), &sources, &Claims::new(), down).map_err(|error| error.chain())
     }
 

@@ -6,8 +6,9 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use jiff::{SignedDuration, Timestamp};
@@ -24,9 +25,11 @@ use tokio::time::sleep;
 
 use crate::agent::{RootfsMode, Shared};
 use crate::error::{Error, chain};
+use crate::etc::{self, Name};
 use crate::folder::{Identity, PodFolder, make_dirs};
 use crate::handler::Target;
 use crate::keeper::{self, Keeper};
+use crate::network::Joined;
 use crate::prober;
 use crate::recover::Recovered;
 use crate::sources::{Sources, Wanted as WantedSources};
@@ -57,6 +60,8 @@ pub(crate) struct Context {
     pub(crate) pod: Arc<Pod>,
     pub(crate) identity: Identity,
     pub(crate) folder: PodFolder,
+    /// The pod's own network, once it has it.
+    pub(crate) joined: Arc<OnceLock<Joined>>,
     outbox: mpsc::UnboundedSender<Message>,
 }
 
@@ -104,7 +109,8 @@ impl Worker {
         let volumes_ready = found.attempts.iter().any(|one| matches!(one.life, pod::FoundAttempt::Running { .. }));
         let state = State::recovered(facts, &told, found.attempts, volumes_ready, shared.clock.now());
         let (status, _) = watch::channel(Wanted::default());
-        let context = Context { shared, pod, identity, folder, outbox };
+        let joined = Arc::new(found.joined.map_or_else(OnceLock::new, OnceLock::from));
+        let context = Context { shared, pod, identity, folder, joined, outbox };
         Ok(Worker {
             context,
             state,
@@ -278,7 +284,7 @@ impl Worker {
 
     /// The pod's own address (`status.podIP`).
     fn pod_ip(&self) -> Option<String> {
-        self.context.shared.config.machine.ip.clone()
+        self.context.addresses().first().map(IpAddr::to_string)
     }
 
     /// Where handlers of a run of a container run and ask.
@@ -338,6 +344,9 @@ impl Worker {
         let (mut keeper, handle) = Keeper::new(context.clone());
         self.keeper = Some(handle);
         self.tasks.spawn(async move {
+            if let Err(error) = context.join_network().await {
+                return context.send(Event::SandboxFailed { message: error.chain() });
+            }
             match keeper.make().await {
                 Ok(()) => {
                     context.send(Event::VolumesReady);
@@ -418,7 +427,7 @@ impl Worker {
         });
     }
 
-    /// Removes the pod's volumes; the agent's own folder of it stays until the object is gone.
+    /// Removes the pod's network and volumes; the agent's own folder of it stays until the object is gone.
     fn tear_down(&mut self) {
         self.tear_down = false;
         let (context, keeper) = (self.context.clone(), self.keeper.take());
@@ -428,9 +437,9 @@ impl Worker {
                 keeper.stop().await;
             }
             let mut pause = Duration::from_secs(1);
-            while let Err(error) = context.remove_volumes().await {
+            while let Err(error) = context.remove_prepared().await {
                 let pod = &context.identity.name;
-                tracing::warn!(pod, error = %error.chain(), "failed to remove the pod's volumes; it is tried again");
+                tracing::warn!(pod, error = %error.chain(), "failed to remove what a pod had; it is tried again");
                 sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_WAIT);
             }
@@ -457,20 +466,22 @@ impl Context {
         container_id(&self.identity.uid, container, attempt)
     }
 
+    /// The pod's names.
+    pub(crate) fn name(&self) -> Result<Name, Error> {
+        let config = &self.shared.config;
+        Name::of(&self.pod, &config.machine.name, &config.cluster_domain)
+    }
+
     /// The files of `/etc` that the node gives a pod.
     pub(crate) fn make_etc(&self) -> Result<(), Error> {
         let etc = self.folder.etc();
         make_dirs(&etc).map_err(Error::io("make folder", &etc))?;
-        let hostname = spec::hostname(&self.pod);
-        let host = |name: &str| fs::read_to_string(name).unwrap_or_default();
-        let mut hosts = host("/etc/hosts");
-        for alias in self.pod.spec.iter().flat_map(|spec| spec.host_aliases.iter().flatten()) {
-            let names = alias.hostnames.clone().unwrap_or_default().join("\t");
-            hosts.extend([alias.ip.as_str(), "\t", names.as_str(), "\n"]);
-        }
-        for (name, text) in
-            [("hosts", hosts), ("hostname", format!("{hostname}\n")), ("resolv.conf", host("/etc/resolv.conf"))]
-        {
+        let name = self.name()?;
+        let own = self.sandbox().map(|sandbox| sandbox.addresses.as_slice()).unwrap_or_default();
+        let hosts = etc::hosts(&self.pod, &name, own, &etc::of_host("/etc/hosts"));
+        let resolver = etc::resolver_of_host(self.sandbox().is_some()).of_pod(&self.pod, self.shared.dns.get());
+        let files = [("hosts", hosts), ("hostname", format!("{}\n", name.host)), ("resolv.conf", resolver.text())];
+        for (name, text) in files {
             let path = etc.join(name);
             fs::write(&path, text).map_err(Error::io("write", &path))?;
             let all = fs::Permissions::from_mode(0o644);
@@ -491,7 +502,8 @@ impl Context {
         }
     }
 
-    async fn remove_volumes(&self) -> Result<(), Error> {
+    async fn remove_prepared(&self) -> Result<(), Error> {
+        self.leave_network().await?;
         // Whether there are any costs two looks; many pods have none, and need no other thread.
         if !volumes::are_there(&self.folder) {
             return Ok(());
@@ -643,6 +655,10 @@ impl Context {
             Some(image) => image.resolve_user(name).map_err(|error| error.to_string()),
             None => host_user(name),
         };
+        let network = self.sandbox().map(|sandbox| sandbox.path.clone());
+        if network.is_none() && self.shared.network(&self.pod).is_some() {
+            return Err(Error::config("the pod's network namespace is gone: replace the pod"));
+        }
         let Built { spec, sub_paths } = spec::build(Request {
             pod: &self.pod,
             container,
@@ -654,6 +670,9 @@ impl Context {
             folder: &self.folder,
             cgroup_parent: &config.cgroup_parent,
             etc: self.shared.has_etc(&self.pod),
+            hostname: &self.name()?.host,
+            addresses: &self.addresses(),
+            network: network.as_deref(),
             api: config.api,
         })?;
         self.folder.make(&self.identity)?;

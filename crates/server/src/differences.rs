@@ -153,8 +153,18 @@ pub static DIFFERENCES: &[Difference] = &[
     },
     Difference {
         what: "Services",
-        here: "have a `clusterIP` that nothing listens at; two may have the same by chance",
-        why: "there is no cluster network; the rules about node ports, load balancers and address families are left out",
+        here: "headless ones give pods their names; others have a `clusterIP` that nothing listens at, and two may have the same by chance",
+        why: "nothing balances load on one node; the rules about node ports, load balancers and address families are left out",
+    },
+    Difference {
+        what: "the network of pods",
+        here: "IPv4 only; the world reaches pods by host ports only, and NetworkPolicies are not looked at",
+        why: "one machine's pods are its own business; a firewall of the machine's says more",
+    },
+    Difference {
+        what: "names of pods in DNS",
+        here: "addresses of headless Services and their pods; no `SRV` and `PTR` records",
+        why: "that is what Jobs look each other up by",
     },
     Difference {
         what: "PersistentVolumeClaims",

@@ -18,6 +18,7 @@ mod instance;
 mod linger;
 mod listen;
 mod metrics;
+mod network;
 mod node;
 mod notify;
 mod pki;
@@ -35,6 +36,7 @@ use jiff::Timestamp;
 use stint_agent::{Agent, AgentConfig, Machine, RootfsMode};
 use stint_controllers::{Housekeeping, ToldBindings};
 use stint_core::storage::Provisioner;
+use stint_network::Network;
 use stint_server::{Admission, Api};
 use stint_store::{SqliteDisk, Store};
 use tokio::signal::unix::{SignalKind, signal};
@@ -114,8 +116,15 @@ impl Daemon<'_> {
         let data = self.resolved.data.clone();
         let socket = socket_path(&self.resolved);
         let open_to_all = !socket.starts_with(&data);
-        let sockets = Sockets::open(&self.resolved.settings.listen, &socket, open_to_all)?;
-        let addresses = sockets.addresses();
+        let mut sockets = Sockets::open(&self.resolved.settings.listen, &socket, open_to_all)?;
+        let network = match &launcher {
+            Some(_) => network::open(&self.resolved, &self.instance.id)?,
+            None => None,
+        };
+        let gate = network.as_ref().and_then(Network::gateway);
+        let inner = gate.map(|gate| sockets.listen_for_pods(gate)).transpose()?.flatten();
+        let mut addresses = sockets.addresses();
+        addresses.extend(inner.filter(|inner| !addresses.contains(inner)));
         let pki = self.pki(&addresses)?;
         let tls = Tls::new(tls::config(&self.resolved.settings, &pki)?);
         self.write_kubeconfig(&addresses, &pki)?;
@@ -136,8 +145,11 @@ impl Daemon<'_> {
         api.observe = Some(metrics.clone());
         api.node = Some(Arc::new(here.clone()));
         let router = stint_server::router(api);
-        let address = addresses.first().copied().map(kubeconfig::reachable);
-        let way = Way { root_ca: pki.ca.clone(), address };
+        let address = match &network {
+            Some(_) => inner,
+            None => addresses.first().copied().map(kubeconfig::reachable),
+        };
+        let way = Way { root_ca: pki.ca.clone(), address, network: network.clone() };
         let parts = Parts::start(&self.resolved, &self.instance.id, &router, launcher, way, &here, counted)?;
         parts.tasks().for_each(|(part, task)| metrics.check(part, task));
         bootstrapped(&router).await?;
@@ -179,6 +191,11 @@ impl Daemon<'_> {
         drop((taking, door, metrics));
         here.set(None);
         parts.stop().await;
+        if let Some(network) = network
+            && let Err(error) = network.close()
+        {
+            tracing::warn!(%error, "the network of pods could not be taken down");
+        }
         let http = all_of(http).await;
         if let Some(http) = http
             && !http.stop(self.resolved.settings.shutdown_grace).await
@@ -242,11 +259,13 @@ impl Daemon<'_> {
     }
 }
 
-/// How pods reach the API: pods are on the host's network, so as everybody on this machine.
+/// How pods reach the API and each other.
 struct Way {
     /// The authority's certificate, in PEM.
     root_ca: String,
+    /// Where the API is: at the node's address on the pods' network, or as everybody on this machine reaches it.
     address: Option<SocketAddr>,
+    network: Option<Network>,
 }
 
 /// Controllers and agent, at work in the process.
@@ -299,6 +318,7 @@ impl Parts {
                 let mut config = AgentConfig::new(machine, folders, rootfs, Path::new("/stint").join(id));
                 config.allow_host_rootfs = settings.allow_host_rootfs;
                 config.api = way.address;
+                config.network = way.network;
                 config.lease = true;
                 config.max_pods = settings.max_pods;
                 config.events = true;

@@ -20,9 +20,10 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use stint_core::job::{Backoff, Tuning};
+use stint_network::Subnet;
 
 pub use layers::{CONFIG_FILE, Flags, Resolved, Source};
-pub use value::{Controllers, LogFormat, LogLevel, Shape, TokenLife, Value};
+pub use value::{Controllers, LogFormat, LogLevel, PodNetwork, Shape, TokenLife, Value};
 
 /// A row of the table.
 #[derive(Debug)]
@@ -108,6 +109,11 @@ settings! {
     "max-pods" max_pods: u32 = "110";
     /// Let pods ask for this machine's own root filesystem by the annotation `stint.dev/rootfs: host`
     "allow-host-rootfs" allow_host_rootfs: bool = "false";
+    /// The network of pods: own, each its own, joined by a bridge; or host, all on this machine's
+    "pod-network" pod_network: PodNetwork = "own";
+    /// The addresses of pods on networks of their own, like 10.85.0.0/22 [default: 1,021 of 10.85.0.0/16 that this machine
+    /// does not use]
+    "pod-cidr" pod_cidr: Option<Subnet> = "";
     /// Start containers with this program (runc, crun, or a path) instead of Stint's own runtime
     "runtime" runtime: Option<PathBuf> = "";
     /// Ask this mirror before a registry: REGISTRY=URL, like registry.example=http://127.0.0.1:5000

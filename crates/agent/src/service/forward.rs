@@ -1,10 +1,11 @@
 //! Connections to a pod's ports, as a process in the pod would make them.
 //!
 //! Invariant: the connection is made in the pod's network namespace, to its loopback address, so that a port which the pod
-//! does not offer to others can be reached too. Pods are on the host's network for now: their loopback is the host's.
+//! does not offer to others can be reached too. A pod on the host's network has the host's.
 //!
 //! Upstream: `pkg/kubelet/kubelet_pods.go` (`GetPortForward`), v1.36; like the container runtimes it tries IPv4 first.
 
+use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,6 +17,8 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::{PodRef, Service, ServiceError};
+use crate::folder::PodFolder;
+use crate::network::Joined;
 
 /// How long a connection may take to be made.
 const LONGEST: Duration = Duration::from_secs(10);
@@ -45,13 +48,23 @@ impl Service {
             let fault = format!("unable to forward port because pod is not running. Current status={phase}");
             return Err(ServiceError::BadRequest(fault));
         }
-        let stream = Network::Host.connect(port).await.map_err(|error| {
+        let stream = self.network_of(pod)?.connect(port).await.map_err(|error| {
             let PodRef { namespace, name, .. } = pod;
             ServiceError::Internal(format!(
                 "failed to connect to localhost:{port} inside pod {namespace}/{name}: {error}"
             ))
         })?;
         Ok(Box::new(stream))
+    }
+
+    /// The network that a pod is on.
+    fn network_of(&self, pod: &PodRef) -> Result<Network, ServiceError> {
+        let internal = |error: crate::Error| ServiceError::Internal(error.chain());
+        let folder = PodFolder::new(&self.shared.config.folders, &pod.uid).map_err(internal)?;
+        let Some(joined) = Joined::read(&folder) else { return Ok(Network::Host) };
+        let path = joined.sandbox.path;
+        let namespace = File::open(&path).map_err(crate::Error::io("open the network namespace", &path));
+        Ok(Network::Namespace(namespace.map_err(internal)?.into()))
     }
 }
 

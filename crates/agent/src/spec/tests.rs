@@ -50,6 +50,7 @@ fn built_for(api: Option<&str>, spec: Value, image: &ImageRun, sources: &Sources
     let container = pod.spec.as_ref().unwrap().containers[0].clone();
     let node = machine();
     let folder = PodFolder::new(&crate::folder::Folders::within(Path::new("/data")), "uid-1").unwrap();
+    let on_host = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
     let request = Request {
         pod: &pod,
         container: &container,
@@ -60,6 +61,9 @@ fn built_for(api: Option<&str>, spec: Value, image: &ImageRun, sources: &Sources
         node: &node,
         folder: &folder,
         cgroup_parent: Path::new("/stint/run"),
+        hostname: "h",
+        addresses: &["10.85.0.2".parse().unwrap()],
+        network: (!on_host).then_some(Path::new("/run/net/10.85.0.2")),
         etc: false,
         api: api.map(|api| api.parse().unwrap()),
     };
@@ -327,14 +331,18 @@ fn a_part_of_a_volume_is_named_as_a_path_in_it() {
 
 #[test]
 fn host_namespaces_and_names() {
-    let spec =
-        built(json!({"hostPID": true, "hostname": "h", "containers": [{"name": "c"}]}), &image(), &Sources::default())
-            .unwrap();
+    let spec = built(
+        json!({"hostPID": true, "hostNetwork": true, "containers": [{"name": "c"}]}),
+        &image(),
+        &Sources::default(),
+    )
+    .unwrap();
     let kinds = spec.linux().as_ref().unwrap().namespaces().clone().unwrap();
     assert!(!kinds.iter().any(|n| matches!(n.typ(), LinuxNamespaceType::Pid | LinuxNamespaceType::Network)));
     assert_eq!(spec.hostname().as_deref(), Some("h"));
     assert_eq!(spec.linux().as_ref().unwrap().cgroups_path().as_deref(), Some(Path::new("/stint/run/uid-1/c")));
-    let mut long = pod(json!({"containers": []}));
-    long.metadata.name = Some(format!("{}-bcd", "a".repeat(62)));
-    assert_eq!(hostname(&long), "a".repeat(62));
+    let spec = built(json!({"containers": [{"name": "c"}]}), &image(), &Sources::default()).unwrap();
+    let kinds = spec.linux().as_ref().unwrap().namespaces().clone().unwrap();
+    let network = kinds.iter().find(|n| n.typ() == LinuxNamespaceType::Network).unwrap();
+    assert_eq!(network.path().as_deref(), Some(Path::new("/run/net/10.85.0.2")), "the pod's, not the container's own");
 }

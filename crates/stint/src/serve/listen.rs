@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -73,6 +73,23 @@ impl Sockets {
             tcp: tcp.into_iter().map(TcpListener::from_std).collect::<io::Result<_>>().context(failed)?,
             unix: unix.into_iter().map(UnixListener::from_std).collect::<io::Result<_>>().context(failed)?,
         })
+    }
+
+    /// Listens at this machine's address on the pods' network too, at the port of the first TLS socket, and returns where pods
+    /// reach the API. `None`: it is not served over TLS.
+    pub fn listen_for_pods(&mut self, gate: Ipv4Addr) -> anyhow::Result<Option<SocketAddr>> {
+        let addresses = self.addresses();
+        let Some(first) = addresses.first() else { return Ok(None) };
+        let at = SocketAddr::from((gate, first.port()));
+        // Who listens at every address does so at this one.
+        if !addresses.iter().any(|address| address.ip().is_unspecified() && address.port() == at.port()) {
+            let failed = || format!("can't listen on {at}, where pods are to reach the API");
+            let listener = std::net::TcpListener::bind(at).with_context(failed)?;
+            listener.set_nonblocking(true).with_context(failed)?;
+            rustix::net::listen(&listener, WAITING).with_context(failed)?;
+            self.tcp.push(TcpListener::from_std(listener).with_context(failed)?);
+        }
+        Ok(Some(at))
     }
 
     /// The addresses of the TLS sockets.

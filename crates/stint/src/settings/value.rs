@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use stint_network::Subnet;
 
 use super::Mirror;
 
@@ -180,6 +181,35 @@ impl Value for Controllers {
             bind: has("bind"),
             housekeeping: has("housekeeping"),
         })
+    }
+}
+
+impl Value for Option<Subnet> {
+    const SHAPE: Shape = Shape::One("CIDR");
+
+    fn read(texts: &[String]) -> Result<Self, String> {
+        if texts.is_empty() { Ok(None) } else { one(texts)?.parse().map(Some) }
+    }
+}
+
+/// The network that pods are on, unless they ask for this machine's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodNetwork {
+    /// Each on its own.
+    Own,
+    /// All on this machine's.
+    Host,
+}
+
+impl Value for PodNetwork {
+    const SHAPE: Shape = Shape::One("NETWORK");
+
+    fn read(texts: &[String]) -> Result<Self, String> {
+        match one(texts)? {
+            "own" => Ok(PodNetwork::Own),
+            "host" => Ok(PodNetwork::Host),
+            _ => Err("give own or host".to_owned()),
+        }
     }
 }
 

@@ -41,7 +41,7 @@ impl Daemon {
         let mut child = Command::new(env!("CARGO_BIN_EXE_stint"))
             .arg("--data")
             .arg(data.path())
-            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--pod-network", "host"])
             .args(args)
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
