@@ -210,7 +210,9 @@ fn bits(first: u32, last: u32, step: u32) -> u64 {
 }
 
 fn value(text: &str, bounds: &Bounds) -> Result<i64, ParseError> {
-    match bounds.names.iter().position(|name| name.eq_ignore_ascii_case(text)) {
+    // Go writes all of it in lower case, and for Go that of `İ` is an `i`.
+    let text_as_read = text.replace('\u{130}', "i");
+    match bounds.names.iter().position(|name| name.eq_ignore_ascii_case(&text_as_read)) {
         Some(place) => Ok(i64::from(bounds.first) + i64::try_from(place).unwrap_or(0)),
         None => number(text),
     }
@@ -254,6 +256,7 @@ mod tests {
         assert_eq!(list(calendar("* 1-10/3,22 * * *").hours), [1, 4, 7, 10, 22]);
         assert_eq!(list(calendar("* * * JAN-mar,Dec *").months), [1, 2, 3, 12]);
         assert_eq!(list(calendar("* * * * mon-FRI").weekdays), [1, 2, 3, 4, 5]);
+        assert_eq!(list(calendar("* * * * FR\u{130}").weekdays), [5], "as in Go");
         assert_eq!(list(calendar(" +5\t0 1 1 ? ").minutes), [5]);
         assert_eq!(list(calendar(", * * * *").minutes), [0_u32; 0]);
         assert_eq!(list(calendar("*/100 * * * *").minutes), [0], "a step beyond the range is legal");

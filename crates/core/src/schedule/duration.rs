@@ -1,8 +1,8 @@
 //! Go durations: `1h30m`, `1.5h`, `300ms`, `-2s` (`time.ParseDuration`).
 
-use jiff::SignedDuration;
+use std::fmt::Write;
 
-use crate::field::quote;
+use jiff::SignedDuration;
 
 /// Nanoseconds in each unit.
 const UNITS: [(&str, i128); 8] = [
@@ -15,6 +15,9 @@ const UNITS: [(&str, i128); 8] = [
     ("m", 60_000_000_000),
     ("h", 3_600_000_000_000),
 ];
+
+/// How far from zero one may be; above zero it is a nanosecond less.
+const BOUND: i128 = 1 << 63;
 
 /// Reads a duration; an error is Go's.
 pub(super) fn parse(text: &str) -> Result<SignedDuration, String> {
@@ -56,11 +59,29 @@ pub(super) fn parse(text: &str) -> Result<SignedDuration, String> {
             .and_then(|whole| whole.checked_mul(*scale))
             .and_then(|whole| Some(whole + number(fraction)? * scale / places))
             .ok_or_else(invalid)?;
-        total = total.checked_add(part).filter(|total| *total <= i128::from(i64::MAX)).ok_or_else(invalid)?;
+        total = total.checked_add(part).filter(|total| *total <= BOUND).ok_or_else(invalid)?;
         rest = after;
     }
     let total = if negative { -total } else { total };
     Ok(SignedDuration::from_nanos(i64::try_from(total).map_err(|_| invalid())?))
+}
+
+/// The text in quotes as the package `time` writes it: what is not printable ASCII in bytes.
+fn quote(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        if c < ' ' || !c.is_ascii() {
+            for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                write!(quoted, "\\x{byte:02x}").expect("a String takes everything");
+            }
+        } else {
+            if matches!(c, '"' | '\\') {
+                quoted.push('\\');
+            }
+            quoted.push(c);
+        }
+    }
+    quoted + "\""
 }
 
 /// The digits at the start, and what follows them.
@@ -80,12 +101,16 @@ mod tests {
         {
             assert_eq!(parse(text).map(|duration| duration.as_millis()), Ok(millis), "{text}");
         }
+        assert_eq!(parse("-9223372036854775808ns"), Ok(SignedDuration::from_nanos(i64::MIN)));
         for (text, why) in [
+            ("9223372036854775808ns", "time: invalid duration \"9223372036854775808ns\""),
             ("", "time: invalid duration \"\""),
             ("-", "time: invalid duration \"-\""),
             (".s", "time: invalid duration \".s\""),
             ("3", "time: missing unit in duration \"3\""),
             ("3d", "time: unknown unit \"d\" in duration \"3d\""),
+            ("3\nä", "time: unknown unit \"\\x0a\\xc3\\xa4\" in duration \"3\\x0a\\xc3\\xa4\""),
+            ("3\"", "time: unknown unit \"\\\"\" in duration \"3\\\"\""),
             ("9999999999h", "time: invalid duration \"9999999999h\""),
         ] {
             assert_eq!(parse(text), Err(why.to_owned()), "{text}");
