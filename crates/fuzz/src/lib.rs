@@ -10,6 +10,7 @@
 //! Left out: connections, which `crates/stint/tests/limits` attacks.
 
 pub mod dice;
+pub mod model;
 pub mod mutate;
 pub mod seeds;
 pub mod targets;

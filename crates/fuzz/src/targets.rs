@@ -1,6 +1,7 @@
 //! The targets: what runs on bytes, and good bytes to begin with.
 
 mod api;
+mod next;
 mod text;
 
 /// What a fuzzer tries to break.
@@ -20,6 +21,7 @@ pub static TARGETS: &[Target] = &[
     Target { name: "protobuf", run: text::protobuf, seeds: text::messages },
     Target { name: "schedule", run: text::schedule, seeds: text::schedules },
     Target { name: "crontab", run: text::crontab, seeds: text::crontabs },
+    Target { name: "next", run: next::next, seeds: next::seeds },
     Target { name: "layer", run: text::layer, seeds: text::layers },
     Target { name: "create", run: api::create, seeds: api::bodies },
     Target { name: "patch", run: api::patch, seeds: api::patches },

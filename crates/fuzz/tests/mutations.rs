@@ -73,4 +73,4 @@ macro_rules! tests {
     };
 }
 
-tests!(manifest protobuf schedule crontab layer create patch selector continue_token requests paths);
+tests!(manifest protobuf schedule crontab next layer create patch selector continue_token requests paths);
