@@ -7,11 +7,13 @@
 //!                         └──── barrier: the cache has seen the key's own writes ┘
 //! ```
 //!
-//! Invariant: between two events of its own, a CronJob costs nothing but its place in the queue's order of times. The
-//! periodic full pass goes through them a few at a time, and only when nothing else is to be done.
+//! Invariants: a Job that was created is recorded by the very next write about its CronJob, and until that is seen it counts
+//! as started, though it may be gone already. Between two events of its own, a CronJob costs nothing but its place in the
+//! queue's order of times, and its share of the full pass ([`pass`]).
 
 mod cache;
 mod execute;
+mod pass;
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -21,12 +23,12 @@ use std::time::Duration;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::batch::v1::CronJob;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use kube::Client;
 use kube::runtime::watcher;
 use stint_core::clock::Clock;
-use stint_core::cronjob::{Action, Look, reconcile};
-use stint_core::plan::Plan;
+use stint_core::cronjob::{Action, Look, is_recorded, reconcile};
+use stint_core::plan::{Phase, Plan};
 use stint_core::schedule::zone;
 
 use crate::Config;
@@ -34,8 +36,9 @@ use crate::events::recorder;
 use crate::job::scoped;
 use crate::queue::{Queue, wait_for};
 use crate::watch::watch;
-use cache::{Barrier, Cache, Key};
+use cache::{Awaited, Barrier, Cache, Key, lean};
 use execute::{Ended, Executor, Report};
+use pass::Pass;
 
 /// How many CronJobs are worked on at once. Many, since many are due in the same second, and the store commits writes
 /// that come together as one (upstream: 5).
@@ -44,8 +47,8 @@ const WORKERS: usize = 64;
 /// A break in looking at the clock that is longer than this was none of ours: the machine slept, or the clock stepped.
 const BREAK: SignedDuration = SignedDuration::from_mins(2);
 
-/// How many CronJobs a full pass goes through at a time, and the pause after them.
-const PASS: (usize, Duration) = (64, Duration::from_millis(10));
+/// How many keys are looked at before events are, and before others in the process get their turn.
+const LOOKS: usize = 256;
 
 /// Runs the CronJob controller until it is dropped.
 pub async fn run(client: Client, clock: Arc<dyn Clock>, config: &Config) {
@@ -56,22 +59,22 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>, config: &Config) {
         queue: Queue::telling(config.metrics.cron_jobs.clone()),
         barriers: HashMap::new(),
         changed: HashMap::new(),
+        unrecorded: HashMap::new(),
         executing: FuturesUnordered::new(),
         executor: Executor::new(client.clone(), recorder, config.metrics.clone()),
         since: now,
         looked: now,
-        next_full_pass: now.saturating_add(config.full_pass).unwrap_or(Timestamp::MAX),
-        pass: Vec::new(),
+        pass: Pass::new(now, config.full_pass),
     };
     let mut cron_jobs = pin!(watch(scoped(&client, config), watcher::Config::default()).fuse());
     let mut jobs = pin!(watch(scoped(&client, config), watcher::Config::default()).fuse());
     let mut writing = pin!(writing.fuse());
     loop {
-        state.begin(clock.now(), config);
+        let more = state.begin(clock.now(), config);
         let wait = state.wait(clock.now());
         tokio::select! {
             biased; // so that one seed is one order of events
-            Some((key, report)) = state.executing.next() => state.finish(&key, report, clock.now()),
+            Some((key, report)) = state.executing.next() => state.finish(key, report, clock.now(), config),
             Some(event) = cron_jobs.next() => {
                 let dirty = state.cache.cron_job_event(event);
                 for key in dirty.changed {
@@ -82,6 +85,7 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>, config: &Config) {
             Some(event) = jobs.next() => {
                 state.cache.job_event(event).into_iter().for_each(|key| state.queue.mark(key));
             }
+            () = tokio::task::yield_now(), if more => {}
             () = tokio::time::sleep(wait) => {}
             () = &mut writing => {}
         }
@@ -94,55 +98,52 @@ struct State {
     barriers: HashMap<Key, Barrier>,
     /// When the schedule of a CronJob was seen to change.
     changed: HashMap<Key, Timestamp>,
+    /// Jobs that were created and are not yet seen to be recorded.
+    unrecorded: HashMap<Key, Job>,
     executing: FuturesUnordered<BoxFuture<'static, (Key, Report)>>,
     executor: Executor,
     /// Since when the clock is looked at without a break.
     since: Timestamp,
     looked: Timestamp,
-    next_full_pass: Timestamp,
-    /// What is left of the full pass.
-    pass: Vec<Key>,
+    pass: Pass,
 }
 
 impl State {
-    /// Reconciles every key that is dirty and whose cache is recent enough, as long as there are workers.
-    fn begin(&mut self, now: Timestamp, config: &Config) {
+    /// Reconciles keys that are dirty and whose cache is recent enough, as long as there are workers; returns whether there
+    /// may be more of them, since so many had nothing to be done about.
+    fn begin(&mut self, now: Timestamp, config: &Config) -> bool {
         if now.duration_since(self.looked) > BREAK {
             self.since = now;
         }
         self.looked = now;
         if !self.cache.is_complete() {
-            return;
+            return false;
         }
-        if now >= self.next_full_pass {
-            self.next_full_pass = now.saturating_add(config.full_pass).unwrap_or(Timestamp::MAX);
-            self.pass = self.cache.keys();
+        for key in self.pass.take(now, &self.cache) {
+            self.queue.mark(key);
         }
-        self.work(now, config);
-        if self.queue.busy() == 0 {
-            let some = self.pass.len().saturating_sub(PASS.0);
-            for key in self.pass.split_off(some) {
-                self.queue.mark(key);
+        for _ in 0..LOOKS {
+            if self.queue.busy() >= WORKERS {
+                return false;
             }
-            self.work(now, config);
-        }
-    }
-
-    fn work(&mut self, now: Timestamp, config: &Config) {
-        while self.queue.busy() < WORKERS {
             let (cache, barriers) = (&self.cache, &mut self.barriers);
             let is_free = |key: &Key| barriers.get_mut(key).is_none_or(|barrier| barrier.is_down(cache));
-            let Some(key) = self.queue.take(now, is_free) else { return };
+            let Some(key) = self.queue.take(now, is_free) else { return false };
             self.barriers.remove(&key);
             self.reconcile(key, now, config);
         }
+        true
     }
 
     fn reconcile(&mut self, key: Key, now: Timestamp, config: &Config) {
         let Some(cron_job) = self.cache.cron_job(&key) else {
             self.changed.remove(&key);
+            self.unrecorded.remove(&key);
             return self.queue.done(&key);
         };
+        if self.unrecorded.get(&key).is_some_and(|job| is_recorded(&cron_job, job)) {
+            self.unrecorded.remove(&key);
+        }
         let plan = self.plan(&key, &cron_job, now, config);
         if let Some(wake) = &plan.wake {
             self.queue.mark_at(key.clone(), wake.at);
@@ -150,9 +151,13 @@ impl State {
         if plan.is_empty() {
             return self.queue.done(&key);
         }
+        self.execute(key, cron_job, plan, Awaited::default());
+    }
+
+    fn execute(&mut self, key: Key, cron_job: CronJob, plan: Plan<Action>, awaited: Awaited) {
         tracing::debug!(cronjob = key.name, phase = ?plan.phase, steps = plan.steps.len(), "reconciled");
         let executor = self.executor.clone();
-        let execution = async move { (key.clone(), executor.execute(key, cron_job, plan).await) };
+        let execution = async move { (key.clone(), Box::pin(executor.execute(key, cron_job, plan, awaited)).await) };
         self.executing.push(execution.boxed());
     }
 
@@ -162,10 +167,23 @@ impl State {
             Some(name) => zone::named(name),
         };
         let look = Look { since: self.since, changed: self.changed.get(key).copied() };
-        reconcile(cron_job, &self.cache.jobs_of(key), zone.as_ref(), look, now)
+        let mut jobs = self.cache.jobs_of(key);
+        let unseen = |job: &&Job| jobs.iter().all(|known| known.metadata.uid != job.metadata.uid);
+        jobs.extend(self.unrecorded.get(key).filter(unseen).cloned().into_iter().collect::<Vec<_>>());
+        reconcile(cron_job, &jobs, zone.as_ref(), look, now)
     }
 
-    fn finish(&mut self, key: &Key, report: Report, now: Timestamp) {
+    fn finish(&mut self, key: Key, report: Report, now: Timestamp, config: &Config) {
+        if let Some(job) = report.created {
+            self.unrecorded.insert(key.clone(), lean(*job));
+            // Nothing is waited for: the record says no more than that the Job was created.
+            if let Some(cron_job) = self.cache.cron_job(&key) {
+                let plan = self.plan(&key, &cron_job, now, config);
+                if plan.phase == Phase::Record {
+                    return self.execute(key, cron_job, plan, report.awaited);
+                }
+            }
+        }
         if !report.awaited.is_empty() {
             self.barriers.insert(key.clone(), Barrier::new(report.awaited, &self.cache));
         }
@@ -173,16 +191,15 @@ impl State {
             Ended::Wrote => {
                 // The plan was one phase: the next one follows from what it left.
                 self.queue.mark(key.clone());
-                self.queue.done(key);
+                self.queue.done(&key);
             }
-            Ended::Told => self.queue.done(key),
-            Ended::Failed => self.queue.failed(key, now),
+            Ended::Told => self.queue.done(&key),
+            Ended::Failed => self.queue.failed(&key, now),
         }
     }
 
     fn wait(&self, now: Timestamp) -> Duration {
-        let next = self.queue.next_wake().map_or(self.next_full_pass, |wake| wake.min(self.next_full_pass));
-        let wait = wait_for(Some(next), now);
-        if self.pass.is_empty() { wait } else { wait.min(PASS.1) }
+        let pass = self.pass.next();
+        wait_for(Some(self.queue.next_wake().map_or(pass, |wake| wake.min(pass))), now)
     }
 }

@@ -94,6 +94,12 @@ pub fn reconcile(cron_job: &CronJob, jobs: &[Job], zone: Option<&Zone>, look: Lo
     rest
 }
 
+/// Whether the status of `cron_job` knows that `job` was started, or does not have to, since it is none of its scheduled
+/// ones. A Job that is not recorded and gone would be started again.
+pub fn is_recorded(cron_job: &CronJob, job: &Job) -> bool {
+    View::of(cron_job, std::slice::from_ref(job)).unrecorded().is_empty()
+}
+
 /// When `cron_job` starts a Job next, as far as one can tell at the time `now`: not while it is suspended or being deleted,
 /// nor if its schedule or zone can't be read.
 pub fn next_time(cron_job: &CronJob, now: Timestamp) -> Option<Timestamp> {

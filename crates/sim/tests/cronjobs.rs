@@ -228,3 +228,65 @@ fn the_recorded_run_of_cron_jobs_replays_equal() {
         }
     }
 }
+
+/// Jobs that were created, with their CronJobs' last times, when a user deletes every Job as soon as a watch shows it.
+async fn deleted_at_once(count: usize) -> (usize, usize) {
+    let begin: Timestamp = "2026-01-01T00:00:10Z".parse().expect("a time");
+    let clock = Arc::new(VirtualClock { begin, started: Instant::now() });
+    let router = stint_server::router(Api::new(Store::in_memory(), clock.clone(), Arc::new(CountingIds::default())));
+    let path = "/apis/batch/v1/namespaces/default/cronjobs";
+    for number in 0..count {
+        let template = json!({ "spec": { "restartPolicy": "Never", "containers": [{ "name": "c", "image": "x" }] } });
+        let spec = json!({ "schedule": "* * * * *", "jobTemplate": { "spec": { "template": template } } });
+        let meta = json!({ "name": format!("c{number}") });
+        send(&router, "POST", path, &json!({ "metadata": meta, "spec": spec })).await;
+    }
+    let record: Arc<Mutex<Vec<Entry>>> = Arc::default();
+    let (seen, of_router) = (Arc::clone(&record), router.clone());
+    let user = async move {
+        let mut done = 0;
+        loop {
+            let jobs: Vec<String> = seen
+                .lock()
+                .expect("nobody panics with it")
+                .iter()
+                .skip(done)
+                .map(|entry| if entry.change == "ADDED" { entry.name().to_owned() } else { String::new() })
+                .collect();
+            done += jobs.len();
+            for job in jobs.iter().filter(|job| !job.is_empty()) {
+                let path = format!("/apis/batch/v1/namespaces/default/jobs/{job}");
+                send(&of_router, "DELETE", &path, &json!({ "propagationPolicy": "Background" })).await;
+            }
+            tokio::task::yield_now().await;
+            if jobs.is_empty() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    };
+    let config = Config { jobs: false, ..Config::default() };
+    let client = kube::Client::new(router.clone(), "default");
+    let tasks = [
+        tokio::spawn(watch(router.clone(), "job", "/apis/batch/v1/jobs", Arc::clone(&record), Instant::now())),
+        tokio::spawn(user),
+        tokio::spawn(stint_controllers::run(client, clock, config)),
+    ];
+    tokio::time::sleep(Duration::from_secs(100)).await; // one full minute is within
+    for task in tasks {
+        assert!(!task.is_finished(), "controllers, watches and users go on for ever");
+        task.abort();
+    }
+    let cron_jobs = send(&router, "GET", path, &Value::Null).await;
+    let is_recorded = |one: &&Value| one["status"]["lastScheduleTime"] == "2026-01-01T00:01:00Z";
+    let recorded = cron_jobs["items"].as_array().expect("a list").iter().filter(is_recorded).count();
+    let created = record.lock().expect("nobody panics with it").iter().filter(|entry| entry.change == "ADDED").count();
+    (created, recorded)
+}
+
+/// Of a crowd that was due at once, Jobs that had gone before their creation was recorded were created again.
+#[test]
+fn a_job_that_is_gone_as_soon_as_it_is_there_is_not_started_again() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let told = runtime.expect("a runtime without I/O needs nothing").block_on(deleted_at_once(200));
+    assert_eq!(told, (200, 200));
+}

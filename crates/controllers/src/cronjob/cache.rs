@@ -5,6 +5,7 @@
 //! are never looked at, and read they would be many times as large.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 
 use k8s_openapi::api::batch::v1::{CronJob, Job, JobStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -27,7 +28,7 @@ pub struct Key {
 /// The cache.
 #[derive(Debug, Default)]
 pub struct Cache {
-    cron_jobs: HashMap<Key, KeptCronJob>,
+    cron_jobs: BTreeMap<Key, KeptCronJob>,
     /// Jobs by their UID, under the CronJob that controls them.
     jobs: HashMap<Key, BTreeMap<Uid, KeptJob>>,
     owners: HashMap<Uid, Key>,
@@ -159,9 +160,15 @@ impl Cache {
         jobs.map(|kept| serde_json::from_slice(&kept.json).expect("it was written from a Job")).collect()
     }
 
-    /// Every CronJob.
-    pub fn keys(&self) -> Vec<Key> {
-        self.cron_jobs.keys().cloned().collect::<BTreeSet<_>>().into_iter().collect()
+    /// How many CronJobs there are.
+    pub fn len(&self) -> usize {
+        self.cron_jobs.len()
+    }
+
+    /// The first CronJobs after `key`, or of all, in order; at most so many.
+    pub fn after(&self, key: Option<&Key>, most: usize) -> Vec<Key> {
+        let start = key.map_or(Bound::Unbounded, Bound::Excluded);
+        self.cron_jobs.range((start, Bound::Unbounded)).map(|(key, _)| key.clone()).take(most).collect()
     }
 
     fn put(&mut self, job: &Job) -> BTreeSet<Key> {
@@ -260,7 +267,7 @@ fn keep_cron_job(mut cron_job: CronJob) -> (Key, KeptCronJob) {
 }
 
 /// Of a Job what decisions about its CronJob read.
-fn lean(job: Job) -> Job {
+pub fn lean(job: Job) -> Job {
     let Job { metadata: meta, status, .. } = job;
     let annotations = meta.annotations.and_then(|mut all| all.remove_entry(SCHEDULED_TIMESTAMP));
     let status = status.map(|status| JobStatus {

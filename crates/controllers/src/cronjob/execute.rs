@@ -34,6 +34,8 @@ pub struct Report {
     pub ended: Ended,
     /// What the cache must show before the next plan.
     pub awaited: Awaited,
+    /// The Job that was created, or found under its name.
+    pub created: Option<Box<Job>>,
 }
 
 /// What came of a step that did not go through.
@@ -62,31 +64,31 @@ impl Executor {
         Executor { client, recorder, metrics }
     }
 
-    /// Takes the steps of `plan` about `cron_job`.
-    pub async fn execute(&self, key: Key, cron_job: CronJob, plan: Plan<Action>) -> Report {
-        let mut awaited = Awaited::default();
-        let mut ended = Ended::Told;
+    /// Takes the steps of `plan` about `cron_job`; `awaited` is what the cache must show already.
+    pub async fn execute(&self, key: Key, cron_job: CronJob, plan: Plan<Action>, awaited: Awaited) -> Report {
+        let mut report = Report { ended: Ended::Told, awaited, created: None };
         for step in &plan.steps {
             tracing::debug!(cronjob = key.name, why = step.why, "taking a step");
-            match self.take(&key, &cron_job, &step.action, &mut awaited).await {
+            match self.take(&key, &cron_job, &step.action, &mut report).await {
                 Ok(()) => {
                     for event in &step.events {
                         self.recorder.record(&cron_job, event, None);
                     }
                     if step.action != Action::Announce {
-                        ended = Ended::Wrote;
+                        report.ended = Ended::Wrote;
                     }
                 }
                 Err(trouble) => {
-                    let ended = self.explain(&key, &cron_job, step, trouble, &mut awaited).await;
-                    return Report { ended, awaited };
+                    report.ended = self.explain(&key, &cron_job, step, trouble, &mut report).await;
+                    return report;
                 }
             }
         }
-        Report { ended, awaited }
+        report
     }
 
-    async fn take(&self, key: &Key, cron_job: &CronJob, action: &Action, awaited: &mut Awaited) -> Result<(), Trouble> {
+    async fn take(&self, key: &Key, cron_job: &CronJob, action: &Action, report: &mut Report) -> Result<(), Trouble> {
+        let awaited = &mut report.awaited;
         match action {
             Action::Announce => {}
             Action::CreateJob(job) => {
@@ -101,6 +103,7 @@ impl Executor {
                     Err(error) => return Err(refused_creation(error)),
                 };
                 awaited.jobs_at = Some(parse_revision(job.metadata.resource_version.as_ref()));
+                report.created = Some(Box::new(job));
             }
             Action::DeleteJob(job) => {
                 self.delete(key, job).await?;
@@ -146,7 +149,7 @@ impl Executor {
         cron_job: &CronJob,
         step: &Step<Action>,
         trouble: Trouble,
-        awaited: &mut Awaited,
+        report: &mut Report,
     ) -> Ended {
         match trouble {
             Trouble::Taken => {
@@ -160,14 +163,15 @@ impl Executor {
             }
             Trouble::Unknown(message) => {
                 tracing::warn!(cronjob = key.name, message, "a write's outcome is unknown; the API is read");
-                self.read(key, &step.action, awaited).await;
+                self.read(key, &step.action, report).await;
             }
         }
         Ended::Failed
     }
 
     /// Reads what `action` was about, most recent, however long it takes.
-    async fn read(&self, key: &Key, action: &Action, awaited: &mut Awaited) {
+    async fn read(&self, key: &Key, action: &Action, report: &mut Report) {
+        let awaited = &mut report.awaited;
         let mut delay = Duration::from_millis(100);
         let revision = |meta: &kube::core::ObjectMeta| parse_revision(meta.resource_version.as_ref());
         loop {
@@ -182,6 +186,10 @@ impl Executor {
             } else {
                 let found = self.jobs(key).get_opt(&name).await;
                 found.map(|found| match (found, action) {
+                    (Some(job), Action::CreateJob(_)) => {
+                        awaited.jobs_at = Some(revision(&job.metadata));
+                        report.created = Some(Box::new(job));
+                    }
                     (Some(job), _) => awaited.jobs_at = Some(revision(&job.metadata)),
                     (None, Action::DeleteJob(job)) => awaited.leaving.push(job.uid.clone()),
                     (None, _) => {}
