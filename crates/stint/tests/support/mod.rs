@@ -109,7 +109,9 @@ impl Daemon {
         let mut answer = String::new();
         socket.read_to_string(&mut answer).unwrap();
         let code = answer.split(' ').nth(1).unwrap().parse().unwrap();
-        (code, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let is_in_chunks = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+        (code, if is_in_chunks { joined(body) } else { body.to_owned() })
     }
 
     pub fn create(&self, path: &str, object: &serde_json::Value) {
@@ -148,6 +150,17 @@ impl Drop for Daemon {
             let _ = fs::remove_dir_all(Path::new(parent).join(format!("stint-{uid}")).join(id.trim()));
         }
     }
+}
+
+/// A body that came in chunks.
+fn joined(mut chunks: &str) -> String {
+    let mut body = String::new();
+    while let Some((size, rest)) = chunks.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).unwrap();
+        body.push_str(&rest[..size]);
+        chunks = &rest[size + 2..];
+    }
+    body
 }
 
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
