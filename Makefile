@@ -25,6 +25,7 @@ bench: packages
 	cargo bench --quiet -p stint --bench serve
 	cargo bench --quiet -p stint --bench watch
 	cargo bench --quiet -p stint-sim --bench jobs
+	cargo bench --quiet -p stint-sim --bench cronjobs
 	cargo bench --quiet -p stint-runtime --bench launch
 
 packages:

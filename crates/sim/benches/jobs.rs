@@ -4,64 +4,35 @@
 //! Running, Succeeded, counted; what a decision about a Job with many pods takes; and what one Job costs beside few and
 //! many that have ended. With a scale (a divisor of the numbers), a quick look.
 //!
-//! Left out: containers. The node writes the two statuses that an agent would, many pods at once.
+//! Left out: containers.
+
+mod pieces;
 
 use std::collections::HashSet;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::PostParams;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt};
+use pieces::{NODE, add_node, cpu, run_pods, server_over};
 use serde_json::json;
-use stint_controllers::{Clock, Config};
+use stint_controllers::Config;
 use stint_core::job::kept::{Settled, slim};
 use stint_core::job::{Tuning, reconcile_kept};
+use stint_server::Ownership;
 use stint_server::encoding::Encoded;
 use stint_server::kinds::Kind;
-use stint_server::{Ids, Ownership};
-use stint_store::{Change, Disk, Entry, Revision, SqliteDisk, Store};
+use stint_sim::virtual_time::VirtualClock;
+use stint_store::{Change, Disk, Entry, Revision, SqliteDisk};
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-
-const NODE: &str = "node";
-/// How many statuses the node writes at once.
-const WRITES: usize = 64;
-
-struct Wall;
-
-impl Clock for Wall {
-    fn now(&self) -> Timestamp {
-        Timestamp::now()
-    }
-}
-
-#[derive(Default)]
-struct Counting(AtomicU64);
-
-impl Counting {
-    fn next(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed)
-    }
-}
-
-impl Ids for Counting {
-    fn uid(&self) -> String {
-        format!("00000000-0000-4000-8000-{:012x}", self.next())
-    }
-
-    fn suffix(&self) -> String {
-        format!("{:05x}", self.next())
-    }
-}
 
 fn main() {
     // Cargo passes `--bench`.
@@ -154,14 +125,6 @@ fn beside(runtime: &Runtime, places: &[usize]) {
     }
 }
 
-/// The CPU time of this process, in steps of 10 ms.
-fn cpu() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("the kernel tells");
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks: u64 = [11, 12].iter().filter_map(|at| fields.get(*at)?.parse::<u64>().ok()).sum();
-    Duration::from_millis(ticks * 10)
-}
-
 /// Stores so many Jobs that have ended, each with its pod.
 fn fill(disk: &mut SqliteDisk, many: usize) {
     let jobs = Kind::at("batch", "v1", "jobs").expect("Jobs are served");
@@ -241,15 +204,11 @@ struct Place {
 
 impl Place {
     async fn open(folder: &Path) -> Place {
-        let disk = SqliteDisk::open(folder).expect("the disk opens");
-        let store = Store::open(disk).expect("the store opens");
-        let clock = Arc::new(Wall);
-        let api = stint_server::Api::new(store, clock.clone(), Arc::new(Counting::default()));
-        let router = stint_server::router(stint_server::Api { ownership: Ownership::Untracked, ..api });
-        let client = Client::new(router, "default");
-        let node = json!({ "metadata": { "name": NODE }, "status": { "allocatable": { "pods": "1000" } } });
-        let node: Node = serde_json::from_value(node).expect("the manifest is a Node");
-        Api::all(client.clone()).create(&PostParams::default(), &node).await.expect("the node is taken");
+        let clock = Arc::new(VirtualClock { begin: Timestamp::now(), started: tokio::time::Instant::now() });
+        let mut server = server_over(folder, clock.clone());
+        server.ownership = Ownership::Untracked;
+        let client = Client::new(stint_server::router(server), "default");
+        add_node(&client, 1000).await;
         let config = Config { node: Some(NODE.to_owned()), workers: 16, ..Config::default() };
         let controllers = tokio::spawn(stint_controllers::run(client.clone(), clock, config));
         let agent = tokio::spawn(run_pods(client.clone()));
@@ -284,33 +243,5 @@ async fn wait_for(mut events: impl Stream<Item = watcher::Result<Event<Job>>> + 
         if conditions.any(|condition| condition.type_ == "Complete") {
             complete.insert(job.uid());
         }
-    }
-}
-
-/// Plays an agent whose containers end at once.
-async fn run_pods(client: Client) {
-    let api: Api<Pod> = Api::default_namespaced(client);
-    let (bound, waiting) = mpsc::unbounded_channel::<String>();
-    let of_node = watcher::Config::default().fields(&format!("spec.nodeName={NODE}"));
-    let see = async {
-        let mut events = pin!(watcher(api.clone(), of_node));
-        let mut seen = HashSet::new();
-        while let Some(event) = events.next().await {
-            let Ok(Event::Apply(pod) | Event::InitApply(pod)) = event else { continue };
-            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-            if phase != Some("Succeeded") && seen.insert(pod.uid()) {
-                bound.send(pod.name_any()).expect("the other half lives as long");
-            }
-        }
-    };
-    let waiting = stream::unfold(waiting, |mut waiting| async move { Some((waiting.recv().await?, waiting)) });
-    let run = waiting.for_each_concurrent(WRITES, |name| run_pod(api.clone(), name));
-    tokio::join!(see, run);
-}
-
-async fn run_pod(api: Api<Pod>, name: String) {
-    for phase in ["Running", "Succeeded"] {
-        let patch = Patch::Merge(json!({ "status": { "phase": phase } }));
-        api.patch_status(&name, &PatchParams::default(), &patch).await.expect("the status is taken");
     }
 }

@@ -1,9 +1,12 @@
 //! The figures of `stint serve`: the real daemon, asked over its unix socket and over TLS, beside what the disk itself can
-//! do and with 100,000 finished Jobs stored. `make bench` prints them.
+//! do and with 100,000 finished Jobs or waiting CronJobs stored. `make bench` prints them.
 //!
 //! Rounds are interleaved, so that a noisy machine is noisy for all, and the medians of the rounds are printed. Clients
 //! are threads of this process: they share the machine's cores with the daemon, and what they cost is in the figures. The
-//! daemon runs neither controllers nor an agent, so that nothing else writes; only one row has controllers.
+//! daemon runs neither controllers nor an agent, so that nothing else writes; only one row and the last table have
+//! controllers. `cargo bench -p stint --bench serve -- cronjobs` prints the last table alone.
+
+mod stored;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -14,35 +17,34 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
+use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::json;
-use stint_server::encoding::Encoded;
-use stint_server::kinds::Kind;
-use stint_store::{Change, Disk, Entry, Revision, SqliteDisk};
+use stored::{TEAM, cron_jobs, fill, finished_jobs};
 
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(1);
 const CLIENTS: usize = 64;
 /// Jobs that are stored, each with a pod.
 const FULL: usize = 100_000;
-/// Jobs in one namespace.
-const TEAM: usize = 500;
 const GETS: usize = 2_000;
 const LISTS: usize = 50;
 const STARTS: usize = 10;
+/// For how long an idle daemon is looked at.
+const IDLE: Duration = Duration::from_secs(30);
 /// How long controllers may take to look at everything.
 const SETTLING: Duration = Duration::from_secs(30);
 
 fn main() {
     let file = tempfile::tempdir_in("/var/lib").expect("/var/lib takes a folder");
+    if std::env::args().any(|argument| argument == "cronjobs") {
+        return idle(&file.path().join("idle"));
+    }
     let full = file.path().join("full");
-    let stored = fill(&full, FULL);
+    let stored = fill(&full, FULL, &finished_jobs());
 
     println!("| from exec to READY | p50 ms |\n|---|---|");
     let empty = file.path().join("empty");
@@ -73,6 +75,33 @@ fn main() {
     let large = Daemon::start(&full);
     writes(file.path(), &large);
     println!("\n| RSS after all of this | {} MB |\n|---|---|", large.resident());
+    drop(large);
+    idle(&file.path().join("idle"));
+}
+
+/// What a daemon costs whose CronJobs all wait.
+fn idle(data: &Path) {
+    fill(data, FULL, &cron_jobs(Timestamp::now()));
+    let daemon = Daemon::start_with(data, "all");
+    let began = Instant::now();
+    let settling = loop {
+        let used = daemon.cpu();
+        std::thread::sleep(IDLE / 10);
+        if daemon.cpu().saturating_sub(used) < IDLE / 10 / 20 {
+            break used;
+        }
+    };
+    let (before, settled) = (daemon.cpu(), began.elapsed().saturating_sub(IDLE / 10));
+    std::thread::sleep(IDLE);
+    let share = daemon.cpu().saturating_sub(before).as_secs_f64() / IDLE.as_secs_f64() * 100.0;
+    println!("\n| {FULL} CronJobs, all of them waiting; all controllers | |\n|---|---|");
+    println!(
+        "| CPU until all are looked at | {:.1} s, within {:.0} s |",
+        settling.as_secs_f64(),
+        settled.as_secs_f64()
+    );
+    println!("| CPU over {} s after that | {share:.2} % of a core |", IDLE.as_secs());
+    println!("| RSS | {} MB |", daemon.resident());
 }
 
 /// What reading costs, while everything else is quiet.
@@ -197,46 +226,6 @@ fn job_to_create() -> String {
         }}},
     })
     .to_string()
-}
-
-/// Stores `jobs` finished Jobs and their pods in a new data folder, as a daemon would have; returns how many bytes the
-/// objects have.
-fn fill(data: &Path, jobs: usize) -> usize {
-    let template = |kind: &Kind, encoded: &Encoded, name: &'static str| {
-        let parts = encoded.at(Revision(0));
-        let text = String::from_utf8(parts.to_vec()).expect("JSON is text");
-        (kind.prefix(None), text, name)
-    };
-    let job: Job = serde_json::from_str(include_str!("objects/job.json")).expect("it is a Job");
-    let pod: Pod = serde_json::from_str(include_str!("objects/pod.json")).expect("it is a Pod");
-    let kind = |group, plural| Kind::at(group, "v1", plural).expect("it is served");
-    let templates = [
-        template(kind("batch", "jobs"), &Encoded::of(&job), "report-NUMBER"),
-        template(kind("", "pods"), &Encoded::of(&pod), "report-NUMBER-sxcqf"),
-    ];
-    let mut disk = SqliteDisk::open(&data.join("store")).expect("a new data file");
-    disk.load().expect("it is empty");
-    let (mut batch, mut revision, mut bytes) = (Vec::new(), Revision(0), 0);
-    for number in 0..jobs {
-        for (prefix, text, name) in &templates {
-            let fill = |text: &str| {
-                text.replace("NUMBER", &format!("{number:06}"))
-                    .replace("TEAM", &format!("{:03}", number / TEAM))
-                    .replace("0000000ID", &format!("{number:09}"))
-            };
-            revision = revision.next();
-            let value =
-                fill(text).replacen(r#""resourceVersion":"0""#, &format!(r#""resourceVersion":"{revision}""#), 1);
-            bytes += value.len();
-            let key = format!("{prefix}{}", fill(&format!("team-TEAM/{name}")));
-            batch.push(Change::Put(Entry { key: key.into(), revision, value: Bytes::from(value) }));
-        }
-        if batch.len() >= 5_000 || number + 1 == jobs {
-            disk.commit(&batch, revision).expect("the disk works");
-            batch.clear();
-        }
-    }
-    bytes
 }
 
 #[derive(Clone, Copy, Debug)]
