@@ -40,9 +40,10 @@ use cache::{Awaited, Barrier, Cache, Key, lean};
 use execute::{Ended, Executor, Report};
 use pass::Pass;
 
-/// How many CronJobs are worked on at once. Many, since many are due in the same second, and the store commits writes
-/// that come together as one (upstream: 5).
-const WORKERS: usize = 64;
+/// How many CronJobs are worked on at once (upstream: 5). So many that the creations of all that are due in the same second
+/// stand in line before what follows from the first of them, their pods above all; the store commits what comes together
+/// as one.
+const WORKERS: usize = 1024;
 
 /// A break in looking at the clock that is longer than this was none of ours: the machine slept, or the clock stepped.
 const BREAK: SignedDuration = SignedDuration::from_mins(2);
