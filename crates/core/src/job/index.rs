@@ -119,9 +119,16 @@ impl IndexSet {
 }
 
 impl Extend<Index> for IndexSet {
+    /// In one pass over both, however the new ones are ordered: thousands of pods come in no order.
     fn extend<T: IntoIterator<Item = Index>>(&mut self, indexes: T) {
-        for index in indexes {
-            self.insert(index);
+        let mut ranges = std::mem::take(&mut self.ranges);
+        ranges.extend(indexes.into_iter().map(|index| (index, index)));
+        ranges.sort_unstable();
+        for (first, last) in ranges {
+            match self.ranges.last_mut() {
+                Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
+                _ => self.ranges.push((first, last)),
+            }
         }
     }
 }

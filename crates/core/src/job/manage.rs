@@ -88,7 +88,12 @@ fn wanted(view: &View<'_>, spec: &JobSpec, active: i32) -> i32 {
 /// as many as are too many; `most` of them for now.
 pub(super) fn surplus<'v, 'a>(view: &'v View<'a>, active: i32, want: i32, most: usize) -> Vec<&'v Seen<'a>> {
     let mut candidates: Vec<&Seen<'_>> = view.class(Class::Active).collect();
-    candidates.sort_by_key(|seen| removal_rank(seen.pod));
+    let occupied: IndexSet = candidates.iter().filter_map(|seen| seen.index).collect();
+    let has_each_its_own = view.indexed.is_none() || occupied.len() == active;
+    if active <= want && has_each_its_own {
+        return Vec::new(); // without putting thousands of pods in order
+    }
+    candidates.sort_by_cached_key(|seen| removal_rank(seen.pod));
     let mut surplus = Vec::new();
     if view.indexed.is_some() {
         // The last of an index in this order is the one to keep.
