@@ -257,7 +257,7 @@ mod tests {
             let found = name(&pod(spec.clone())).unwrap();
             assert_eq!((found.host.as_str(), found.full.as_deref()), (host, full), "{spec}");
         }
-        let long = json!({"hostname": "h".repeat(40), "subdomain": "s", "setHostnameAsFQDN": true});
+        let long = json!({"hostname": "h".repeat(43), "subdomain": "s", "setHostnameAsFQDN": true});
         assert!(name(&pod(long)).unwrap_err().ends_with("(64 characters is the max, 66 characters requested)"));
         let cut = Pod {
             metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {

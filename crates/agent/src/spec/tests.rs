@@ -118,7 +118,7 @@ fn the_environment_is_layered_and_expanded() {
     .unwrap();
     assert_eq!(
         env(&spec),
-        ["PATH=/image/bin", "HOSTNAME=p", "FROM_IMAGE=no", "A=1", "B=12 $(FROM_IMAGE)", "POD=p", "HOME=/home/app"]
+        ["PATH=/image/bin", "HOSTNAME=h", "FROM_IMAGE=no", "A=1", "B=12 $(FROM_IMAGE)", "POD=p", "HOME=/home/app"]
     );
     let spec =
         built(json!({"containers": [{"name": "c", "command": ["x"]}]}), &ImageRun::default(), &Sources::default());
