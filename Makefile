@@ -7,15 +7,17 @@ test: packages
 	cargo test --workspace --quiet --no-fail-fast
 	cargo build --release
 	cargo run --quiet --release -p stint-sim -- --minutes 1
+	cargo run --quiet --release -p stint-sim -- --model --seeds 0..10000
 
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- --deny warnings
 	./scripts/licences
 
-# Ten thousand seeds of the simulation.
+# Ten thousand seeds of the simulation, and a million of the model of decisions.
 sim:
 	cargo run --release -p stint-sim -- --seeds 0..10000
+	cargo run --release -p stint-sim -- --model --seeds 0..1000000 --jobs 2
 
 # The figures of README, on this machine.
 bench: packages

@@ -159,7 +159,7 @@ struct PodEntry {
 struct JobEntry {
     name: String,
     parallelism: i32,
-    /// Whether parallelism was ever changed: then pods of the larger one may still be active.
+    /// Whether parallelism was ever lowered, or a pod adopted: then more pods may still be active.
     shrunk: bool,
     /// Whether completions were ever changed: then the counter of successes may be one that could not fall.
     resized: bool,
@@ -183,6 +183,8 @@ enum Recorded {
 pub struct Ledger {
     jobs: BTreeMap<Uid, JobEntry>,
     pods: BTreeMap<Uid, PodEntry>,
+    /// Pods that had no controller when they were seen: a Job that adopts one did not create it.
+    found: BTreeSet<Uid>,
     tenants: Tenants,
 }
 
@@ -244,18 +246,26 @@ impl Ledger {
     /// Notes that `pod` was committed in this state.
     pub fn pod(&mut self, pod: &Pod) -> Result<(), Broken> {
         self.tenants.pod(pod)?;
-        let Some(owner) = controller_of(pod) else { return Ok(()) };
-        let (uid, job) = (uid_of(pod), Uid::from(owner.uid.as_str()));
+        let uid = uid_of(pod);
+        let Some(owner) = controller_of(pod) else {
+            self.pods.remove(&uid);
+            self.found.insert(uid);
+            return Ok(());
+        };
+        let job = Uid::from(owner.uid.as_str());
         let name = pod.metadata.name.clone().unwrap_or_default();
         let index = index::of_pod(pod);
         let new = PodEntry { name: name.clone(), job: job.clone(), class: class(pod), tracked: is_tracked(pod), index };
         let (now_class, now_tracked) = (new.class, new.tracked);
         let before = self.pods.insert(uid.clone(), new);
         let Some(owner) = self.jobs.get_mut(&job) else { return Ok(()) };
-        if before.is_none() && end_is_decided(&owner.status) {
+        let is_created = before.is_none() && !self.found.contains(&uid);
+        // What it adopts may be too much, until it has sent some away.
+        owner.shrunk |= before.is_none() && !is_created;
+        if is_created && end_is_decided(&owner.status) {
             return Err(Broken::CreatedAfterTheEnd { job: owner.name.clone(), pod: name });
         }
-        if before.is_none()
+        if is_created
             && condition(&owner.status, "Suspended").is_some_and(|c| c.status == "True")
             && owner.is_suspended()
         {
@@ -268,7 +278,7 @@ impl Ledger {
         let twin = |(other, pod): (&Uid, &PodEntry)| {
             *other != uid && pod.job == job && pod.class == Class::Active && pod.index == index
         };
-        if owner.is_indexed() && before.is_none() && index.is_some() && self.pods.iter().any(twin) {
+        if owner.is_indexed() && is_created && index.is_some() && self.pods.iter().any(twin) {
             return Err(Broken::IndexDoubled { job: owner.name.clone(), pod: name });
         }
         let has_ended = matches!(now_class, Class::Succeeded | Class::Failed);
@@ -288,6 +298,7 @@ impl Ledger {
     /// Notes that `pod` is gone.
     pub fn pod_gone(&mut self, uid: &Uid) {
         self.pods.remove(uid);
+        self.found.remove(uid);
         self.tenants.gone(uid);
     }
 

@@ -38,7 +38,7 @@ pub struct History {
 pub struct PodRecord {
     /// `metadata.name`.
     pub name: String,
-    /// Its Job.
+    /// Its Job, or the last one that it had.
     pub job: Option<Uid>,
     /// `status.phase`.
     pub phase: String,
@@ -53,6 +53,8 @@ pub struct PodRecord {
     pub is_left_lying: bool,
     /// Whether it has a node.
     pub bound: bool,
+    /// Whether nobody controls it: it may stay, whatever becomes of Jobs.
+    pub is_stray: bool,
     /// Where it stands.
     pub class: Class,
     /// Whether the object is gone.
@@ -73,6 +75,50 @@ pub struct JobRecord {
 }
 
 impl History {
+    /// Takes in a committed Job. An error is a broken invariant.
+    pub fn put_job(&mut self, key: &str, job: &Job, revision: Revision) -> Result<(), String> {
+        self.last_change = revision;
+        let uid = Uid::of(&job.metadata);
+        self.uids.insert(key.to_owned(), uid.clone());
+        let known = self.jobs.entry(uid).or_default();
+        let parallelism = |job: &Job| job.spec.as_ref().and_then(|spec| spec.parallelism);
+        known.shrunk |= known.job.metadata.uid.is_some() && parallelism(job) < parallelism(&known.job);
+        let completions = |job: &Job| job.spec.as_ref().and_then(|spec| spec.completions);
+        known.shrunk |= known.job.metadata.uid.is_some() && completions(job) != completions(&known.job);
+        known.shrunk |= job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true));
+        known.left |= job.metadata.deletion_timestamp.is_some();
+        known.job.clone_from(job);
+        self.ledger.job(job).map_err(|broken| broken.to_string())?;
+        self.cron_ledger.job(job).map_err(|broken| broken.to_string())
+    }
+
+    /// Takes in a committed pod. An error is a broken invariant.
+    pub fn put_pod(&mut self, key: &str, pod: &Pod, revision: Revision) -> Result<(), String> {
+        self.last_change = revision;
+        pod_put(self, key, pod)
+    }
+
+    /// Takes in the committed node.
+    pub fn put_node(&mut self, node: &Node) {
+        self.ledger.node(node);
+    }
+
+    /// Takes in that an object is gone.
+    pub fn gone(&mut self, key: &str, revision: Revision) {
+        let Some(uid) = self.uids.remove(key) else { return };
+        self.last_change = revision;
+        if let Some(pod) = self.pods.get_mut(&uid) {
+            pod.gone = true;
+            self.ledger.pod_gone(&uid);
+        } else if let Some(job) = self.jobs.get_mut(&uid) {
+            job.gone = true;
+            self.ledger.job_gone(&uid);
+            self.cron_ledger.job_gone(&uid);
+        } else {
+            self.cron_ledger.cron_job_gone(&uid);
+        }
+    }
+
     /// Checks that everything which finished was counted.
     pub fn settled(&self) -> Result<(), String> {
         self.ledger.settled().map_err(|broken| broken.to_string())?;
@@ -92,9 +138,8 @@ pub fn put(state: &mut State, entry: &Entry) -> Result<(), String> {
     match kind {
         "jobs" => {
             let job: Job = serde_json::from_slice(&entry.value).map_err(read)?;
-            state.history.last_change = entry.revision;
             state.tell(|| format!("commit {} {} {}", entry.revision, entry.key, job_line(&job)));
-            job_put(&mut state.history, &entry.key, job)
+            state.history.put_job(&entry.key, &job, entry.revision)
         }
         "cronjobs" => {
             let cron_job: CronJob = serde_json::from_slice(&entry.value).map_err(read)?;
@@ -106,14 +151,13 @@ pub fn put(state: &mut State, entry: &Entry) -> Result<(), String> {
         }
         "pods" => {
             let pod: Pod = serde_json::from_slice(&entry.value).map_err(read)?;
-            state.history.last_change = entry.revision;
             state.tell(|| format!("commit {} {} {}", entry.revision, entry.key, pod_line(&pod)));
-            pod_put(&mut state.history, &entry.key, &pod)
+            state.history.put_pod(&entry.key, &pod, entry.revision)
         }
         "nodes" => {
             let node: Node = serde_json::from_slice(&entry.value).map_err(read)?;
             state.tell(|| format!("commit {} {}", entry.revision, entry.key));
-            state.history.ledger.node(&node);
+            state.history.put_node(&node);
             Ok(())
         }
         _ => {
@@ -121,22 +165,6 @@ pub fn put(state: &mut State, entry: &Entry) -> Result<(), String> {
             Ok(())
         }
     }
-}
-
-fn job_put(history: &mut History, key: &str, job: Job) -> Result<(), String> {
-    let uid = Uid::of(&job.metadata);
-    history.uids.insert(key.to_owned(), uid.clone());
-    let known = history.jobs.entry(uid).or_default();
-    let parallelism = |job: &Job| job.spec.as_ref().and_then(|spec| spec.parallelism);
-    known.shrunk |= known.job.metadata.uid.is_some() && parallelism(&job) < parallelism(&known.job);
-    let completions = |job: &Job| job.spec.as_ref().and_then(|spec| spec.completions);
-    known.shrunk |= known.job.metadata.uid.is_some() && completions(&job) != completions(&known.job);
-    known.shrunk |= job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true));
-    known.left |= job.metadata.deletion_timestamp.is_some();
-    let result = history.ledger.job(&job).map_err(|broken| broken.to_string());
-    let as_scheduled = history.cron_ledger.job(&job).map_err(|broken| broken.to_string());
-    known.job = job;
-    result.and(as_scheduled)
 }
 
 fn pod_put(history: &mut History, key: &str, pod: &Pod) -> Result<(), String> {
@@ -151,9 +179,13 @@ fn pod_put(history: &mut History, key: &str, pod: &Pod) -> Result<(), String> {
         deleting: false,
         bound: false,
         is_left_lying: false,
+        is_stray: false,
         class: class(pod),
         gone: false,
     });
+    let owner = controller_of(pod).map(|owner| Uid::from(owner.uid.as_str()));
+    known.is_stray = owner.is_none();
+    known.job = owner.or(known.job.take());
     let phase = phase(pod).to_owned();
     let ended = |phase: &str| matches!(phase, "Succeeded" | "Failed");
     if ended(&known.phase) && known.phase != phase {
@@ -177,19 +209,7 @@ fn pod_put(history: &mut History, key: &str, pod: &Pod) -> Result<(), String> {
 /// Takes in a committed deletion.
 pub fn gone(state: &mut State, key: &str, revision: Revision) {
     state.tell(|| format!("commit {revision} {key} gone"));
-    let history = &mut state.history;
-    let Some(uid) = history.uids.remove(key) else { return };
-    history.last_change = revision;
-    if let Some(pod) = history.pods.get_mut(&uid) {
-        pod.gone = true;
-        history.ledger.pod_gone(&uid);
-    } else if let Some(job) = history.jobs.get_mut(&uid) {
-        job.gone = true;
-        history.ledger.job_gone(&uid);
-        history.cron_ledger.job_gone(&uid);
-    } else {
-        history.cron_ledger.cron_job_gone(&uid);
-    }
+    state.history.gone(key, revision);
 }
 
 /// A Job in a line of the story.
@@ -227,7 +247,8 @@ fn cron_job_line(cron_job: &CronJob) -> String {
     format!("{:?} active=[{}] last={last}{suspended}", cron_job.spec.schedule, active.join("+"))
 }
 
-fn pod_line(pod: &Pod) -> String {
+/// A pod in a line of the story.
+pub fn pod_line(pod: &Pod) -> String {
     let deleting = pod
         .metadata
         .deletion_timestamp

@@ -1,17 +1,18 @@
 //! Looks at the end of a world: has everything settled, and do the Jobs say what really happened.
 
+use std::time::Duration;
+
 use k8s_openapi::api::batch::v1::JobSpec;
 use stint_core::job::view::Class;
 use stint_core::job::{Outcome, condition, finished};
 use stint_core::plan::Uid;
 
-use crate::history::{JobRecord, PodRecord, has_ended, job_line};
-use crate::world::State;
+use crate::containers::Containers;
+use crate::history::{History, JobRecord, PodRecord, has_ended, job_line};
 
-/// Whether every Job that is there has ended, or waits for a user.
-pub fn is_settled(state: &State) -> bool {
-    let done = state.deeds_done == state.scenario.deeds.len();
-    done && state.history.jobs.values().all(|job| job.gone || rests(job))
+/// Whether every Job that is there has ended, or waits for a user, of whom nothing is to come if all is `done`.
+pub fn is_settled(history: &History, done: bool) -> bool {
+    done && history.jobs.values().all(|job| job.gone || rests(job))
 }
 
 fn rests(job: &JobRecord) -> bool {
@@ -21,9 +22,8 @@ fn rests(job: &JobRecord) -> bool {
 }
 
 /// Says what has not settled.
-pub fn unsettled(state: &State, is_quiet: bool) -> String {
-    let stuck: Vec<String> = state
-        .history
+pub fn unsettled(history: &History, is_quiet: bool) -> String {
+    let stuck: Vec<String> = history
         .jobs
         .values()
         .filter(|job| !job.gone && !rests(job))
@@ -37,30 +37,36 @@ pub fn unsettled(state: &State, is_quiet: bool) -> String {
 }
 
 /// Compares what the Jobs say with what happened. An error is a broken invariant.
-pub fn judge(state: &State) -> Result<(), String> {
-    state.history.settled()?;
-    for (uid, pod) in &state.history.pods {
-        judge_pod(state, uid, pod)?;
+pub fn judge(history: &History, containers: &Containers, elapsed: Duration) -> Result<(), String> {
+    history.settled()?;
+    for (uid, pod) in &history.pods {
+        judge_pod(history, containers, elapsed, uid, pod)?;
     }
-    for (uid, job) in state.history.jobs.iter().filter(|(_, job)| !job.gone) {
+    for (uid, job) in history.jobs.iter().filter(|(_, job)| !job.gone) {
         let name = job.job.metadata.name.as_deref().unwrap_or_default();
-        let pods: Vec<&PodRecord> = state.history.pods_of(uid).map(|(_, pod)| pod).collect();
+        let pods: Vec<&PodRecord> = history.pods_of(uid).map(|(_, pod)| pod).collect();
         judge_job(job, &pods).map_err(|what| format!("job {name}: {what}; {}", job_line(&job.job)))?;
     }
     Ok(())
 }
 
-fn judge_pod(state: &State, uid: &Uid, pod: &PodRecord) -> Result<(), String> {
-    let owner = pod.job.as_ref().and_then(|job| state.history.jobs.get(job));
+fn judge_pod(
+    history: &History,
+    containers: &Containers,
+    elapsed: Duration,
+    uid: &Uid,
+    pod: &PodRecord,
+) -> Result<(), String> {
+    let owner = pod.job.as_ref().and_then(|job| history.jobs.get(job));
     let is_orphan = owner.is_none_or(|job| job.gone);
-    if is_orphan && !pod.gone {
+    if is_orphan && !pod.gone && !pod.is_stray {
         return Err(format!("pod {} is there though its Job is gone", pod.name));
     }
     if !pod.gone && pod.class == Class::Leaving {
         return Err(format!("pod {} is still being deleted", pod.name));
     }
-    let last = state.containers.of_pod(&uid.to_string()).next_back();
-    if !pod.gone && last.is_some_and(|(_, one)| one.ends > state.elapsed()) && pod.class != Class::Active {
+    let last = containers.of_pod(&uid.to_string()).next_back();
+    if !pod.gone && last.is_some_and(|(_, one)| one.ends > elapsed) && pod.class != Class::Active {
         return Err(format!("pod {} has ended, and its container runs", pod.name));
     }
     match (pod.phase.as_str(), last) {

@@ -25,6 +25,7 @@ mod disk;
 pub mod features;
 mod history;
 mod judge;
+mod model;
 mod node;
 mod process;
 mod rng;
@@ -39,6 +40,7 @@ use std::time::Duration;
 
 use chaos::Chaos;
 pub use chaos::{Bug, OnWrite};
+pub use model::{Fault, run_model};
 use process::Ended;
 use scenario::Scenario;
 use world::World;

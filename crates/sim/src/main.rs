@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Parser;
-use stint_sim::{Bug, Report, run_exhaustively, run_seed, run_small};
+use stint_sim::{Bug, Fault, Report, run_exhaustively, run_model, run_seed, run_small};
 
 /// Runs simulated worlds of Stint and checks its invariants.
 #[derive(Parser)]
@@ -30,6 +30,12 @@ struct Args {
     /// Plant a bug: no-barrier, release-first, lying-disk, forgetful-node, create-twice, any-name.
     #[arg(long, value_parser = bug)]
     plant: Option<Bug>,
+    /// Instead of the whole program: decisions about Jobs alone, in a model of the API. Thousands of worlds a second.
+    #[arg(long)]
+    model: bool,
+    /// With --model: break a decision (no-barrier, creates-twice, ...).
+    #[arg(long, value_parser = fault, requires = "model")]
+    fault: Option<Fault>,
     /// How many worlds to run side by side. Each is a thread's own, so that this changes none of them.
     #[arg(long, default_value_t = 1)]
     jobs: u64,
@@ -55,19 +61,40 @@ fn bug(text: &str) -> Result<Bug, String> {
     }
 }
 
+fn fault(text: &str) -> Result<Fault, String> {
+    let names = || Fault::ALL.map(Fault::name).join(", ");
+    Fault::ALL.into_iter().find(|fault| fault.name() == text).ok_or_else(|| format!("expected one of {}", names()))
+}
+
+impl Args {
+    /// Runs the world of a seed; keeps its story if `told`.
+    fn run(&self, seed: u64, told: bool) -> Report {
+        if self.model {
+            run_model(seed, self.fault.unwrap_or_default(), told)
+        } else {
+            run_seed(seed, self.plant.unwrap_or_default(), told)
+        }
+    }
+
+    /// How to run this seed alone.
+    fn again(&self, seed: u64) -> String {
+        let level = if self.model { "--model " } else { "" };
+        format!("again: sim {level}--seed {seed} --trace")
+    }
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
-    let bug = args.plant.unwrap_or_default();
     if let Some(scenarios) = args.exhaustive {
         return exhaustive(scenarios);
     }
     if let Some(seed) = args.seed {
-        let report = run_seed(seed, bug, args.trace);
+        let report = args.run(seed, args.trace);
         print!("{}", report.trace);
         println!("seed {seed}: {} writes, {} crashes, digest {:016x}", report.writes, report.crashes, report.digest);
         return verdict(report.broken.map(|broken| format!("seed {seed} breaks: {broken}")));
     }
-    search(&args, bug)
+    search(&args)
 }
 
 /// What the worlds of a search add up to.
@@ -80,7 +107,7 @@ struct Sum {
 }
 
 /// Runs many seeds, and tells the story of the first that breaks.
-fn search(args: &Args, bug: Bug) -> ExitCode {
+fn search(args: &Args) -> ExitCode {
     let (from, to) = args.seeds;
     let to = if args.minutes.is_some() { u64::MAX } else { to };
     let started = Instant::now();
@@ -92,7 +119,7 @@ fn search(args: &Args, bug: Bug) -> ExitCode {
             if seed >= to || is_over || stop.load(Ordering::Relaxed) {
                 return;
             }
-            let report = run_seed(seed, bug, false);
+            let report = args.run(seed, false);
             let mut sum = sum.lock().expect("nobody panics while it adds up");
             sum.worlds += 1;
             sum.writes += report.writes;
@@ -112,8 +139,8 @@ fn search(args: &Args, bug: Bug) -> ExitCode {
     let Sum { worlds, writes, crashes, mut broken } = sum.into_inner().expect("nobody panics while it adds up");
     broken.sort();
     if let Some((seed, what)) = broken.first().filter(|_| !args.keep_going) {
-        print!("{}", run_seed(*seed, bug, true).trace);
-        println!("seed {seed} breaks: {what}\nagain: sim --seed {seed} --trace");
+        print!("{}", args.run(*seed, true).trace);
+        println!("seed {seed} breaks: {what}\n{}", args.again(*seed));
     }
     let took = started.elapsed().as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "a rate to be read by people")]

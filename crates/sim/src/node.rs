@@ -9,7 +9,11 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{
+    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStatus, Node, Pod, PodCondition,
+    PodStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, utils::Backoff};
@@ -31,13 +35,13 @@ const RETRY: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(10);
 
 /// What is to be done about a pod.
-enum Next {
+pub enum Next {
     /// Nothing, until virtual time has come this far.
     Wait(Option<Duration>),
     /// Start this attempt.
     Start(u32),
     /// Tell this status.
-    Tell(Value),
+    Tell(Box<PodStatus>),
     /// Send SIGTERM to this attempt.
     Term(u32),
     /// Kill this attempt.
@@ -86,12 +90,16 @@ pub async fn run(world: World, client: Client) {
     }
 }
 
+/// The node's manifest.
+pub fn has() -> Value {
+    let allocatable: BTreeMap<&str, &str> = HAS.into();
+    json!({ "metadata": { "name": NODE }, "status": { "allocatable": allocatable } })
+}
+
 /// Shows itself, until the API has taken it.
 async fn register(client: Client) {
     let api: Api<Node> = Api::all(client);
-    let allocatable: BTreeMap<&str, &str> = HAS.into();
-    let node = json!({ "metadata": { "name": NODE }, "status": { "allocatable": allocatable } });
-    let node: Node = serde_json::from_value(node).expect("the manifest is a Node");
+    let node: Node = serde_json::from_value(has()).expect("the manifest is a Node");
     while let Err(error) = api.create(&PostParams::default(), &node).await {
         if matches!(error, kube::Error::Api(status) if status.code == 409 && status.reason == "AlreadyExists") {
             return;
@@ -173,7 +181,8 @@ async fn settle(world: &World, api: &Api<Pod>, pod: &Pod, born: Duration) -> Dur
     Duration::ZERO
 }
 
-fn decide(pod: &Pod, attempts: &[(u32, Container)], now: Duration, wall: Timestamp) -> Next {
+/// What is to be done about a pod whose attempts these are.
+pub fn decide(pod: &Pod, attempts: &[(u32, Container)], now: Duration, wall: Timestamp) -> Next {
     let meta = &pod.metadata;
     let has_ended = matches!(phase(pod), "Succeeded" | "Failed");
     let last = attempts.last();
@@ -208,10 +217,14 @@ fn decide(pod: &Pod, attempts: &[(u32, Container)], now: Duration, wall: Timesta
                 let left = Duration::try_from(deletion.0.duration_since(wall)).unwrap_or(Duration::ZERO);
                 until = Some(container.ends.min(now + left + Duration::from_millis(1)));
             }
-            status(attempts, "Running", true)
+            status(pod, attempts, "Running", true)
         }
         (None, _) if !leaving => return Next::Start(0),
-        (None, _) => json!({ "phase": "Failed", "reason": "NeverStarted" }),
+        (None, _) => PodStatus {
+            phase: Some("Failed".to_owned()),
+            reason: Some("NeverStarted".to_owned()),
+            ..PodStatus::default()
+        },
         (Some((attempt, container)), None) => {
             let restarts = on_failure && container.code != 0 && !leaving;
             if restarts {
@@ -220,48 +233,68 @@ fn decide(pod: &Pod, attempts: &[(u32, Container)], now: Duration, wall: Timesta
                     return Next::Start(attempt + 1);
                 }
                 until = Some(container.ends + delay);
-                status(attempts, "Running", false)
+                status(pod, attempts, "Running", false)
             } else {
                 let phase = if container.code == 0 { "Succeeded" } else { "Failed" };
-                status(attempts, phase, false)
+                status(pod, attempts, phase, false)
             }
         }
     };
-    if shows(pod, &status) { Next::Wait(until) } else { Next::Tell(status) }
+    if shows(pod, &status) { Next::Wait(until) } else { Next::Tell(Box::new(status)) }
 }
 
 /// The status that the attempts make.
-fn status(attempts: &[(u32, Container)], phase: &str, is_running: bool) -> Value {
-    let ended = |one: &Container| {
-        json!({ "terminated": { "exitCode": one.code, "reason": if one.code == 0 { "Completed" } else { "Error" },
-            "startedAt": seconds(one.started_at), "finishedAt": seconds(one.finished_at()) } })
-    };
+fn status(pod: &Pod, attempts: &[(u32, Container)], phase: &str, is_running: bool) -> PodStatus {
     let (attempt, container) = attempts.last().expect("the caller has looked");
     let state = if is_running {
-        json!({ "running": { "startedAt": seconds(container.started_at) } })
+        ContainerState {
+            running: Some(ContainerStateRunning { started_at: Some(seconds(container.started_at)) }),
+            ..ContainerState::default()
+        }
     } else {
-        ended(container)
+        let ended = ContainerStateTerminated {
+            exit_code: container.code,
+            reason: Some(if container.code == 0 { "Completed" } else { "Error" }.to_owned()),
+            started_at: Some(seconds(container.started_at)),
+            finished_at: Some(seconds(container.finished_at())),
+            ..ContainerStateTerminated::default()
+        };
+        ContainerState { terminated: Some(ended), ..ContainerState::default() }
     };
-    json!({
-        "phase": phase,
-        "conditions": [{ "type": "Ready", "status": if is_running { "True" } else { "False" },
-            "lastTransitionTime": seconds(if is_running { container.started_at } else { container.finished_at() }) }],
-        "containerStatuses": [{ "name": "main", "image": "sim:1", "imageID": "", "ready": is_running,
-            "restartCount": attempt, "state": state }],
-    })
+    let ready = PodCondition {
+        type_: "Ready".to_owned(),
+        status: if is_running { "True" } else { "False" }.to_owned(),
+        last_transition_time: Some(seconds(if is_running { container.started_at } else { container.finished_at() })),
+        ..PodCondition::default()
+    };
+    // What others have said of the pod stays.
+    let told = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let others = told.filter(|condition| condition.type_ != "Ready").cloned();
+    PodStatus {
+        phase: Some(phase.to_owned()),
+        conditions: Some(others.chain([ready]).collect()),
+        container_statuses: Some(vec![ContainerStatus {
+            name: "main".to_owned(),
+            image: "sim:1".to_owned(),
+            ready: is_running,
+            restart_count: i32::try_from(*attempt).unwrap_or(i32::MAX),
+            state: Some(state),
+            ..ContainerStatus::default()
+        }]),
+        ..PodStatus::default()
+    }
 }
 
 /// Whether the pod shows this status already, as far as anybody asks.
-fn shows(pod: &Pod, status: &Value) -> bool {
-    let ready = status["conditions"][0]["status"] == "True";
-    phase(pod) == status["phase"]
-        && stint_core::job::view::is_ready(pod) == ready
-        && i64::from(restarts(pod)) == status["containerStatuses"][0]["restartCount"].as_i64().unwrap_or(0)
+fn shows(pod: &Pod, status: &PodStatus) -> bool {
+    let shown = Pod { status: Some(status.clone()), ..Pod::default() };
+    phase(pod) == phase(&shown)
+        && stint_core::job::view::is_ready(pod) == stint_core::job::view::is_ready(&shown)
+        && restarts(pod) == restarts(&shown)
 }
 
-fn seconds(at: Timestamp) -> String {
-    let whole = Timestamp::from_second(at.as_second()).unwrap_or(at);
-    whole.to_string()
+fn seconds(at: Timestamp) -> Time {
+    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }
 
 /// One second between attempts.

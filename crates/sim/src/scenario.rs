@@ -1,6 +1,7 @@
 //! What the users want of one world: Jobs, and what they do to them over time.
 
 use jiff::SignedDuration;
+use k8s_openapi::api::batch::v1::Job;
 use serde_json::{Value, json};
 
 use crate::rng::Rng;
@@ -31,6 +32,10 @@ pub enum Deed {
     KillPod(String, usize),
     /// Deletes a Job, its pods after it (Background) or before it (Foreground).
     DeleteJob(String, &'static str),
+    /// Evicts a pod of a Job.
+    EvictPod(String, usize),
+    /// Creates a pod that nobody controls and that the Job's selector selects.
+    MakeOrphan(String),
     /// Creates a CronJob.
     CreateCron(CronWish),
     /// Suspends a CronJob, or resumes it.
@@ -64,6 +69,12 @@ pub struct JobWish {
     pub ignores: bool,
     /// Whether a `successPolicy` is content with one index.
     pub content: bool,
+    /// What a `podFailurePolicy` makes of the exit code 3, and whether it ignores disruptions.
+    pub on_three: Option<&'static str>,
+    /// `maxFailedIndexes`.
+    pub max_failed: Option<i32>,
+    /// `ttlSecondsAfterFinished`.
+    pub ttl: Option<i32>,
     /// `activeDeadlineSeconds`.
     pub deadline: Option<i64>,
     /// `podReplacementPolicy`.
@@ -108,6 +119,24 @@ impl CronWish {
 }
 
 impl JobWish {
+    /// Asks for more, now and then.
+    fn extend(&mut self, rng: &mut Rng) {
+        self.ttl = rng.chance(200).then(|| *rng.pick(&[0, 5, 60, 600]));
+        if self.per_index.is_some() {
+            self.max_failed = rng.chance(300).then(|| rng.small(0, 3).min(self.completions.unwrap_or(0)));
+        }
+        if self.restart_policy == "Never" && rng.chance(250) && self.replacement != Some("TerminatingOrFailed") {
+            let actions: &[&str] =
+                if self.per_index.is_some() { &["FailJob", "FailIndex", "Count"] } else { &["FailJob", "Count"] };
+            self.on_three = Some(*rng.pick(actions));
+        }
+    }
+
+    /// The Job.
+    pub fn job(&self) -> Job {
+        serde_json::from_value(self.manifest()).expect("the manifest is a Job")
+    }
+
     /// The manifest.
     pub fn manifest(&self) -> Value {
         let command = ["work".to_owned(), self.fails.to_string(), self.longest.to_string()];
@@ -134,9 +163,24 @@ impl JobWish {
                 spec["backoffLimit"] = json!(i32::MAX); // else a container would be started again without end
             }
         }
+        let mut rules = Vec::new();
         if self.ignores {
             let codes = json!({ "operator": "In", "values": [2] });
-            spec["podFailurePolicy"] = json!({ "rules": [{ "action": "Ignore", "onExitCodes": codes }] });
+            rules.push(json!({ "action": "Ignore", "onExitCodes": codes }));
+        }
+        if let Some(action) = self.on_three {
+            let disrupted = json!([{ "type": "DisruptionTarget", "status": "True" }]);
+            rules.push(json!({ "action": "Ignore", "onPodConditions": disrupted }));
+            rules.push(json!({ "action": action, "onExitCodes": { "operator": "In", "values": [3] } }));
+        }
+        if !rules.is_empty() {
+            spec["podFailurePolicy"] = json!({ "rules": rules });
+        }
+        if let Some(most) = self.max_failed {
+            spec["maxFailedIndexes"] = json!(most);
+        }
+        if let Some(seconds) = self.ttl {
+            spec["ttlSecondsAfterFinished"] = json!(seconds);
         }
         if self.content {
             spec["successPolicy"] = json!({ "rules": [{ "succeededCount": 1 }] });
@@ -189,6 +233,38 @@ impl Scenario {
         Scenario { deeds, calm }
     }
 
+    /// The scenario of a seed for the model: without CronJobs, and with more of what Jobs can be and of what befalls them.
+    pub fn of_jobs(seed: u64) -> Scenario {
+        let mut scenario = Scenario::of_seed(seed);
+        let is_of_cron =
+            |deed: &Deed| matches!(deed, Deed::CreateCron(_) | Deed::SuspendCron(..) | Deed::Reschedule(..));
+        scenario.deeds.retain(|(_, deed)| !is_of_cron(deed));
+        // A chance of its own, so that the Jobs of a seed stay what they are but for this.
+        let mut rng = Rng::new(seed, 7);
+        let last = scenario.deeds.last().map_or(0, |(at, _)| *at);
+        let span = last.max(*rng.pick(&[5_000, 60_000, 300_000]));
+        let mut more = Vec::new();
+        for (begins, deed) in &mut scenario.deeds {
+            if let Deed::DeleteJob(_, policy) = deed
+                && rng.chance(300)
+            {
+                *policy = "Orphan";
+            }
+            let Deed::Create(wish) = deed else { continue };
+            wish.extend(&mut rng);
+            for _ in 0..*rng.pick(&[0, 0, 0, 1, 2]) {
+                let which = usize::try_from(rng.range(0, 7)).expect("small");
+                let name = wish.name.clone();
+                let deed = if rng.chance(600) { Deed::EvictPod(name, which) } else { Deed::MakeOrphan(name) };
+                more.push((rng.range(*begins + 1, span + 1), deed));
+            }
+        }
+        scenario.deeds.extend(more);
+        scenario.deeds.sort_by_key(|(at, _)| *at);
+        scenario.calm = scenario.deeds.last().map_or(0, |(at, _)| *at).max(span);
+        scenario
+    }
+
     /// A small scenario of a CronJob for crashes at every write, which fires twice.
     pub fn small_cron(number: u64) -> Scenario {
         let mut rng = Rng::new(number, 5);
@@ -229,6 +305,9 @@ fn wish(rng: &mut Rng, number: u64) -> JobWish {
         per_index: (indexed && rng.chance(500)).then(|| rng.small(0, 2)),
         ignores,
         content: indexed && completions > Some(0) && rng.chance(200),
+        on_three: None,
+        max_failed: None,
+        ttl: None,
         deadline: rng.chance(150).then(|| rng.small(1, 120).into()),
         replacement: *rng.pick(if ignores {
             &[None, Some("Failed"), None, None]

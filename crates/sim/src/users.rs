@@ -14,7 +14,7 @@ use crate::history::PodRecord;
 use crate::judge;
 use crate::process::Controllers;
 use crate::scenario::Deed;
-use crate::world::World;
+use crate::world::{State, World};
 
 /// How long nothing may change before all is called quiet: two full passes of the controllers, and some.
 const QUIET: Duration = Duration::from_secs(130);
@@ -37,7 +37,7 @@ pub async fn run(world: &World, client: Client, mut controllers: Controllers, au
         let state = world.state();
         (Duration::from_millis(state.scenario.calm), state.elapsed())
     };
-    if !judge::is_settled(&world.state()) {
+    if !is_settled(&world.state()) {
         tokio::time::sleep(calm.saturating_sub(now)).await;
     }
     {
@@ -54,16 +54,21 @@ pub async fn run(world: &World, client: Client, mut controllers: Controllers, au
         }
         let state = world.state();
         let is_quiet = state.history.last_change == before;
-        let settled = judge::is_settled(&state);
+        let settled = is_settled(&state);
         if is_quiet && settled {
             break;
         }
         if state.elapsed() > deadline {
-            return Err(judge::unsettled(&state, is_quiet));
+            return Err(judge::unsettled(&state.history, is_quiet));
         }
     }
-    judge::judge(&world.state())?;
-    auditor.agrees_with(&world.state())
+    let state = world.state();
+    judge::judge(&state.history, &state.containers, state.elapsed())?;
+    auditor.agrees_with(&state)
+}
+
+fn is_settled(state: &State) -> bool {
+    judge::is_settled(&state.history, state.deeds_done == state.scenario.deeds.len())
 }
 
 async fn perform(world: &World, client: &Client, deed: &Deed, controllers: &mut Controllers) -> Result<(), String> {
@@ -141,6 +146,7 @@ async fn attempt(world: &World, client: &Client, deed: &Deed) -> Result<(), kube
             let params = DeleteParams { propagation_policy: Some(policy), ..DeleteParams::default() };
             jobs.delete(job, &params).await.map(drop)
         }
+        Deed::EvictPod(..) | Deed::MakeOrphan(_) => Ok(()), // the model's alone
         Deed::StepClock(_) | Deed::RestartControllers => unreachable!("nothing that the API is asked for"),
     }
 }

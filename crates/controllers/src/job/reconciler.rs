@@ -105,8 +105,11 @@ impl Reconciler {
         self.cache.wants_pods()
     }
 
-    /// When there is something to do although nothing happens.
+    /// When there is something to do although nothing happens: never, as long as the watches have not shown everything.
     pub fn wake(&self) -> Timestamp {
+        if !self.cache.is_complete() {
+            return Timestamp::MAX;
+        }
         self.queue.next_wake().map_or(self.next_full_pass, |wake| wake.min(self.next_full_pass))
     }
 

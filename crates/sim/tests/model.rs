@@ -1,0 +1,37 @@
+//! The model of the API, over some worlds: enough to see that it holds, that it is one story for one seed, and that it finds
+//! a decision that is broken. The million is the binary's: `cargo run --release -p stint-sim -- --model --seeds 0..1000000`.
+
+use stint_sim::{Fault, run_model};
+
+/// How many worlds a broken decision may pass unnoticed.
+const UNNOTICED: u64 = 300;
+
+#[test]
+fn the_first_worlds_of_decisions_break_no_invariant() {
+    for seed in 0..100 {
+        if let Some(broken) = run_model(seed, Fault::None, false).broken {
+            panic!("{}seed {seed} breaks: {broken}", run_model(seed, Fault::None, true).trace);
+        }
+    }
+}
+
+#[test]
+fn one_seed_is_one_course_of_decisions() {
+    for seed in 0..10 {
+        let (once, again) = (run_model(seed, Fault::None, true), run_model(seed, Fault::None, false));
+        assert_eq!(
+            (once.digest, once.writes, once.crashes),
+            (again.digest, again.writes, again.crashes),
+            "seed {seed}"
+        );
+        assert!(!once.trace.is_empty() && again.trace.is_empty());
+    }
+}
+
+#[test]
+fn a_broken_decision_is_found_within_300_worlds() {
+    for fault in Fault::ALL {
+        let found = (0..UNNOTICED).find(|seed| run_model(*seed, fault, false).broken.is_some());
+        assert!(found.is_some(), "{} goes unnoticed", fault.name());
+    }
+}
