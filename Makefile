@@ -7,7 +7,6 @@ test: packages
 	cargo test --workspace --quiet --no-fail-fast
 	cargo build --release
 	cargo run --quiet --release -p stint-sim -- --minutes 1
-	cargo run --quiet --release -p stint-sim -- --model --seeds 0..10000
 
 lint:
 	cargo fmt --all --check

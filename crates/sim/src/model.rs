@@ -8,7 +8,7 @@
 //! ```
 //!
 //! What is real here is everything that decides about Jobs: `core::job` and what the Job controller knows, waits for and does
-//! next. So thousands of worlds pass in a second, where the whole program passes some dozens.
+//! next. So some hundred worlds pass in a second, where the whole program passes some dozens.
 //!
 //! Invariants: one seed is one world; every committed state passes `core::check`; at the end all settles, planning changes
 //! nothing any more, and the Jobs' counters agree with what the containers did.
