@@ -14,7 +14,7 @@ use std::io;
 use std::net::Ipv4Addr;
 
 use crate::links::Index;
-use crate::netlink::{Attributes, Message, Socket, flag};
+use crate::netlink::{Attributes, Holds, Message, Socket, flag};
 use crate::subnet::Subnet;
 
 /// A port of the machine that leads to a pod's.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::netlink::{Answer, Attributes, Message, Socket, flag};
+use crate::netlink::{Answer, Attributes, Holds, Message, Socket, flag};
 use crate::subnet::Subnet;
 
 const NEW_LINK: u16 = 16;

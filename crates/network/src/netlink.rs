@@ -30,6 +30,28 @@ const ATTRIBUTE: usize = 4;
 /// More than the kernel puts into one answer.
 const ANSWER: usize = 64 * 1024;
 
+/// What attributes are added to, one after the other.
+pub(crate) trait Holds: Sized {
+    /// Where the next one goes.
+    fn bytes(&mut self) -> &mut Vec<u8>;
+
+    /// Adds an attribute.
+    fn with(mut self, kind: u16, value: &[u8]) -> Self {
+        put(self.bytes(), kind, value);
+        self
+    }
+
+    /// Adds an attribute that holds a name.
+    fn with_text(self, kind: u16, text: &str) -> Self {
+        self.with(kind, &[text.as_bytes(), &[0]].concat())
+    }
+
+    /// Adds an attribute that holds attributes.
+    fn with_all(self, kind: u16, attributes: &Attributes) -> Self {
+        self.with(kind | NESTED, &attributes.0)
+    }
+}
+
 /// One message: its header, the fixed part that its kind has, and attributes.
 #[derive(Clone, Debug)]
 pub(crate) struct Message(Vec<u8>);
@@ -42,22 +64,6 @@ impl Message {
         bytes[6..8].copy_from_slice(&(flags | flag::REQUEST).to_ne_bytes());
         bytes.extend_from_slice(fixed);
         Message(bytes)
-    }
-
-    /// Adds an attribute.
-    pub(crate) fn with(mut self, kind: u16, value: &[u8]) -> Message {
-        put(&mut self.0, kind, value);
-        self
-    }
-
-    /// Adds an attribute that holds a name.
-    pub(crate) fn with_text(self, kind: u16, text: &str) -> Message {
-        self.with(kind, &[text.as_bytes(), &[0]].concat())
-    }
-
-    /// Adds an attribute that holds attributes.
-    pub(crate) fn with_all(self, kind: u16, attributes: &Attributes) -> Message {
-        self.with(kind | NESTED, &attributes.0)
     }
 
     /// Whether the kernel is to say that it is done.
@@ -80,21 +86,17 @@ impl Attributes {
     pub(crate) fn after(fixed: &[u8]) -> Attributes {
         Attributes(fixed.to_vec())
     }
+}
 
-    /// Adds an attribute.
-    pub(crate) fn with(mut self, kind: u16, value: &[u8]) -> Attributes {
-        put(&mut self.0, kind, value);
-        self
+impl Holds for Message {
+    fn bytes(&mut self) -> &mut Vec<u8> {
+        &mut self.0
     }
+}
 
-    /// Adds an attribute that holds a name.
-    pub(crate) fn with_text(self, kind: u16, text: &str) -> Attributes {
-        self.with(kind, &[text.as_bytes(), &[0]].concat())
-    }
-
-    /// Adds an attribute that holds attributes.
-    pub(crate) fn with_all(self, kind: u16, attributes: &Attributes) -> Attributes {
-        self.with(kind | NESTED, &attributes.0)
+impl Holds for Attributes {
+    fn bytes(&mut self) -> &mut Vec<u8> {
+        &mut self.0
     }
 }
 
