@@ -9,7 +9,7 @@ use std::ffi::CString;
 use std::path::Path;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FileType};
 use rustix::io::{Errno, Result};
 use stint_core::pod::Used;
 
@@ -91,8 +91,7 @@ fn blocks(count: i64) -> u64 {
 }
 
 fn open(at: impl rustix::fd::AsFd, path: impl rustix::path::Arg) -> Result<Dir> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Dir::new(rustix::fs::openat(at, path, flags, Mode::empty())?)
+    Dir::new(stint_runtime::open_folder(at, path)?)
 }
 
 #[cfg(test)]

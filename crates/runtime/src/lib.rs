@@ -51,7 +51,7 @@ pub use error::{Error, ExecError, Problem, StartError};
 pub use exec::{ExecExit, ExecHandle, Input, Joined, Output, ProcessSpec, Stdio, Terminal};
 pub use host::check_host;
 pub use native::{Native, OciCli};
-pub use scratch::remove as remove_folder;
+pub use scratch::{open as open_folder, remove as remove_folder};
 
 /// A boxed future, the same type as `futures::future::BoxFuture`.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -72,7 +72,8 @@ fn empty_folder(folder: &OwnedFd) -> io::Result<Option<OwnedFd>> {
     Ok(None)
 }
 
-fn open(at: impl rustix::fd::AsFd, path: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
+/// Opens a folder to read it; a link in its place is an error (`ELOOP` or `ENOTDIR`), links above it are followed.
+pub fn open(at: impl rustix::fd::AsFd, path: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(at, path, flags, Mode::empty())
 }

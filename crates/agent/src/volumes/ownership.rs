@@ -11,6 +11,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Stat};
 use rustix::io::{Errno, Result};
+use stint_runtime::open_folder;
 
 use crate::error::Error;
 
@@ -36,7 +37,7 @@ pub(super) fn give(volume: &Path, group: u32, when: When) -> std::result::Result
 }
 
 fn try_give(volume: &Path, group: u32, when: When) -> Result<()> {
-    let root = open(CWD, volume)?;
+    let root = open_folder(CWD, volume)?;
     let found = rustix::fs::fstat(&root)?;
     if when == When::OnRootMismatch && found.st_gid == group && found.st_mode & FOLDER == FOLDER {
         return Ok(());
@@ -69,7 +70,7 @@ fn give_entry(folder: &OwnedFd, name: &CString, group: u32, depth: usize) -> Res
     let found = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
     match FileType::from_raw_mode(found.st_mode) {
         FileType::Directory => {
-            let inner = open(folder, name)?;
+            let inner = open_folder(folder, name)?;
             give_content(&inner, group, depth + 1)?;
             give_folder(&inner, &found, group)
         }
@@ -91,11 +92,6 @@ fn give_entry(folder: &OwnedFd, name: &CString, group: u32, depth: usize) -> Res
 fn give_folder(folder: &OwnedFd, found: &Stat, group: u32) -> Result<()> {
     rustix::fs::fchown(folder, None, Some(Gid::from_raw(group)))?;
     rustix::fs::fchmod(folder, Mode::from_raw_mode(found.st_mode & 0o7777 | FOLDER))
-}
-
-fn open(at: impl rustix::fd::AsFd, path: impl rustix::path::Arg) -> Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(at, path, flags, Mode::empty())
 }
 
 #[cfg(test)]

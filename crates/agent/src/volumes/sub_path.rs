@@ -82,8 +82,7 @@ fn make_folder(parent: &OwnedFd, name: &OsStr, mode: Mode) -> Result<OwnedFd> {
         Err(Errno::EXIST) => return find(parent, Path::new(name), OFlags::DIRECTORY | OFlags::NOFOLLOW),
         Err(errno) => return Err(errno),
     }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let made = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    let made = stint_runtime::open_folder(parent, name)?;
     rustix::fs::fchmod(&made, mode)?; // whatever the umask says
     Ok(made)
 }
