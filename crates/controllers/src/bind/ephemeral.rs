@@ -49,18 +49,16 @@ fn claims(pod: &Pod) -> Vec<DynamicObject> {
     let templates = volumes.filter_map(|volume| {
         let template = volume.ephemeral.as_ref()?.volume_claim_template.as_ref()?;
         let given = template.metadata.clone().unwrap_or_default();
-        let metadata = ObjectMeta {
-            name: Some(ephemeral_name(pod, &volume.name)),
+        let kind = ApiResource::erase::<PersistentVolumeClaim>(&());
+        let mut claim =
+            DynamicObject::new(&ephemeral_name(pod, &volume.name), &kind).data(json!({ "spec": template.spec }));
+        claim.metadata = ObjectMeta {
             namespace: pod.namespace(),
             labels: given.labels,
             annotations: given.annotations,
             owner_references: Some(vec![owner.clone()]),
-            ..ObjectMeta::default()
+            ..claim.metadata
         };
-        let kind = ApiResource::erase::<PersistentVolumeClaim>(&());
-        let mut claim =
-            DynamicObject::new(&ephemeral_name(pod, &volume.name), &kind).data(json!({ "spec": template.spec }));
-        claim.metadata = metadata;
         Some(claim)
     });
     templates.collect()
