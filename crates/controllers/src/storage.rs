@@ -65,7 +65,9 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>, provisioner: Provisioner
         } else if pods.is_none() {
             pods = Some(watch(Api::<Pod>::all(client.clone()), watcher::Config::default()).boxed());
         }
-        if ["PersistentVolumeClaim", "PersistentVolume", "StorageClass"].iter().all(|kind| state.listed.contains(kind))
+        if [PersistentVolumeClaim::KIND, PersistentVolume::KIND, "StorageClass"]
+            .iter()
+            .all(|kind| state.listed.contains(kind))
             && (pods.is_none() || state.listed.contains("Pod"))
         {
             while let Some(key) = state.queue.take(clock.now(), |_| true) {
@@ -107,6 +109,9 @@ fn watch_all<K: Resource<DynamicType = ()>>(client: &Client) -> Events<DynamicOb
 
 /// A kind that is kept in the view.
 trait Kept: Resource<DynamicType = ()> + DeserializeOwned {
+    /// Its name, as [`State::listed`] has it.
+    const KIND: &'static str;
+
     fn key(&self) -> Key;
     fn held<'a>(view: &'a View, key: &Key) -> Option<&'a Self>;
     fn put(self, view: &mut View);
@@ -115,6 +120,8 @@ trait Kept: Resource<DynamicType = ()> + DeserializeOwned {
 }
 
 impl Kept for PersistentVolumeClaim {
+    const KIND: &'static str = "PersistentVolumeClaim";
+
     fn key(&self) -> Key {
         Key::Claim(storage::key(self))
     }
@@ -137,6 +144,8 @@ impl Kept for PersistentVolumeClaim {
 }
 
 impl Kept for PersistentVolume {
+    const KIND: &'static str = "PersistentVolume";
+
     fn key(&self) -> Key {
         Key::Volume(self.name_any())
     }
@@ -185,10 +194,7 @@ impl State {
                 for key in &old {
                     self.gone::<K>(key);
                 }
-                self.listed.insert(match K::kind(&()).as_ref() {
-                    "PersistentVolume" => "PersistentVolume",
-                    _ => "PersistentVolumeClaim",
-                });
+                self.listed.insert(K::KIND);
             }
             Event::Delete(object) => {
                 if let Ok(object) = object.try_parse::<K>() {
