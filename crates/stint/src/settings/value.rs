@@ -43,6 +43,15 @@ fn one(texts: &[String]) -> Result<&str, String> {
     }
 }
 
+/// One of two words.
+fn either<T>(texts: &[String], first: (&str, T), second: (&str, T)) -> Result<T, String> {
+    match one(texts)? {
+        word if word == first.0 => Ok(first.1),
+        word if word == second.0 => Ok(second.1),
+        _ => Err(format!("give {} or {}", first.0, second.0)),
+    }
+}
+
 impl Value for bool {
     const SHAPE: Shape = Shape::Switch;
 
@@ -205,11 +214,7 @@ impl Value for PodNetwork {
     const SHAPE: Shape = Shape::One("NETWORK");
 
     fn read(texts: &[String]) -> Result<Self, String> {
-        match one(texts)? {
-            "own" => Ok(PodNetwork::Own),
-            "host" => Ok(PodNetwork::Host),
-            _ => Err("give own or host".to_owned()),
-        }
+        either(texts, ("own", PodNetwork::Own), ("host", PodNetwork::Host))
     }
 }
 
@@ -226,11 +231,7 @@ impl Value for LogFormat {
     const SHAPE: Shape = Shape::One("FORMAT");
 
     fn read(texts: &[String]) -> Result<Self, String> {
-        match one(texts)? {
-            "text" => Ok(LogFormat::Text),
-            "json" => Ok(LogFormat::Json),
-            _ => Err("give text or json".to_owned()),
-        }
+        either(texts, ("text", LogFormat::Text), ("json", LogFormat::Json))
     }
 }
 
