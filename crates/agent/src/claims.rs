@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{HostPathVolumeSource, PersistentVolume, Persist
 use kube::api::{ApiResource, DynamicObject};
 use kube::{Api, Client, ResourceExt};
 use serde_json::Value;
-use stint_core::storage::{PROVISIONER, ephemeral_name};
+use stint_core::storage::{ephemeral_name, is_ours};
 
 use crate::error::Error;
 use crate::folder::PodFolder;
@@ -112,9 +112,8 @@ fn place_of(volume: &DynamicObject, claim: &str) -> Result<Place, String> {
     if text("/volumeMode") == Some("Block") {
         return Err(format!("the volume {name} is a block device, which is not supported"));
     }
-    let is_ours = volume.annotations().get("pv.kubernetes.io/provisioned-by").is_some_and(|by| by == PROVISIONER);
     match (text("/local/path"), text("/hostPath/path")) {
-        (Some(path), _) if is_ours => Ok(Place::Made(path.into())),
+        (Some(path), _) if is_ours(&volume.metadata) => Ok(Place::Made(path.into())),
         (Some(path), _) => Ok(Place::Local(path.into())),
         (None, Some(path)) => {
             let type_ = text("/hostPath/type").map(str::to_owned);
@@ -128,6 +127,7 @@ fn place_of(volume: &DynamicObject, claim: &str) -> Result<Place, String> {
 #[allow(clippy::needless_pass_by_value)] // `json!` reads best by value
 mod tests {
     use serde_json::json;
+    use stint_core::storage::PROVISIONER;
 
     use super::*;
 

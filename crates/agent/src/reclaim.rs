@@ -19,7 +19,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
-use stint_core::storage::{DATA_FINALIZER, PROVISIONER};
+use stint_core::storage::{DATA_FINALIZER, is_ours};
 use tokio::time::sleep;
 
 use crate::error::Error;
@@ -56,9 +56,8 @@ pub(crate) async fn run(client: Client, folder: PathBuf) {
 
 /// Whether the node's turn has come: everybody else has let go of the volume.
 fn is_to_go(volume: &DynamicObject) -> bool {
-    let is_ours = volume.annotations().get("pv.kubernetes.io/provisioned-by").is_some_and(|by| by == PROVISIONER);
     let is_bound = volume.data.pointer("/status/phase").and_then(Value::as_str) == Some("Bound");
-    is_ours && !is_bound && volume.metadata.deletion_timestamp.is_some() && volume.finalizers() == [DATA_FINALIZER]
+    is_ours(&volume.metadata) && !is_bound && volume.metadata.deletion_timestamp.is_some() && volume.finalizers() == [DATA_FINALIZER]
 }
 
 async fn reclaim(api: &Api<DynamicObject>, volume: &DynamicObject, folder: &Path) -> Result<(), Error> {
@@ -80,6 +79,8 @@ async fn reclaim(api: &Api<DynamicObject>, volume: &DynamicObject, folder: &Path
 
 #[cfg(test)]
 mod tests {
+    use stint_core::storage::PROVISIONER;
+
     use super::*;
 
     #[test]

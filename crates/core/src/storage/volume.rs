@@ -1,6 +1,7 @@
 //! What is next for a volume.
 
 use k8s_openapi::api::core::v1::PersistentVolume;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
 use super::matching::reference;
@@ -10,9 +11,9 @@ use super::{
 };
 use crate::plan::{Severity, Step};
 
-/// Whether a volume was made by the provisioner that is built in.
-pub fn is_ours(volume: &PersistentVolume) -> bool {
-    annotation(&volume.metadata, PROVISIONED_BY) == Some(PROVISIONER)
+/// Whether a volume was made by the provisioner that is built in, by the volume's metadata.
+pub fn is_ours(volume: &ObjectMeta) -> bool {
+    annotation(volume, PROVISIONED_BY) == Some(PROVISIONER)
 }
 
 /// The next write about a volume, if there is any.
@@ -52,7 +53,7 @@ pub fn volume(volume: &PersistentVolume, view: &View) -> Option<Step<Action>> {
         return set("Bound", "its claim names it");
     }
     // The claim was faster with another one.
-    if is_ours(volume) && policy(volume) == "Delete" {
+    if is_ours(meta) && policy(volume) == "Delete" {
         return released(volume, phase);
     }
     let by_us = annotation(meta, BOUND_BY_CONTROLLER).is_some();
@@ -88,7 +89,7 @@ fn released(volume: &PersistentVolume, phase: &str) -> Option<Step<Action>> {
     };
     match policy(volume) {
         "Retain" => None,
-        "Delete" if is_ours(volume) => {
+        "Delete" if is_ours(&volume.metadata) => {
             Some(step(Action::DeleteVolume(name.clone()), "its claim is gone, and it was made for it"))
         }
         // Made by somebody else's provisioner, who deletes it.
