@@ -10,6 +10,8 @@ use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::Pod;
 
+use crate::job::view::is_ready;
+
 /// What a name asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asked<'a> {
@@ -74,7 +76,6 @@ impl NamedPod {
         if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
             return None;
         }
-        let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
         let spec = pod.spec.as_ref()?;
         Some(NamedPod {
             namespace: pod.metadata.namespace.clone().unwrap_or_default(),
@@ -82,7 +83,7 @@ impl NamedPod {
             subdomain: spec.subdomain.clone(),
             labels: pod.metadata.labels.clone().unwrap_or_default(),
             address: status.pod_ip.as_deref()?.parse().ok()?,
-            is_ready: ready && pod.metadata.deletion_timestamp.is_none(),
+            is_ready: is_ready(pod) && pod.metadata.deletion_timestamp.is_none(),
         })
     }
 }
