@@ -3,7 +3,7 @@
 //! Invariant: a pod is found as long as the agent has its object; a Service as the API has it when it is asked for.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::Pod;
@@ -52,7 +52,7 @@ impl Directory for Finder {
                 Asked::Nothing => return Known::Nothing,
                 Asked::Branch => return Known::Addresses(Vec::new()),
                 Asked::Service { service: "kubernetes", namespace: "default" } if self.api.is_some() => {
-                    let api: Option<Ipv4Addr> = self.api.and_then(|ip| ip.to_string().parse().ok());
+                    let api = self.api.and_then(|ip| if let IpAddr::V4(ip) = ip { Some(ip) } else { None });
                     return Known::Addresses(api.into_iter().collect());
                 }
                 Asked::Service { service, namespace } | Asked::Host { service, namespace, .. } => {
