@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use k8s_openapi::api::core::v1::{ContainerPort, Pod};
 use serde_json::{Value, json};
+use stint_core::pod::lasting;
 use stint_network::{HostPort, Network, Protocol, Sandbox};
 
 use crate::agent::Shared;
@@ -123,9 +124,7 @@ pub(crate) async fn leave(folder: &PodFolder, network: Option<&Network>) -> Resu
 /// The ports of the node that lead to the pod: those of its main containers and sidecars.
 fn host_ports(pod: &Pod) -> Vec<HostPort> {
     let Some(spec) = &pod.spec else { return Vec::new() };
-    let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
-    let ports = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
-    ports.filter_map(host_port).collect()
+    lasting(spec).flat_map(|container| container.ports.iter().flatten()).filter_map(host_port).collect()
 }
 
 fn host_port(port: &ContainerPort) -> Option<HostPort> {

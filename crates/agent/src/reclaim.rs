@@ -57,7 +57,10 @@ pub(crate) async fn run(client: Client, folder: PathBuf) {
 /// Whether the node's turn has come: everybody else has let go of the volume.
 fn is_to_go(volume: &DynamicObject) -> bool {
     let is_bound = volume.data.pointer("/status/phase").and_then(Value::as_str) == Some("Bound");
-    is_ours(&volume.metadata) && !is_bound && volume.metadata.deletion_timestamp.is_some() && volume.finalizers() == [DATA_FINALIZER]
+    is_ours(&volume.metadata)
+        && !is_bound
+        && volume.metadata.deletion_timestamp.is_some()
+        && volume.finalizers() == [DATA_FINALIZER]
 }
 
 async fn reclaim(api: &Api<DynamicObject>, volume: &DynamicObject, folder: &Path) -> Result<(), Error> {

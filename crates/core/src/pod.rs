@@ -49,7 +49,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 pub use backoff::Backoff;
-pub use facts::{ContainerFacts, Facts, PullPolicy, RestartPolicy, RestartRule, Role};
+pub use facts::{ContainerFacts, Facts, PullPolicy, RestartPolicy, RestartRule, Role, is_sidecar, lasting};
 pub use hook::{HookKind, Hooks};
 pub use local_storage::{Limits, Used};
 pub use news::{News, Origin};

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{Container, PersistentVolumeClaim, Pod, Resource
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
 use crate::admit::qos_class;
+use crate::pod::{is_sidecar, lasting};
 use crate::quantity::{self, Quantity};
 
 /// Amounts by the names that quotas give them.
@@ -212,10 +213,9 @@ fn pod_usage(pod: &Pod, used: &mut Amounts) {
         container_usage(container, &mut amounts);
         amounts
     };
-    let is_sidecar = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
-    let init = || spec.init_containers.iter().flatten();
-    spec.containers.iter().chain(init().filter(is_sidecar)).for_each(|container| raise(usage(container), false));
-    init().filter(|container| !is_sidecar(container)).for_each(|container| raise(usage(container), true));
+    lasting(spec).for_each(|container| raise(usage(container), false));
+    let init = spec.init_containers.iter().flatten();
+    init.filter(|container| !is_sidecar(container)).for_each(|container| raise(usage(container), true));
     used.extend(total);
 }
 

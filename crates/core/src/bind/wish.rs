@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use serde::Serialize;
 
 use super::claims::{self, Wanted};
+use crate::pod::{is_sidecar, lasting};
 use crate::quantity;
 
 /// Amounts by resource: thousandths of `cpu`, whole units of everything else.
@@ -112,7 +113,7 @@ pub fn requests(spec: &PodSpec) -> Amounts {
     for container in spec.init_containers.iter().flatten() {
         let mut moment = sidecars.clone();
         add(&mut moment, &of_container(container));
-        if container.restart_policy.as_deref() == Some("Always") {
+        if is_sidecar(container) {
             sidecars.clone_from(&moment);
         }
         raise(&mut worst, &moment);
@@ -156,9 +157,7 @@ fn of_container(container: &Container) -> Amounts {
 }
 
 fn ports(spec: &PodSpec) -> Vec<Port> {
-    let is_sidecar = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
-    let sidecars = spec.init_containers.iter().flatten().filter(is_sidecar);
-    let ports = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
+    let ports = lasting(spec).flat_map(|container| container.ports.iter().flatten());
     let mut taken: Vec<Port> = ports
         .filter_map(|port| {
             let number = port.host_port.filter(|number| *number > 0)?;

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod,
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{AGE, Column, Condition, NAME, Row, age, docs, name, or_none, since, text, wide};
+use crate::pod::{is_sidecar, lasting};
 
 pub(super) const COLUMNS: &[Column] = &[
     NAME,
@@ -71,11 +72,10 @@ impl Summary {
         } else {
             reason
         };
-        let sidecars = spec.init_containers.iter().flatten().filter(|init| is_sidecar(init.restart_policy.as_deref()));
         let mut summary = Self {
             word: word.to_owned(),
             ready: 0,
-            containers: spec.containers.len() + sidecars.count(),
+            containers: lasting(spec).count(),
             restarts: 0,
             last_restart: None,
         };
@@ -175,13 +175,8 @@ fn outcome(end: &ContainerStateTerminated) -> String {
     }
 }
 
-fn is_sidecar(restart_policy: Option<&str>) -> bool {
-    restart_policy == Some("Always")
-}
-
 fn sidecar(spec: &PodSpec, name: &str) -> bool {
-    let init = spec.init_containers.iter().flatten().find(|init| init.name == name);
-    init.is_some_and(|init| is_sidecar(init.restart_policy.as_deref()))
+    spec.init_containers.iter().flatten().find(|init| init.name == name).is_some_and(is_sidecar)
 }
 
 /// Status and reason of a condition.

@@ -4,10 +4,21 @@
 //! with new facts.
 
 use jiff::SignedDuration;
-use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, Pod, VolumeMountStatus};
+use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, Pod, PodSpec, VolumeMountStatus};
 
 use super::hook::Hooks;
 use super::probe::ProbeSet;
+
+/// Whether an init container is a sidecar: one that stays, beside the containers after it.
+pub fn is_sidecar(init: &Container) -> bool {
+    init.restart_policy.as_deref() == Some("Always")
+}
+
+/// The containers that run together once a pod has started: its main ones and its sidecars.
+pub fn lasting(spec: &PodSpec) -> impl Iterator<Item = &Container> {
+    let init = spec.init_containers.iter().flatten();
+    spec.containers.iter().chain(init.filter(|init| is_sidecar(init)))
+}
 
 /// What the spec says.
 #[derive(Clone, Debug, PartialEq)]

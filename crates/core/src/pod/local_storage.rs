@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
+use super::facts::{is_sidecar, lasting};
 use crate::quantity::{self, Quantity};
 
 /// The resource's name.
@@ -46,9 +47,7 @@ impl Limits {
             positive(&limits.get(RESOURCE)?.0)
         };
         let init = spec.init_containers.as_deref().unwrap_or_default();
-        let is_sidecar = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
-        let staying = spec.containers.iter().chain(init.iter().filter(is_sidecar)).filter_map(limit);
-        let together = staying.reduce(Quantity::plus);
+        let together = lasting(spec).filter_map(limit).reduce(Quantity::plus);
         let alone = init.iter().filter(|container| !is_sidecar(container)).filter_map(limit).max();
         let all = spec.containers.iter().chain(init);
         let limits = Limits {

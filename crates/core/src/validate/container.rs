@@ -14,6 +14,7 @@ use super::volume::{Volumes, local_descending_path, path_without_backsteps};
 use super::{env, invalid_for, items, probe, resources, security, text};
 use crate::field::{Fault, Path, Value};
 use crate::names;
+use crate::pod::is_sidecar;
 
 const RESTART_POLICIES: [&str; 3] = ["Always", "Never", "OnFailure"];
 
@@ -68,7 +69,7 @@ pub(super) fn init(containers: &[Container], context: &Context<'_>, path: &Path<
         }
         // One by one, since they run one by one; upstream counts each from index 0.
         host_port_conflicts(std::slice::from_ref(container), list, faults);
-        if container.restart_policy.as_deref() == Some("Always") {
+        if is_sidecar(container) {
             probe::lifecycle(container, context.grace(), &path, faults);
             probe::all(container, context.grace(), &path, faults);
         } else {
