@@ -196,7 +196,7 @@ pub static GROUPS: &[Group] = &[
                 name: "eviction and deletion of pods",
                 does: "count as failures, and are replaced",
                 tests: &[
-                    ("crates/server/tests/admission.rs", "an_evicted_pod_says_so_and_goes"),
+                    ("crates/server/tests/api/admission.rs", "an_evicted_pod_says_so_and_goes"),
                     (TESTS, "a_deleted_pod_counts_as_failed_and_is_replaced"),
                 ],
             },

@@ -1,5 +1,5 @@
 //! A router over a store in memory, with a clock that stands still and ids that count.
-#![allow(dead_code)] // each test file uses its part
+#![allow(dead_code)] // each program uses its part
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

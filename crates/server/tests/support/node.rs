@@ -1,5 +1,5 @@
 //! A node in the test process: its containers are this machine, their logs what a test wrote into them.
-#![allow(dead_code)] // each test file uses its part
+#![allow(dead_code)] // each program uses its part
 
 use std::collections::HashMap;
 use std::process::Stdio;

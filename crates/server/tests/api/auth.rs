@@ -1,9 +1,8 @@
 //! Who may do what, through the router, as clients from outside see it.
 
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::{config_map, job, pod};
 use axum::body::Body;
 use http::Request;
 use http_body_util::BodyExt;
@@ -11,7 +10,6 @@ use serde_json::{Value, json};
 use stint_server::auth::Auth;
 use stint_server::{Api, Peer, router};
 use stint_store::Mutation;
-use support::{config_map, job, pod};
 use tower::ServiceExt;
 
 /// The user id that the daemon has in these tests.
@@ -40,7 +38,7 @@ impl Answer {
 
 impl World {
     fn new() -> Self {
-        let api = support::api();
+        let api = crate::support::api();
         let api = Api { auth: Some(Arc::new(Auth::new(api.store.clone(), OWNER))), ..api };
         Self { router: router(api.clone()), api }
     }
@@ -555,7 +553,7 @@ async fn discovery_lists_the_reviews() {
 async fn world_of_a_robot() -> World {
     use stint_auth::keys::{Keyring, generate};
     use stint_auth::token::Tokens;
-    let api = support::api();
+    let api = crate::support::api();
     let tokens = Tokens::new("https://kubernetes.default.svc", Keyring::from_pem(&generate().unwrap()).unwrap());
     let api = Api { auth: Some(Arc::new(Auth::new(api.store.clone(), OWNER).with_tokens(tokens))), ..api };
     let world = World { router: router(api.clone()), api };
@@ -702,7 +700,7 @@ async fn the_keys_of_tokens_are_public_to_service_accounts() {
 
 impl World {
     fn with(auth: impl FnOnce(Auth) -> Auth) -> Self {
-        let api = support::api();
+        let api = crate::support::api();
         let api = Api { auth: Some(Arc::new(auth(Auth::new(api.store.clone(), OWNER)))), ..api };
         Self { router: router(api.clone()), api }
     }

@@ -1,16 +1,14 @@
 //! The API's documents over HTTP, and what every kubectl makes of them.
 
-mod support;
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::api;
 use axum::body::Body;
 use http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use stint_server::router;
-use support::api;
 use tower::ServiceExt;
 
 const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";

@@ -1,16 +1,14 @@
 //! Properties: whatever is written, revisions grow, and the watch replays into the list.
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::support::{api, get, send};
 use axum::body::Body;
 use futures::StreamExt;
 use http::Request;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use stint_server::router;
-use support::{api, get, send};
 use tower::ServiceExt;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";

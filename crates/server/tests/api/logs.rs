@@ -1,18 +1,14 @@
 //! `pods/log`: what is refused in which words, and that a followed log comes line by line.
 
-#[path = "support/node.rs"]
-mod node;
-mod support;
-
 use std::sync::Arc;
 
+use crate::node::TestNode;
+use crate::support::{api, get, post};
 use axum::body::Body;
 use http::Request;
 use http_body_util::BodyExt;
-use node::TestNode;
 use serde_json::json;
 use stint_server::{Api, router};
-use support::{api, get, post};
 use tower::ServiceExt;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";

@@ -1,11 +1,10 @@
 //! Tables and metadata as a real server answered them, asked of ours over HTTP.
 
-mod support;
-
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use crate::support::{api, config_map, post};
 use axum::body::Body;
 use http::Request;
 use http_body_util::BodyExt;
@@ -15,7 +14,6 @@ use stint_core::columns::NEXT;
 use stint_server::kinds::{KINDS, Kind};
 use stint_server::{Api, Clock, router};
 use stint_store::Mutation;
-use support::{api, config_map, post};
 use tower::ServiceExt;
 
 /// A clock that is set by hand.

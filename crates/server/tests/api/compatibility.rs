@@ -1,22 +1,21 @@
 //! `docs/compatibility.md` says what the tables say, and the server does what they say.
 
-#[path = "../examples/compatibility.rs"]
+#[path = "../../examples/compatibility.rs"]
 #[allow(dead_code, reason = "the example's own `main`")]
-mod compatibility;
-mod support;
+mod example;
 
+use crate::support::{api, get, send};
 use serde_json::json;
 use stint_server::differences::{ABSENT, DIFFERENCES};
 use stint_server::kinds::{KINDS, Scope};
 use stint_server::router;
-use support::{api, get, send};
 
 #[test]
 fn the_page_about_compatibility_is_current() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/compatibility.md");
     let page = std::fs::read_to_string(path).unwrap_or_default();
     assert!(
-        page == compatibility::page(),
+        page == example::page(),
         "docs/compatibility.md is old; run: cargo run -p stint-server --example compatibility > docs/compatibility.md"
     );
 }

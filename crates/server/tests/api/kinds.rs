@@ -1,12 +1,10 @@
 //! What is particular to kinds: shapes of events, kinds that can only be read, objects that a `PUT` makes.
 
-mod support;
-
+use crate::support::{Answer, api, get, post, send};
 use axum::Router;
 use serde_json::{Value, json};
 use stint_server::kinds::{Holds, KINDS, Scope};
 use stint_server::router;
-use support::{Answer, api, get, post, send};
 
 const JSON: &str = "application/json";
 const CORE_EVENTS: &str = "/api/v1/namespaces/default/events";

@@ -1,22 +1,18 @@
 //! WebSockets without kubectl: which subprotocol is chosen, what goes over which channel, and what happens when one
 //! side leaves or does not read.
 
-#[path = "support/node.rs"]
-mod node;
-mod support;
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::node::TestNode;
+use crate::support::{api, post};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures::{SinkExt, StreamExt};
 use http::StatusCode;
-use node::TestNode;
 use serde_json::{Value, json};
 use stint_server::streaming::node::TerminalSize;
 use stint_server::{Api, router};
-use support::{api, post};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::timeout;
@@ -156,9 +152,9 @@ async fn what_is_wrong_is_said_before_the_connection_changes() {
         let body: Value = serde_json::from_str(&body).unwrap();
         assert_eq!((status.as_u16(), body["message"].as_str().unwrap()), (code, message), "{path}");
     }
-    let plain = support::get(&world.router, &format!("{PODS}/p/exec?command=true&stdout=1")).await;
+    let plain = crate::support::get(&world.router, &format!("{PODS}/p/exec?command=true&stdout=1")).await;
     assert_eq!((plain.code, plain.message().as_str()), (400, "Upgrade request required"));
-    assert_eq!(support::send(&world.router, "PUT", &format!("{PODS}/p/exec"), "", "").await.code, 405);
+    assert_eq!(crate::support::send(&world.router, "PUT", &format!("{PODS}/p/exec"), "", "").await.code, 405);
 }
 
 #[tokio::test]

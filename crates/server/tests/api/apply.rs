@@ -1,12 +1,10 @@
 //! Server-side apply: configurations of several owners in one object.
 
-mod support;
-
+use crate::support::{Answer, api, send};
 use axum::Router;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use stint_server::router;
-use support::{Answer, api, send};
 
 const JOBS: &str = "/apis/batch/v1/namespaces/default/jobs";
 const CRON_JOBS: &str = "/apis/batch/v1/namespaces/default/cronjobs";

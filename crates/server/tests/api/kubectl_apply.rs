@@ -2,14 +2,12 @@
 //!
 //! Each test runs with every kubectl that is on the machine, and says that it is skipped where there is none.
 
-mod support;
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::api;
 use serde_json::{Value, json};
 use stint_server::router;
-use support::api;
 
 /// Where kubectls of several versions lie side by side on machines with a cloud SDK.
 const FOLDER: &str = "/usr/lib/google-cloud-sdk/bin";

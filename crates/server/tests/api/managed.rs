@@ -1,10 +1,8 @@
 //! Who owns which fields after creations, updates and patches.
 
-mod support;
-
+use crate::support::{Answer, api, send};
 use serde_json::{Value, json};
 use stint_server::router;
-use support::{Answer, api, send};
 
 const JOBS: &str = "/apis/batch/v1/namespaces/default/jobs";
 const JSON: &str = "application/json";

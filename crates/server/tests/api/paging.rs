@@ -1,10 +1,8 @@
 //! Lists in pages, and lists of earlier states.
 
-mod support;
-
+use crate::support::{Answer, api, config_map, forgetful_api, get, post, send};
 use serde_json::Value;
 use stint_server::router;
-use support::{Answer, api, config_map, forgetful_api, get, post, send};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 

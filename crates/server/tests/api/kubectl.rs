@@ -2,10 +2,6 @@
 //!
 //! Each test runs with every kubectl that is on the machine, and says that it is skipped where there is none.
 
-#[path = "support/node.rs"]
-mod node;
-mod support;
-
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -14,10 +10,10 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use node::TestNode;
+use crate::node::TestNode;
+use crate::support::{api, post, send};
 use serde_json::json;
 use stint_server::{Api, router};
-use support::{api, post, send};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::{self, pki_types::PrivateKeyDer};
 use tokio_rustls::server::TlsStream;

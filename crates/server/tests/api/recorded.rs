@@ -3,15 +3,14 @@
 //!
 //! The recorded answers lie beside the repository and are no part of it; without them the test says so and passes.
 
-#[path = "../../core/tests/golden/mod.rs"]
+#[path = "../../../core/tests/golden/mod.rs"]
 mod golden;
-mod support;
 
+use crate::support::{Answer, api, post, send};
 use axum::Router;
 use golden::Case;
 use serde_json::{Map, Value, json};
 use stint_server::router;
-use support::{Answer, api, post, send};
 
 /// How many answers match of `validation_create.json`. The others ask for the language of schedules.
 const CREATED: usize = 206;

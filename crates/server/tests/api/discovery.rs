@@ -1,13 +1,11 @@
 //! Discovery in both forms, and paths that lead nowhere.
 
-mod support;
-
+use crate::support::{api, get};
 use axum::body::Body;
 use http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use stint_server::router;
-use support::{api, get};
 use tower::ServiceExt;
 
 async fn ask(router: &axum::Router, path: &str, headers: &[(&str, &str)]) -> (u16, HeaderMap, String) {

@@ -1,16 +1,14 @@
 //! How answers look: JSON, YAML, for people, compressed; and what is said when there is no such form.
 
-mod support;
-
 use std::io::Read;
 
+use crate::support::{api, config_map, get, post, send};
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use stint_server::router;
-use support::{api, config_map, get, post, send};
 use tower::ServiceExt;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";

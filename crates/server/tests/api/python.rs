@@ -3,18 +3,14 @@
 //! The client comes from its registry into a virtual environment under the target folder; where it can't be had, the test
 //! says that it is skipped.
 
-#[path = "support/node.rs"]
-mod node;
-mod support;
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use node::TestNode;
+use crate::node::TestNode;
+use crate::support::{api, post};
 use serde_json::json;
 use stint_server::{Api, router};
-use support::{api, post};
 use tokio::net::TcpListener;
 
 const CLIENT: &str = "kubernetes==36.0.3";

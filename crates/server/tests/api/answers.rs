@@ -1,10 +1,8 @@
 //! What the API says, word for word, to requests that no client library would send.
 
-mod support;
-
+use crate::support::{Answer, api, config_map, get, job, post, send};
 use serde_json::{Value, json};
 use stint_server::router;
-use support::{Answer, api, config_map, get, job, post, send};
 
 const JOBS: &str = "/apis/batch/v1/namespaces/default/jobs";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -332,7 +330,7 @@ async fn an_immediate_deletion_is_answered_with_a_status_or_the_pod() {
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
     assert_eq!((gone.code, gone.json()), (200, status));
     let pods = "/api/v1/namespaces/default/pods";
-    post(&router, pods, &value(&support::pod("p"))).await;
+    post(&router, pods, &value(&crate::support::pod("p"))).await;
     let gone = send(&router, "DELETE", &format!("{pods}/p"), "application/json", "").await;
     assert_eq!(gone.json()["kind"], "Pod");
 }

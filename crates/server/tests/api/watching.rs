@@ -1,9 +1,8 @@
 //! Watches through a real `kube::Client`, and over raw bytes where a client library hides what is sent.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{api, client, config_map, forgetful_api, pod};
 use axum::body::Body;
 use futures::{StreamExt, TryStreamExt};
 use http::Request;
@@ -14,7 +13,6 @@ use kube::runtime::watcher::{self, watcher};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use stint_server::router;
-use support::{api, client, config_map, forgetful_api, pod};
 use tower::ServiceExt;
 
 const POST: PostParams = PostParams { dry_run: false, field_manager: None };

@@ -1,13 +1,11 @@
 //! Objects through a real `kube::Client`: their lives from creation to deletion.
 
-mod support;
-
+use crate::support::{client, config_map, job, pod};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{Binding, ConfigMap, Namespace, Node, ObjectReference, Pod, Secret};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use kube::{Error, ResourceExt};
 use serde_json::json;
-use support::{client, config_map, job, pod};
 
 const POST: PostParams = PostParams { dry_run: false, field_manager: None };
 

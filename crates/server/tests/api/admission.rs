@@ -1,12 +1,10 @@
 //! What a cluster does with new objects because of other objects: accounts, priorities, limits, quotas; and how
 //! namespaces and evicted pods end.
 
-mod support;
-
+use crate::support::{Answer, api, get, post, send};
 use axum::Router;
 use serde_json::{Value, json};
 use stint_server::{Admission, Api, router};
-use support::{Answer, api, get, post, send};
 
 const JSON: &str = "application/json";
 const MERGE: &str = "application/merge-patch+json";
