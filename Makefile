@@ -5,8 +5,8 @@
 # Every test: unit, property, conformance (against runc), real containers, a real registry, and a minute of simulation.
 test: packages
 	cargo test --workspace --quiet --no-fail-fast
-	cargo build --release
-	cargo run --quiet --release -p stint-sim -- --minutes 1
+	cargo build --release -p stint -p stint-sim
+	./target/release/sim --minutes 1
 
 lint:
 	cargo fmt --all --check
