@@ -12,8 +12,7 @@
 //! Invariants: more than the node has is never reserved; a pod that may be bound keeps its room until it is known not to be.
 //! Pods that wish for the same wait in one group and are looked at once for all of them, so that the cost of a pod that ends
 //! is that of the different wishes that wait, and not of the pods.
-//! Left out: preemption (pods of lower priority are left alone), `topologySpreadConstraints` (on one node they are met),
-//! and devices that are claimed.
+//! Left out: preemption (pods of lower priority are left alone), and devices that are claimed.
 //! Upstream: `pkg/scheduler/schedule_one.go`, `pkg/scheduler/framework/types.go` (`FitError`), v1.36.
 
 mod claims;
@@ -22,6 +21,7 @@ mod neighbours;
 mod place;
 mod room;
 mod scheduler;
+mod spread;
 #[cfg(test)]
 mod tests;
 mod wish;

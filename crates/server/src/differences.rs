@@ -148,8 +148,8 @@ pub static DIFFERENCES: &[Difference] = &[
     },
     Difference {
         what: "scheduling",
-        here: "pods are bound where their requests fit, by priority and then age, with the kube-scheduler's conditions, events and messages for a cluster of one node, told after half a second; there is no preemption, `topologySpreadConstraints` are not looked at, and a `namespaceSelector` of an affinity selects by `kubernetes.io/metadata.name` only",
-        why: "one node has nothing to spread over; a pod of high priority waits until there is room, rather than that others are ended",
+        here: "pods are bound where their requests fit, by priority and then age, with the kube-scheduler's conditions, events and messages for a cluster of one node, told after half a second; there is no preemption, and a `namespaceSelector` of an affinity selects by `kubernetes.io/metadata.name` only",
+        why: "a pod of high priority waits until there is room, rather than that others are ended",
     },
     Difference {
         what: "Services",

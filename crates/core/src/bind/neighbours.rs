@@ -1,4 +1,4 @@
-//! The pods on a node, as far as the affinity of others, and theirs to others, asks for them.
+//! The pods on a node, as far as the affinity and the spread of others, and theirs to others, ask for them.
 //!
 //! Left out: a `namespaceSelector` that selects by other labels than `kubernetes.io/metadata.name`, which every namespace
 //! has from the API; by others it selects none.
@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Affinity, PodAffinityTerm};
 
+use super::spread::{Uneven, uneven};
 use super::wish::{Identity, Wish};
 use crate::plan::Uid;
 use crate::validate::selects;
@@ -18,6 +19,8 @@ const NAME: &str = "kubernetes.io/metadata.name";
 /// What stands between a pod and those that are there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quarrel {
+    /// They are not spread as it must be.
+    Uneven(Uneven),
     /// None of them is one that it must be with.
     Lonely,
     /// One of them is one that it must not be with.
@@ -52,6 +55,9 @@ impl Neighbours {
 
     /// What stands between them and a pod, on a node with these labels.
     pub fn quarrel(&self, wish: &Wish, identity: &Identity, labels: &BTreeMap<String, String>) -> Option<Quarrel> {
+        if let Some(uneven) = uneven(&wish.spread, identity, labels, &self.pods.values()) {
+            return Some(Quarrel::Uneven(uneven));
+        }
         let is_here = |term: &&PodAffinityTerm| labels.contains_key(&term.topology_key);
         let attraction = attraction(wish.affinity.as_ref());
         if !attraction.is_empty() {

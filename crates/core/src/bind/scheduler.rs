@@ -12,6 +12,7 @@ use super::group::{Group, Key, Turn};
 use super::neighbours::{Neighbours, Quarrel, attraction};
 use super::place::Place;
 use super::room::Room;
+use super::spread::Uneven;
 use super::wish::{Identity, Wish, amounts};
 use super::{Standing, standing};
 use crate::plan::Uid;
@@ -393,11 +394,16 @@ impl Scheduler {
         } else {
             let quarrel = self.neighbours.quarrel(wish, &entry.identity, &place.labels)?;
             let reason = match quarrel {
+                Quarrel::Uneven(Uneven::Nowhere) => {
+                    "node(s) didn't match pod topology spread constraints (missing required label)"
+                }
+                Quarrel::Uneven(Uneven::Crowded) => "node(s) didn't match pod topology spread constraints",
                 Quarrel::Lonely => "node(s) didn't match pod affinity rules",
                 Quarrel::Avoids => "node(s) didn't match pod anti-affinity rules",
                 Quarrel::Avoided => "node(s) didn't satisfy existing pods anti-affinity rules",
             };
-            (vec![reason.to_owned()], quarrel == Quarrel::Lonely, quarrel == Quarrel::Avoided)
+            let is_hopeless = matches!(quarrel, Quarrel::Lonely | Quarrel::Uneven(Uneven::Nowhere));
+            (vec![reason.to_owned()], is_hopeless, quarrel == Quarrel::Avoided)
         };
         reasons.sort();
         let reasons: Vec<String> = reasons.iter().map(|reason| format!("1 {reason}")).collect();

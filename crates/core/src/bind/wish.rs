@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use serde::Serialize;
 
 use super::claims::{self, Wanted};
+use super::spread::Spread;
 use crate::pod::{is_sidecar, lasting};
 use crate::quantity;
 
@@ -55,19 +56,23 @@ pub struct Wish {
     pub affinity: Option<Affinity>,
     /// `spec.tolerations`.
     pub tolerations: Vec<Toleration>,
+    /// What of `spec.topologySpreadConstraints` must be met.
+    pub spread: Vec<Spread>,
     /// Whether it may not push others away (`preemptionPolicy: Never`).
     pub is_polite: bool,
-    /// Namespace and labels, where its own affinity to pods may be about itself.
+    /// Namespace and labels, where what it asks of other pods may be about itself.
     pub identity: Option<Identity>,
 }
 
-/// What other pods' affinity selects a pod by.
+/// What others select a pod by.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Identity {
     /// `metadata.namespace`.
     pub namespace: String,
     /// `metadata.labels`.
     pub labels: BTreeMap<String, String>,
+    /// Whether it is being deleted.
+    pub is_leaving: bool,
 }
 
 impl Identity {
@@ -76,6 +81,7 @@ impl Identity {
         Identity {
             namespace: pod.metadata.namespace.clone().unwrap_or_default(),
             labels: pod.metadata.labels.clone().unwrap_or_default(),
+            is_leaving: pod.metadata.deletion_timestamp.is_some(),
         }
     }
 }
@@ -85,7 +91,8 @@ impl Wish {
     pub fn of(pod: &Pod) -> Wish {
         let Some(spec) = &pod.spec else { return Wish::default() };
         let affinity = spec.affinity.clone();
-        let needs_identity =
+        let spread = Spread::of(pod);
+        let is_sociable =
             affinity.as_ref().is_some_and(|it| it.pod_affinity.is_some() || it.pod_anti_affinity.is_some());
         Wish {
             requests: requests(spec),
@@ -95,7 +102,8 @@ impl Wish {
             affinity,
             tolerations: spec.tolerations.clone().unwrap_or_default(),
             is_polite: spec.preemption_policy.as_deref() == Some("Never"),
-            identity: needs_identity.then(|| Identity::of(pod)),
+            identity: (is_sociable || !spread.is_empty()).then(|| Identity::of(pod)),
+            spread,
         }
     }
 
