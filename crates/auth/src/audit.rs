@@ -83,6 +83,8 @@ pub struct Happened<'a> {
     pub asked: &'a Attributes,
     /// Whether the request goes on after its answer has begun.
     pub long_running: bool,
+    /// What Pod Security notes of it.
+    pub violations: Option<&'a str>,
 }
 
 /// An `Event` of audit.k8s.io/v1.
@@ -110,7 +112,7 @@ struct Event<'a> {
     response_status: ResponseStatus,
     request_received_timestamp: MicroTime,
     stage_timestamp: MicroTime,
-    annotations: Annotations,
+    annotations: Annotations<'a>,
 }
 
 #[derive(Serialize)]
@@ -138,9 +140,11 @@ struct ResponseStatus {
 struct Empty {}
 
 #[derive(Serialize)]
-struct Annotations {
+struct Annotations<'a> {
     #[serde(rename = "authorization.k8s.io/decision")]
     decision: &'static str,
+    #[serde(rename = "pod-security.kubernetes.io/audit-violations", skip_serializing_if = "Option::is_none")]
+    violations: Option<&'a str>,
 }
 
 /// The log. Dropping it waits until everything is written.
@@ -233,7 +237,10 @@ fn line(happened: &Happened<'_>, code: u16, answered: Timestamp) -> Vec<u8> {
         response_status: ResponseStatus { metadata: Empty {}, code },
         request_received_timestamp: MicroTime(happened.received),
         stage_timestamp: MicroTime(answered),
-        annotations: Annotations { decision: if matches!(code, 401 | 403) { "forbid" } else { "allow" } },
+        annotations: Annotations {
+            decision: if matches!(code, 401 | 403) { "forbid" } else { "allow" },
+            violations: happened.violations,
+        },
     };
     let mut line = serde_json::to_vec(&event).unwrap_or_default();
     line.push(b'\n');

@@ -32,6 +32,7 @@ fn record(log: &AuditLog, id: &str) {
         impersonated: Some(&User::new("bob", [])),
         asked: &Attributes::resource("delete", resource),
         long_running: false,
+        violations: None,
     };
     log.record(&happened, 200, now());
 }
@@ -168,6 +169,7 @@ fn reading_can_be_left_out_but_not_what_is_refused_or_connects() {
             impersonated: None,
             asked: &Attributes::resource(verb, pods(subresource)),
             long_running: false,
+            violations: None,
         };
         log.record(&happened, code, now());
     }

@@ -5,6 +5,7 @@
 
 pub mod account;
 pub mod limits;
+pub mod pod_security;
 pub mod priority;
 pub mod quota;
 

@@ -1,9 +1,13 @@
 //! Admission of new objects: finds the objects that decide about them, and does what `core::admission` says.
 //!
+//! How much pods may ask for in their namespace is [`pod_security`].
+//!
 //! Invariant: two objects that fit into a quota alone and not together are never both made: whoever makes an object in a
 //! namespace with quotas holds one lock from counting to writing.
 //! Left out: changes of objects. Upstream checks limits and quotas again when a pod is resized or a claim grows; the
 //! first isn't served, the second is not counted until the next creation.
+
+pub(crate) mod pod_security;
 
 use std::time::Duration;
 

@@ -33,6 +33,7 @@ use self::audit::Record;
 pub use self::limits::Limits;
 use self::limits::Slot;
 use crate::Api;
+use crate::admission::pod_security::Audited;
 use crate::kinds::Kind;
 use crate::params::Params;
 use crate::path::{Place, segments};
@@ -141,7 +142,10 @@ pub(crate) async fn guard(
         }
         Err(error) => error.into_response(),
     };
-    if let Some(record) = record {
+    if let Some(mut record) = record {
+        if let Some(Audited(violations)) = response.extensions().get() {
+            record.violates(violations);
+        }
         record.end(response.status());
     }
     response

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use stint_store::{Entry, Mutation, Outcome};
 
+use crate::admission::pod_security::{self, Told};
 use crate::encoding::Encoded;
 use crate::managed::{Entries, differ_in_times_only, enter};
 use crate::path::Place;
@@ -40,8 +41,8 @@ pub(crate) struct Change<'a> {
 
 /// How replacing ended.
 pub(crate) enum Replaced {
-    /// The object as it is now, or as it was when its last finalizer went.
-    Done(Bytes),
+    /// The object as it is now, or as it was when its last finalizer went; and what is said of that.
+    Done(Bytes, Told),
     /// Somebody else was faster: read again.
     Lost,
 }
@@ -103,28 +104,29 @@ pub(crate) async fn replace(
     if part == Part::Main {
         auth::confirm_grant(api, place, Some(old), new.as_ref())?;
     }
+    let told = pod_security::update(api, place, part, old, new.as_ref())?;
     let encoded = new.encode();
     if rules::releases(new.as_ref(), old.meta()) {
         if dry_run {
-            return Ok(Replaced::Done(encoded.at(entry.revision)));
+            return Ok(Replaced::Done(encoded.at(entry.revision), told));
         }
         // Watchers see the deletion of the state that still had the finalizer.
         let last = old_encoded(old);
         let mutation = Mutation::delete(entry.key.clone(), entry.revision, move |revision| last.at(revision));
         return Ok(match write(api, mutation).await? {
-            Outcome::Written(gone) => Replaced::Done(encoded.at(gone.revision)),
+            Outcome::Written(gone) => Replaced::Done(encoded.at(gone.revision), told),
             Outcome::Conflict { .. } => Replaced::Lost,
         });
     }
     if encoded.says_the_same_as(&entry.value) || means_the_same(new.as_ref(), &encoded, old, &entry.value) {
-        return Ok(Replaced::Done(entry.value.clone()));
+        return Ok(Replaced::Done(entry.value.clone(), told));
     }
     if dry_run {
-        return Ok(Replaced::Done(encoded.at(entry.revision)));
+        return Ok(Replaced::Done(encoded.at(entry.revision), told));
     }
     let mutation = Mutation::update(entry.key.clone(), entry.revision, move |revision| encoded.at(revision));
     Ok(match write(api, mutation).await? {
-        Outcome::Written(entry) => Replaced::Done(entry.value),
+        Outcome::Written(entry) => Replaced::Done(entry.value, told),
         Outcome::Conflict { .. } => Replaced::Lost,
     })
 }

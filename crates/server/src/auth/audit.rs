@@ -32,6 +32,8 @@ pub(super) struct Record {
     long_running: bool,
     sender: Option<Arc<User>>,
     user: Option<Arc<User>>,
+    /// What the pod would violate of what its namespace says.
+    violations: Option<String>,
     code: u16,
 }
 
@@ -49,6 +51,7 @@ impl Record {
             long_running: asked.is_long_running(),
             sender: None,
             user: None,
+            violations: None,
             code: HUNG_UP,
         }
     }
@@ -61,6 +64,11 @@ impl Record {
     /// For whom it is to be carried out is known.
     pub(super) fn acts_as(&mut self, user: Arc<User>) {
         self.user = Some(user);
+    }
+
+    /// What Pod Security notes of it.
+    pub(super) fn violates(&mut self, violations: &str) {
+        self.violations = Some(violations.to_owned());
     }
 
     /// It has been answered.
@@ -90,6 +98,7 @@ impl Drop for Record {
             impersonated: self.user.as_deref().filter(|user| Some(*user) != self.sender.as_deref()),
             asked: &self.asked,
             long_running: self.long_running,
+            violations: self.violations.as_deref(),
         };
         self.log.record(&happened, self.code, self.clock.now());
     }

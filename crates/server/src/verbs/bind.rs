@@ -53,7 +53,7 @@ pub(crate) async fn bind(call: &Call, name: &str) -> Result<Response> {
             Change { part: Part::Whole, entries: Entries::Kept, dry_run },
         )
         .await?;
-        if let Replaced::Done(_) = done {
+        if let Replaced::Done(..) = done {
             let done = Status { status: Some("Success".into()), code: Some(201), ..Status::default() };
             return Ok(reply(StatusCode::CREATED, Bytes::from(encode(&done)), &[]));
         }

@@ -9,7 +9,7 @@ use stint_core::admit::dedup_owner_references;
 use stint_core::names::generate_name;
 use stint_store::{Mutation, Outcome};
 
-use crate::dispatch::{Call, reply};
+use crate::dispatch::Call;
 use crate::kinds::Kind;
 use crate::managed::{Entries, enter};
 use crate::path::Place;
@@ -82,18 +82,19 @@ pub(crate) async fn make(
             return Err(Error::invalid(kind, &name, faults));
         }
         auth::confirm_grant(api, place, None, object.as_ref())?;
+        let told = admission::pod_security::create(api, place, object.as_ref())?;
         let _admitted = admission::validate(api, place, object.as_ref(), dry_run).await?;
         warnings.extend(object.create_warnings());
         let encoded = object.encode();
         let key = place.key(&name);
         if dry_run && api.store.get(&key).is_none() {
-            return Ok(reply(StatusCode::CREATED, kind.shown(encoded.unversioned()), &warnings));
+            return Ok(told.reply(StatusCode::CREATED, kind.shown(encoded.unversioned()), warnings));
         }
         if !dry_run
             && let Outcome::Written(entry) =
                 write(api, Mutation::create(key, move |revision| encoded.at(revision))).await?
         {
-            return Ok(reply(StatusCode::CREATED, kind.shown(entry.value), &warnings));
+            return Ok(told.reply(StatusCode::CREATED, kind.shown(entry.value), warnings));
         }
         left -= 1;
         if left == 0 {

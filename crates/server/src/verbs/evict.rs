@@ -37,7 +37,7 @@ pub(crate) async fn evict(call: &Call, name: &str) -> Result<Response> {
         if options.is_dry_run() {
             break;
         }
-        if let Replaced::Done(_) = replace(
+        if let Replaced::Done(..) = replace(
             api,
             place,
             &entry,

@@ -15,7 +15,7 @@ use stint_schema::strategic::{self, PatchError};
 use stint_schema::{form::Form, go};
 use stint_store::Entry;
 
-use crate::dispatch::{Call, reply};
+use crate::dispatch::Call;
 use crate::managed::{Entries, apply};
 use crate::params::{FieldValidation, object_revision};
 use crate::status::{Error, Result};
@@ -68,7 +68,7 @@ pub(crate) async fn patch(call: &Call, name: &str, part: Part) -> Result<Respons
             return Err(Error::modified(place.kind, name));
         }
         match replace(api, place, &entry, old.as_ref(), new, Change { part, entries, dry_run }).await? {
-            Replaced::Done(value) => return Ok(reply(StatusCode::OK, kind.shown(value), &warnings)),
+            Replaced::Done(value, told) => return Ok(told.reply(StatusCode::OK, kind.shown(value), warnings)),
             Replaced::Lost => {}
         }
     }
@@ -126,7 +126,7 @@ async fn apply_configuration(call: &Call, name: &str, part: Part) -> Result<Resp
         }
         match replace(api, place, &entry, old.as_ref(), new, Change { part, entries: Entries::Signed, dry_run }).await?
         {
-            Replaced::Done(value) => return Ok(reply(StatusCode::OK, kind.shown(value), &warnings)),
+            Replaced::Done(value, told) => return Ok(told.reply(StatusCode::OK, kind.shown(value), warnings)),
             Replaced::Lost => {}
         }
     }

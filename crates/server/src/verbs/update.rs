@@ -5,7 +5,7 @@ use http::StatusCode;
 use stint_core::admit::dedup_owner_references;
 use stint_core::field::{Fault, Path};
 
-use crate::dispatch::{Call, reply};
+use crate::dispatch::Call;
 use crate::managed::Entries;
 use crate::params::object_revision;
 use crate::path::Place;
@@ -49,7 +49,7 @@ pub(crate) async fn update(call: &Call, name: &str, part: Part) -> Result<Respon
         expect_same_uid(place, name, object.as_ref(), old.as_ref())?;
         let new = object.duplicate();
         match replace(api, place, &entry, old.as_ref(), new, Change { part, entries, dry_run }).await? {
-            Replaced::Done(value) => return Ok(reply(StatusCode::OK, place.kind.shown(value), &warnings)),
+            Replaced::Done(value, told) => return Ok(told.reply(StatusCode::OK, place.kind.shown(value), warnings)),
             Replaced::Lost if expected.is_some() => return Err(Error::modified(place.kind, name)),
             Replaced::Lost => {}
         }

@@ -217,3 +217,81 @@ async fn an_evicted_pod_says_so_and_goes() {
     assert_eq!(send(&router, "PATCH", &format!("{maps}/m"), MERGE, "{}").await.code, 200);
     assert_eq!(post(&router, &format!("{maps}/m/eviction"), &eviction).await.code, 404);
 }
+
+/// A pod that keeps every rule of Pod Security.
+fn careful(name: &str) -> Value {
+    let security = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": true,
+        "seccompProfile": {"type": "RuntimeDefault"}});
+    let mut pod = pod(name);
+    pod["spec"]["containers"][0]["securityContext"] = security;
+    pod
+}
+
+async fn labelled(router: &Router, labels: Value) -> Answer {
+    let patch = json!({"metadata": {"labels": labels}}).to_string();
+    send(router, "PATCH", "/api/v1/namespaces/default", MERGE, patch).await
+}
+
+#[tokio::test]
+async fn a_namespace_says_how_much_its_pods_may_ask_for() {
+    let router = cluster().await;
+    let mut wild = pod("wild");
+    wild["spec"]["hostPID"] = json!(true);
+    made(&router, PODS, &wild).await;
+    let answer = labelled(&router, json!({"pod-security.kubernetes.io/enforce": "restricted"})).await;
+    assert_eq!(answer.code, 200, "{}", answer.text);
+    let existing = "existing pods in namespace \\\"default\\\" violate the new PodSecurity enforce level \\\"restricted:latest\\\"";
+    assert!(answer.warnings[0].contains(existing), "{:?}", answer.warnings);
+    assert!(
+        answer.warnings[1].contains("wild: host namespaces, allowPrivilegeEscalation != false"),
+        "{:?}",
+        answer.warnings
+    );
+    made(&router, PODS, &careful("good")).await;
+    refused(
+        &post(&router, PODS, &with(careful("bad"), "/spec/containers/0/securityContext/runAsNonRoot", json!(null)))
+            .await,
+        "pods \"bad\" is forbidden: violates PodSecurity \"restricted:latest\": runAsNonRoot != true \
+         (pod or container \"c\" must set securityContext.runAsNonRoot=true)",
+    );
+    // Its controllers are not stopped from asking; whoever makes them may be warned.
+    let job = json!({"metadata": {"name": "j"}, "spec": {"template": {"spec": {"restartPolicy": "Never",
+        "hostNetwork": true, "containers": [{"name": "c", "image": "busybox:1"}]}}}});
+    let jobs = "/apis/batch/v1/namespaces/default/jobs";
+    assert!(post(&router, jobs, &job).await.warnings.is_empty());
+    let answer = labelled(&router, json!({"pod-security.kubernetes.io/warn": "baseline"})).await;
+    assert_eq!((answer.code, answer.warnings.len()), (200, 0), "{:?}", answer.warnings);
+    let answer = post(&router, jobs, &with(job.clone(), "/metadata/name", json!("k"))).await;
+    let warning = "would violate PodSecurity \\\"baseline:latest\\\": host namespaces (hostNetwork)";
+    assert!(
+        answer.code == 201 && answer.warnings.len() == 1 && answer.warnings[0].contains(warning),
+        "{:?}",
+        answer.warnings
+    );
+    let cron_job =
+        json!({"metadata": {"name": "c"}, "spec": {"schedule": "@daily", "jobTemplate": {"spec": job["spec"]}}});
+    let answer = post(&router, "/apis/batch/v1/namespaces/default/cronjobs", &cron_job).await;
+    assert!(answer.code == 201 && answer.warnings[0].contains(warning), "{:?}", answer.warnings);
+    // A pod that was there keeps being there, and may become no other that breaks the rules.
+    let image = json!({"spec": {"containers": [{"name": "c", "image": "busybox:2"}]}}).to_string();
+    let strategic = "application/strategic-merge-patch+json";
+    let answer = send(&router, "PATCH", &format!("{PODS}/wild"), strategic, image).await;
+    assert!(answer.code == 403 && answer.message().contains("violates PodSecurity"), "{}", answer.text);
+    let label = json!({"metadata": {"labels": {"a": "b"}}}).to_string();
+    assert_eq!(send(&router, "PATCH", &format!("{PODS}/wild"), strategic, label).await.code, 200);
+}
+
+#[tokio::test]
+async fn a_namespace_keeps_no_labels_of_pod_security_that_mean_nothing() {
+    let router = cluster().await;
+    let answer = labelled(&router, json!({"pod-security.kubernetes.io/enforce": "strict"})).await;
+    assert_eq!(answer.code, 422, "{}", answer.text);
+    assert_eq!(
+        answer.message(),
+        "Namespace \"default\" is invalid: metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: \"strict\": \
+         must be one of privileged, baseline, restricted"
+    );
+    let new = json!({"metadata": {"name": "n", "labels": {"pod-security.kubernetes.io/warn-version": "1.30"}}});
+    let answer = post(&router, "/api/v1/namespaces", &new).await;
+    assert!(answer.code == 422 && answer.message().contains("must be \"latest\" or \"v1.x\""), "{}", answer.text);
+}
