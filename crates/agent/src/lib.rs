@@ -15,7 +15,7 @@
 //! - What others may ask of the pods is [`service`]; it only reads what workers keep.
 //! - Time is [`Clock`]; tokio's time only waits, a minute at most at a stretch.
 //!
-//! [`unsupported`] tells a pod's owner what it asks for in vain, and what that means for the pod.
+//! [`unsupported`] tells what means something else for the pods of `stint run`.
 
 mod agent;
 pub mod claims;

@@ -2,8 +2,8 @@
 //! defaults.
 //!
 //! Invariant: pure, and it fails closed. What the pod asks for and what would be less safe, or mean something else, if
-//! it were left out is an error with the field's name; what is merely not honoured yet is told by
-//! [`unsupported`](crate::unsupported::unsupported).
+//! it were left out is an error with the field's name; what is merely not honoured is told to whoever
+//! creates the pod (`stint_core::validate::unhonoured`).
 //!
 //! Left out: everything that the spec of a running pod may change.
 

@@ -877,3 +877,22 @@ pub(crate) fn until(at: Timestamp, now: Timestamp) -> Duration {
 pub(crate) fn timestamp(time: SystemTime) -> Timestamp {
     Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pull_secret_holds_logins_by_registry() {
+        let auths = serde_json::json!({"auths": {
+            "https://a.example/v2/": {"username": "me", "password": "word"}, "b.example:5000": {"username": "nobody"},
+        }});
+        let secret: Secret = serde_json::from_value(serde_json::json!({
+            "data": {".dockerconfigjson": k8s_openapi::ByteString(auths.to_string().into_bytes())},
+        }))
+        .unwrap();
+        let login = Login::Password { username: "me".to_owned(), password: "word".to_owned() };
+        assert_eq!(logins_of(&secret), [("a.example".to_owned(), login)]);
+        assert_eq!(logins_of(&Secret::default()), []);
+    }
+}

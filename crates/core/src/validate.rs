@@ -30,6 +30,7 @@ mod security;
 mod selector;
 mod status;
 pub mod stored;
+pub mod unhonoured;
 mod update;
 mod volume;
 mod warnings;

@@ -51,7 +51,7 @@ fn answer_cron_job(case: &Case) -> Value {
         return invalid("CronJob", cron_job.metadata.name.as_deref().unwrap_or_default(), &faults);
     }
     warnings.extend(validate::cron_job_warnings(&cron_job));
-    golden::created(&cron_job, &golden::without_our_own(warnings))
+    golden::created(&cron_job, &warnings)
 }
 
 fn invalid(kind: &str, name: &str, faults: &[Fault]) -> Value {

@@ -1,4 +1,5 @@
-//! Writes `docs/compatibility.md` to standard output, from the table of kinds and the list of differences:
+//! Writes `docs/compatibility.md` to standard output, from the tables of kinds and of a pod's fields, and the list of
+//! differences:
 //!
 //! ```text
 //! cargo run -p stint-server --example compatibility > docs/compatibility.md
@@ -6,6 +7,8 @@
 
 use std::fmt::Write;
 
+use stint_core::validate::unhonoured;
+use stint_server::differences::fields::{Here, Tests, types};
 use stint_server::differences::{ABSENT, DIFFERENCES};
 use stint_server::kinds::{Holds, KINDS, Kind, Scope};
 
@@ -37,6 +40,14 @@ With 404 and the reason.
 
 | subresource | why |
 |---|---|
+";
+
+const FIELDS_HEAD: &str = "
+## Fields of pods
+
+What becomes of each field of a pod's spec, by the types of the API. A field without a table of its own is done with all
+that is in it. *Warned* fields are accepted, and whoever creates the pod, or a Job or CronJob that makes such pods, is told in
+a warning what happens instead.
 ";
 
 const DIFFERENCES_HEAD: &str = "
@@ -74,11 +85,41 @@ pub fn page() -> String {
     for absent in ABSENT {
         add(&mut page, &[format!("`{}/{}`", absent.plural, absent.segment), absent.why.to_owned()]);
     }
+    page.push_str(FIELDS_HEAD);
+    for of in types() {
+        write!(page, "\n### {}\n\n| field | here | shown by |\n|---|---|---|\n", of.name)
+            .expect("a string takes everything");
+        for field in of.fields {
+            let (here, tests) = told(of.name, field.name, &field.here);
+            add(&mut page, &[format!("`{}`", field.name), here, links(tests)]);
+        }
+    }
     page.push_str(DIFFERENCES_HEAD);
     for difference in DIFFERENCES {
         add(&mut page, &[difference.what, difference.here, difference.why].map(str::to_owned));
     }
     page
+}
+
+/// What a row says, with the words of its warning, and which tests show it.
+fn told(of: &str, field: &str, here: &Here) -> (String, Tests) {
+    let name = format!("{of}.{field}");
+    let warning = unhonoured::fields().find(|(field, _)| *field == name).map(|(_, instead)| instead);
+    let with = |word: &str, how: &str| if how.is_empty() { word.to_owned() } else { format!("{word}: {how}") };
+    match here {
+        Here::Yes { how, tests } => (with("yes", how), tests),
+        Here::Partly { how, tests } => {
+            let rest = warning.map(|instead| format!(" (*warned*: {instead})"));
+            (with("partly", how) + &rest.unwrap_or_default(), tests)
+        }
+        Here::Warned => (with("*warned*", warning.unwrap_or_default()), &[]),
+        Here::Refused { how, tests } => (with("refused", how), tests),
+        Here::Moot(why) => (with("no effect", why), &[]),
+    }
+}
+
+fn links(tests: Tests) -> String {
+    tests.iter().map(|(file, test)| format!("[{test}](../{file})")).collect::<Vec<_>>().join("<br>")
 }
 
 fn row(kind: &Kind) -> String {

@@ -1,8 +1,10 @@
 //! Where the API differs from a cluster's on purpose, and why: the source of that part of `docs/compatibility.md`.
 //!
 //! Invariant: a subresource that is refused is refused by its row here, so that the page says what the server does.
-//! Left out: kinds that can only be read, which the table of kinds says (see [`crate::kinds`]); what a pod may ask of its
-//! node in vain, which the agent tells each pod's owner.
+//! Left out: kinds that can only be read, which the table of kinds says (see [`crate::kinds`]); what becomes of each
+//! field of a pod, which is [`fields`].
+
+pub mod fields;
 
 /// Something that a client may notice.
 #[derive(Debug)]
@@ -84,6 +86,11 @@ pub static DIFFERENCES: &[Difference] = &[
         what: "`tailLines` of logs",
         here: "counts whole lines",
         why: "in a cluster the pieces count in which a runtime logged a long line",
+    },
+    Difference {
+        what: "Pod Security",
+        here: "by the labels of namespaces; nobody is exempt",
+        why: "a cluster may be configured to exempt users, namespaces and RuntimeClasses",
     },
     Difference {
         what: "`attach`",

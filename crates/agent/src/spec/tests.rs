@@ -100,6 +100,14 @@ fn command_and_args_follow_the_table_of_the_documentation() {
 }
 
 #[test]
+fn a_container_begins_in_its_own_folder_or_its_images() {
+    let folder = |container| of(container).unwrap().process().as_ref().unwrap().cwd().display().to_string();
+    assert_eq!(folder(json!({"name": "c"})), "/image");
+    assert_eq!(folder(json!({"name": "c", "workingDir": "/own"})), "/own");
+    assert_eq!(folder(json!({"name": "c", "workingDir": ""})), "/image");
+}
+
+#[test]
 fn a_container_with_nothing_to_run_is_told_so() {
     let fault = built(json!({"containers": [{"name": "c", "args": ["a"]}]}), &ImageRun::default(), &Sources::default());
     assert_eq!(args(&fault.unwrap()), ["a"], "as the container world has it");
@@ -203,6 +211,8 @@ fn the_user_is_the_containers_the_pods_or_the_images() {
                     "containers": [{"name": "c", "securityContext": {"runAsUser": 4}}]})),
         Ok((4, 6, vec![7, 8, 9]))
     );
+    let strict = json!({"supplementalGroupsPolicy": "Strict", "supplementalGroups": [8]});
+    assert_eq!(user(json!({"securityContext": strict, "containers": [{"name": "c"}]})), Ok((100, 100, vec![8])));
     let fault = user(json!({"containers": [{"name": "c", "securityContext": {"runAsNonRoot": true, "runAsUser": 0}}]}));
     assert!(fault.unwrap_err().contains("breaks non-root policy"));
     assert!(user(json!({"containers": [{"name": "c", "securityContext": {"runAsUser": -1}}]})).is_err());

@@ -1,4 +1,5 @@
-//! Warnings: what a client should know about an object that is accepted all the same.
+//! Warnings: what a client should know about an object that is accepted all the same. Those that a cluster gives are here,
+//! those about fields that this node does not honour in `unhonoured`.
 //!
 //! Upstream: `pkg/registry/batch/job/strategy.go` (`WarningsOnCreate`), `pkg/api/pod/warnings.go`,
 //! `pkg/api/node/util.go`, v1.36.
@@ -11,7 +12,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{entries, items, job as rules, pod as pods, text};
+use super::{entries, items, job as rules, pod as pods, text, unhonoured};
 use crate::field::{Path, quote};
 use crate::schedule::Schedule;
 use crate::{names, quantity};
@@ -127,6 +128,7 @@ fn pod_spec(spec: &PodSpec, meta: &ObjectMeta, template: &Path<'_>, warnings: &m
         ));
     }
     null_selectors(spec, &path, warnings);
+    unhonoured::warn(spec, &path, warnings);
 }
 
 /// The message for a node label that Kubernetes no longer sets.

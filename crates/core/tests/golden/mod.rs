@@ -5,7 +5,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 use stint_core::field::{Fault, aggregate};
-use stint_core::validate::NEVER_FIRES;
+use stint_core::validate::{NEVER_FIRES, unhonoured};
 
 /// The uid of every object; the recordings say `<UID>`.
 pub const UID: &str = "2f0c1f9e-5c7b-4f0e-9a39-0c1d2e3f4a5b";
@@ -73,10 +73,13 @@ pub fn invalid(kind: &str, name: &str, faults: &[Fault]) -> (String, Vec<Value>)
     (format!("{kind}.batch \"{name}\" is invalid: {}", aggregate(faults)), causes)
 }
 
-/// The warnings that a cluster gives, too: of schedules that never fire only we warn.
-pub fn without_our_own(mut warnings: Vec<String>) -> Vec<String> {
-    warnings.retain(|warning| !warning.contains(NEVER_FIRES));
-    warnings
+/// The warnings that a cluster gives, too: of schedules that never fire, and of fields that one node does not honour, only
+/// we warn.
+pub fn without_our_own(warnings: &[String]) -> Vec<&String> {
+    let is_ours = |warning: &str| {
+        warning.contains(NEVER_FIRES) || unhonoured::fields().any(|(_, instead)| warning.contains(instead))
+    };
+    warnings.iter().filter(|warning| !is_ours(warning)).collect()
 }
 
 /// Our answer when the object is accepted.
@@ -87,7 +90,7 @@ pub fn created(created: &impl Serialize, warnings: &[String]) -> Value {
 /// Our answer when the object is accepted with `status`.
 pub fn accepted(accepted: &impl Serialize, warnings: &[String], status: u16) -> Value {
     let escape = |w: &String| json!(format!("299 - \"{}\"", w.replace('\\', "\\\\").replace('"', "\\\"")));
-    let warnings: Vec<Value> = warnings.iter().map(escape).collect();
+    let warnings: Vec<Value> = without_our_own(warnings).into_iter().map(escape).collect();
     let value = serde_json::to_value(accepted).expect("an object is JSON");
     object(value, &warnings, &json!(status))
 }

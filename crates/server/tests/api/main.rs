@@ -6,6 +6,7 @@ mod apply;
 mod auth;
 mod compatibility;
 mod discovery;
+mod fields;
 mod forms;
 mod kinds;
 mod kubectl;
@@ -24,5 +25,7 @@ mod websocket;
 
 #[path = "../support/node.rs"]
 mod node;
+#[path = "../support/shown.rs"]
+mod shown;
 #[path = "../support/mod.rs"]
 mod support;

@@ -59,7 +59,7 @@ async fn ours(router: &Router, case: &Case) -> Value {
     let Answer { code, warnings, text } =
         send(router, field("method"), &path, field("contentType"), case.body.clone()).await;
     let body = serde_json::from_str(&normalized(&text)).unwrap_or(Value::String(text));
-    answer_of(&json!(code), &json!(golden::without_our_own(warnings)), body)
+    answer_of(&json!(code), &json!(golden::without_our_own(&warnings)), body)
 }
 
 fn theirs(case: &Case) -> Value {

@@ -116,6 +116,7 @@ impl Workload {
                 let found = validate::cron_job_create(&cron_job);
                 if found.is_empty() {
                     let job = complete(job_of(&cron_job));
+                    self.warnings.extend(validate::job_warnings(&job));
                     self.jobs.push(job);
                 }
                 told("CronJob", &cron_job.metadata, found);
