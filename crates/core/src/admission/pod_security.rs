@@ -178,16 +178,20 @@ pub fn judge_pod(policy: &Policy, pod: &Pod) -> Verdict {
     let spec = pod.spec.as_ref().unwrap_or(&nothing);
     let refusal = told(policy.enforce, &pod.metadata, spec).map(|told| format!("violates PodSecurity {told}"));
     let warning = told(policy.warn, &pod.metadata, spec).filter(|_| refusal.is_none());
-    Verdict { warning: warning.map(would), audit: told(policy.audit, &pod.metadata, spec).map(would), refusal }
+    Verdict {
+        warning: warning.as_deref().map(would),
+        audit: told(policy.audit, &pod.metadata, spec).as_deref().map(would),
+        refusal,
+    }
 }
 
 /// Judges what makes pods from a template: it is never refused, its pods are.
 pub fn judge_template(policy: &Policy, meta: &ObjectMeta, spec: &PodSpec) -> Verdict {
-    let told = |rules| told(rules, meta, spec).map(would);
+    let told = |rules| told(rules, meta, spec).as_deref().map(would);
     Verdict { refusal: None, warning: told(policy.warn), audit: told(policy.audit) }
 }
 
-fn would(told: String) -> String {
+fn would(told: &str) -> String {
     format!("would violate PodSecurity {told}")
 }
 

@@ -59,7 +59,9 @@ pub(super) fn confines(kind: &str) -> bool {
 pub(super) fn app_armor(subject: &Subject<'_>) -> Option<Violation> {
     let mut bad = BTreeSet::new();
     let mut is_bad = |kind: Option<&str>| {
-        kind.filter(|kind| !confines(kind)).is_some_and(|kind| bad.insert(kind.to_owned()) || true)
+        let kind = kind.filter(|kind| !confines(kind));
+        bad.extend(kind.map(str::to_owned));
+        kind.is_some()
     };
     let pod = is_bad(subject.security().and_then(|own| own.app_armor_profile.as_ref()).map(|it| it.type_.as_str()));
     let names = subject.those(|member| {
@@ -78,21 +80,24 @@ pub(super) fn app_armor(subject: &Subject<'_>) -> Option<Violation> {
     }
     let values: Vec<String> = bad.into_iter().chain(annotations).collect();
     let reason = plural("forbidden AppArmor profile", "forbidden AppArmor profiles", values.len());
-    Violation::new(reason, format!("{} must not set AppArmor profile type to {}", who.join(" and "), quoted(values)))
+    Some(Violation::new(
+        reason,
+        format!("{} must not set AppArmor profile type to {}", who.join(" and "), quoted(values)),
+    ))
 }
 
 pub(super) fn capabilities(subject: &Subject<'_>) -> Option<Violation> {
     let mut bad = BTreeSet::new();
     let names = subject.those(|member| {
         let added: Vec<&String> = added(member).filter(|name| !CAPABILITIES.contains(&name.as_str())).collect();
-        bad.extend(added.iter().map(|name| name.to_string()));
+        bad.extend(added.iter().copied().cloned());
         !added.is_empty()
     });
     if names.is_empty() {
         return None;
     }
     let detail = format!("{} must not include {} in securityContext.capabilities.add", containers(&names), quoted(bad));
-    Violation::new("non-default capabilities", detail)
+    Some(Violation::new("non-default capabilities", detail))
 }
 
 /// The capabilities that a container asks for.
@@ -105,7 +110,7 @@ pub(super) fn host_namespaces(subject: &Subject<'_>) -> Option<Violation> {
     let spec = subject.spec;
     let all = [("hostIPC", spec.host_ipc), ("hostNetwork", spec.host_network), ("hostPID", spec.host_pid)];
     let used: Vec<&str> = all.iter().filter(|(_, is_used)| *is_used == Some(true)).map(|(name, _)| *name).collect();
-    if used.is_empty() { None } else { Violation::new("host namespaces", used.join(", ")) }
+    if used.is_empty() { None } else { Some(Violation::new("host namespaces", used.join(", "))) }
 }
 
 pub(super) fn host_paths(subject: &Subject<'_>) -> Option<Violation> {
@@ -114,7 +119,7 @@ pub(super) fn host_paths(subject: &Subject<'_>) -> Option<Violation> {
     if names.is_empty() {
         return None;
     }
-    Violation::new("hostPath volumes", format!("{} {}", plural("volume", "volumes", names.len()), quoted(names)))
+    Some(Violation::new("hostPath volumes", format!("{} {}", plural("volume", "volumes", names.len()), quoted(names))))
 }
 
 pub(super) fn host_ports(subject: &Subject<'_>) -> Option<Violation> {
@@ -136,7 +141,7 @@ pub(super) fn host_ports(subject: &Subject<'_>) -> Option<Violation> {
     let (who, uses) = (containers(&names), plural("uses", "use", names.len()));
     let what = plural("hostPort", "hostPorts", ports.len());
     let ports: Vec<String> = ports.into_iter().collect();
-    Violation::new("hostPort", format!("{who} {uses} {what} {}", ports.join(", ")))
+    Some(Violation::new("hostPort", format!("{who} {uses} {what} {}", ports.join(", "))))
 }
 
 pub(super) fn hosts_of_handlers(subject: &Subject<'_>) -> Option<Violation> {
@@ -147,7 +152,7 @@ pub(super) fn hosts_of_handlers(subject: &Subject<'_>) -> Option<Violation> {
             let of_hooks = hooks.into_iter().flatten().flatten().flat_map(hosts_of_hook);
             let own: Vec<&String> =
                 member.probes.iter().flatten().flat_map(|probe| hosts_of_probe(probe)).chain(of_hooks).collect();
-            hosts.extend(own.iter().map(|host| host.to_string()));
+            hosts.extend(own.iter().copied().cloned());
             !own.is_empty()
         })
         .into_iter()
@@ -158,7 +163,7 @@ pub(super) fn hosts_of_handlers(subject: &Subject<'_>) -> Option<Violation> {
     let names: Vec<&str> = names.into_iter().collect();
     let (who, uses) = (containers(&names), plural("uses", "use", names.len()));
     let what = plural("probe or lifecycle host", "probe or lifecycle hosts", hosts.len());
-    Violation::new("probe or lifecycle host", format!("{who} {uses} {what} {}", quoted(hosts)))
+    Some(Violation::new("probe or lifecycle host", format!("{who} {uses} {what} {}", quoted(hosts))))
 }
 
 fn hosts_of_probe(probe: &Probe) -> impl Iterator<Item = &String> {
@@ -178,7 +183,7 @@ pub(super) fn privileged(subject: &Subject<'_>) -> Option<Violation> {
     if names.is_empty() {
         return None;
     }
-    Violation::new("privileged", format!("{} must not set securityContext.privileged=true", containers(&names)))
+    Some(Violation::new("privileged", format!("{} must not set securityContext.privileged=true", containers(&names))))
 }
 
 pub(super) fn proc_mount(subject: &Subject<'_>) -> Option<Violation> {
@@ -193,7 +198,7 @@ pub(super) fn proc_mount(subject: &Subject<'_>) -> Option<Violation> {
         return None;
     }
     let detail = format!("{} must not set securityContext.procMount to {}", containers(&names), quoted(kinds));
-    Violation::new("procMount", detail)
+    Some(Violation::new("procMount", detail))
 }
 
 pub(super) fn proc_mount_of_the_nodes_users(subject: &Subject<'_>) -> Option<Violation> {
@@ -226,7 +231,10 @@ fn se_linux_of(subject: &Subject<'_>, allowed: &[&str]) -> Option<Violation> {
     let user = user.then(|| "user may not be set".to_owned());
     let role = role.then(|| "role may not be set".to_owned());
     let what: Vec<String> = kinds.into_iter().chain(user).chain(role).collect();
-    Violation::new("seLinuxOptions", format!("{who} set forbidden securityContext.seLinuxOptions: {}", what.join("; ")))
+    Some(Violation::new(
+        "seLinuxOptions",
+        format!("{who} set forbidden securityContext.seLinuxOptions: {}", what.join("; ")),
+    ))
 }
 
 /// Before 1.19 profiles of seccomp were named in annotations.
@@ -245,7 +253,10 @@ pub(super) fn seccomp_annotations(subject: &Subject<'_>) -> Option<Violation> {
         return None;
     }
     let what = plural("annotation", "annotations", bad.len());
-    Violation::new("seccompProfile", format!("forbidden {what} {}", bad.into_iter().collect::<Vec<_>>().join(", ")))
+    Some(Violation::new(
+        "seccompProfile",
+        format!("forbidden {what} {}", bad.into_iter().collect::<Vec<_>>().join(", ")),
+    ))
 }
 
 pub(super) fn seccomp(subject: &Subject<'_>) -> Option<Violation> {
@@ -258,10 +269,10 @@ pub(super) fn seccomp(subject: &Subject<'_>) -> Option<Violation> {
     let pod = is_bad(subject.security().and_then(|own| own.seccomp_profile.as_ref()).map(|it| it.type_.as_str()));
     let names = subject.those(|member| is_bad(seccomp_of(member)));
     let who = setters(pod, &names)?;
-    Violation::new(
+    Some(Violation::new(
         "seccompProfile",
         format!("{who} must not set securityContext.seccompProfile.type to {}", quoted(kinds)),
-    )
+    ))
 }
 
 /// The sort of profile that a container itself asks for.
@@ -288,7 +299,7 @@ pub(super) fn sysctls_1_32(subject: &Subject<'_>) -> Option<Violation> {
 fn sysctls_of(subject: &Subject<'_>, safe: &[&str]) -> Option<Violation> {
     let asked = subject.security().into_iter().flat_map(|own| own.sysctls.iter().flatten());
     let bad: Vec<&str> = asked.map(|sysctl| sysctl.name.as_str()).filter(|name| !safe.contains(name)).collect();
-    if bad.is_empty() { None } else { Violation::new("forbidden sysctls", bad.join(", ")) }
+    if bad.is_empty() { None } else { Some(Violation::new("forbidden sysctls", bad.join(", "))) }
 }
 
 pub(super) fn windows_host_process(subject: &Subject<'_>) -> Option<Violation> {
@@ -299,5 +310,5 @@ pub(super) fn windows_host_process(subject: &Subject<'_>) -> Option<Violation> {
         is_set(own.and_then(|options| options.host_process))
     });
     let who = setters(is_set(pod.and_then(|options| options.host_process)), &names)?;
-    Violation::new("hostProcess", format!("{who} must not set securityContext.windowsOptions.hostProcess=true"))
+    Some(Violation::new("hostProcess", format!("{who} must not set securityContext.windowsOptions.hostProcess=true")))
 }

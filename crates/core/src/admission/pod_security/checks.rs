@@ -20,8 +20,8 @@ pub struct Violation {
 }
 
 impl Violation {
-    pub(super) fn new(reason: &str, detail: String) -> Option<Violation> {
-        Some(Violation { reason: reason.to_owned(), detail })
+    pub(super) fn new(reason: &str, detail: String) -> Violation {
+        Violation { reason: reason.to_owned(), detail }
     }
 }
 

@@ -16,7 +16,7 @@ pub(super) fn escalation(subject: &Subject<'_>) -> Option<Violation> {
         return None;
     }
     let detail = format!("{} must set securityContext.allowPrivilegeEscalation=false", containers(&names));
-    Violation::new("allowPrivilegeEscalation != false", detail)
+    Some(Violation::new("allowPrivilegeEscalation != false", detail))
 }
 
 pub(super) fn escalation_on_linux(subject: &Subject<'_>) -> Option<Violation> {
@@ -31,7 +31,7 @@ pub(super) fn capabilities(subject: &Subject<'_>) -> Option<Violation> {
     let mut bad = BTreeSet::new();
     let adding = subject.those(|member| {
         let own: Vec<&String> = added(member).filter(|name| *name != "NET_BIND_SERVICE").collect();
-        bad.extend(own.iter().map(|name| name.to_string()));
+        bad.extend(own.iter().copied().cloned());
         !own.is_empty()
     });
     let mut details = Vec::new();
@@ -42,7 +42,7 @@ pub(super) fn capabilities(subject: &Subject<'_>) -> Option<Violation> {
         let who = containers(&adding);
         details.push(format!("{who} must not include {} in securityContext.capabilities.add", quoted(bad)));
     }
-    if details.is_empty() { None } else { Violation::new("unrestricted capabilities", details.join("; ")) }
+    if details.is_empty() { None } else { Some(Violation::new("unrestricted capabilities", details.join("; "))) }
 }
 
 pub(super) fn capabilities_on_linux(subject: &Subject<'_>) -> Option<Violation> {
@@ -65,7 +65,7 @@ pub(super) fn volumes(subject: &Subject<'_>) -> Option<Violation> {
     let names = quoted(bad.iter().map(|(name, _)| *name));
     let uses = plural("uses", "use", bad.len());
     let what = plural("restricted volume type", "restricted volume types", types.len());
-    Violation::new("restricted volume types", format!("{volumes} {names} {uses} {what} {}", quoted(types)))
+    Some(Violation::new("restricted volume types", format!("{volumes} {names} {uses} {what} {}", quoted(types))))
 }
 
 /// What a volume is, if it is none that any pod may have.
@@ -111,13 +111,13 @@ pub(super) fn non_root(subject: &Subject<'_>) -> Option<Violation> {
     let says =
         |wanted: Option<bool>| subject.those(|member| member.security.and_then(|own| own.run_as_non_root) == wanted);
     if let Some(who) = setters(of_pod == Some(false), &says(Some(false))) {
-        return Violation::new(REASON, format!("{who} must not set securityContext.runAsNonRoot=false"));
+        return Some(Violation::new(REASON, format!("{who} must not set securityContext.runAsNonRoot=false")));
     }
     let silent = says(None);
     if of_pod == Some(true) || silent.is_empty() {
         return None;
     }
-    Violation::new(REASON, format!("pod or {} must set securityContext.runAsNonRoot=true", containers(&silent)))
+    Some(Violation::new(REASON, format!("pod or {} must set securityContext.runAsNonRoot=true", containers(&silent))))
 }
 
 pub(super) fn non_root_of_the_nodes_users(subject: &Subject<'_>) -> Option<Violation> {
@@ -128,7 +128,7 @@ pub(super) fn user(subject: &Subject<'_>) -> Option<Violation> {
     let pod = subject.security().and_then(|own| own.run_as_user) == Some(0);
     let names = subject.those(|member| member.security.and_then(|own| own.run_as_user) == Some(0));
     let who = setters(pod, &names)?;
-    Violation::new("runAsUser=0", format!("{who} must not set runAsUser=0"))
+    Some(Violation::new("runAsUser=0", format!("{who} must not set runAsUser=0")))
 }
 
 pub(super) fn user_of_the_nodes_users(subject: &Subject<'_>) -> Option<Violation> {
@@ -147,7 +147,7 @@ pub(super) fn seccomp(subject: &Subject<'_>) -> Option<Violation> {
     let who = containers(&silent);
     let detail =
         format!("pod or {who} must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\"");
-    Violation::new("seccompProfile", detail)
+    Some(Violation::new("seccompProfile", detail))
 }
 
 pub(super) fn seccomp_on_linux(subject: &Subject<'_>) -> Option<Violation> {
