@@ -16,7 +16,7 @@ use kube::{Api, Client};
 use stint_core::clock::Clock;
 use stint_image::{Access, ImageStore, LayerState};
 use stint_network::{Network, Server};
-use stint_runtime::Runtime;
+use stint_runtime::{LogRotation, Runtime};
 use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 
@@ -88,6 +88,8 @@ pub struct AgentConfig {
     pub measure_period: Duration,
     /// How often what came from the API is read again for pods that run (the kubelet's `syncFrequency`).
     pub sync_period: Duration,
+    /// How much of a container's output is kept (the kubelet's `containerLogMaxSize` and `containerLogMaxFiles`). `None`: all.
+    pub log_rotation: Option<LogRotation>,
     /// For how long a status that is not final waits for a newer one.
     pub status_delay: Duration,
     /// Who is told of progress.
@@ -114,6 +116,7 @@ impl AgentConfig {
             volumes: None,
             measure_period: Duration::from_secs(10),
             sync_period: Duration::from_mins(1),
+            log_rotation: None,
             status_delay,
             observer,
         }

@@ -10,6 +10,7 @@
 //!              /files/<volume>/                         what came from the API: ConfigMaps, Secrets, tokens
 //! <state>/.network/<address>                            the network namespaces
 //! <logs>/<uid>_<name>_<attempt>.log                     CRI format
+//!                              .log.older/              full files of it, if it is rotated
 //! <scratch>/<uid>/rw/<name>/<attempt>/                  what the container wrote to its root filesystem
 //!                /volumes/<volume>/
 //! ```
@@ -139,17 +140,26 @@ impl PodFolder {
 
     /// Removes everything; what is not there is no error. Nothing may be mounted or running in it any more.
     pub(crate) fn remove(&self) -> Result<(), Error> {
-        let gone = |result: io::Result<()>, path: &Path| match result {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
-            _ => Ok(()),
-        };
         for (container, attempt) in self.attempts() {
-            let log = self.log(&container, attempt);
-            gone(fs::remove_file(&log), &log)?;
+            self.remove_log(&container, attempt)?;
         }
         gone(stint_runtime::remove_folder(&self.scratch), &self.scratch)?;
         // Last, since it tells what the others are.
         gone(fs::remove_dir_all(&self.path), &self.path)
+    }
+
+    /// Removes what is kept of a run that nobody can ask for any more: its log, and its folder.
+    pub(crate) fn forget(&self, container: &str, attempt: Attempt) -> Result<(), Error> {
+        self.remove_log(container, attempt)?;
+        let folder = self.container(container, attempt);
+        gone(fs::remove_dir_all(&folder), &folder)
+    }
+
+    fn remove_log(&self, container: &str, attempt: Attempt) -> Result<(), Error> {
+        let log = self.log(container, attempt);
+        let older = stint_runtime::older_logs(&log);
+        gone(fs::remove_file(&log), &log)?;
+        gone(stint_runtime::remove_folder(&older), &older)
     }
 
     /// Makes the pod's folder and writes down who it is, unless that was done.
@@ -216,6 +226,14 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
     entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
+/// That what was to be removed is not there is fine.
+fn gone(removed: io::Result<()>, path: &Path) -> Result<(), Error> {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
 /// Makes a folder that only its owner may enter, with its parents.
 pub(crate) fn make_dirs(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
@@ -232,6 +250,27 @@ pub(crate) fn is_plain(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_is_forgotten_with_all_files_of_its_log_and_no_other_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = PodFolder::new(&Folders::within(dir.path()), "u").unwrap();
+        for attempt in [Attempt(1), Attempt(11)] {
+            folder.make_container("c", attempt).unwrap();
+            let log = folder.log("c", attempt);
+            fs::write(&log, "").unwrap();
+            fs::create_dir(stint_runtime::older_logs(&log)).unwrap();
+            fs::write(stint_runtime::older_logs(&log).join("full"), "").unwrap();
+        }
+        folder.forget("c", Attempt(1)).unwrap();
+        folder.forget("c", Attempt(1)).unwrap();
+        assert_eq!(folder.attempts(), [("c".to_owned(), Attempt(11))]);
+        let mut left = names(&dir.path().join("logs"));
+        left.sort();
+        assert_eq!(left, ["u_c_11.log", "u_c_11.log.older"]);
+        folder.remove().unwrap();
+        assert_eq!(names(&dir.path().join("logs")), Vec::<String>::new());
+    }
 
     #[test]
     fn names_that_lead_elsewhere_are_refused() {

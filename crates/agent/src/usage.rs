@@ -31,8 +31,10 @@ pub(crate) fn of(pod: &Pod, folder: &PodFolder) -> Used {
     for Container { name, .. } in spec.init_containers.iter().flatten().chain(&spec.containers) {
         let runs = attempts.iter().filter(|(container, _)| container == name);
         let size = runs.map(|(_, attempt)| {
-            let log = std::fs::metadata(folder.log(name, *attempt)).map_or(0, |log| log.len());
-            log.saturating_add(folder_size(&folder.writable(name, *attempt)))
+            let log = folder.log(name, *attempt);
+            let current = std::fs::symlink_metadata(&log).map_or(0, |log| log.len());
+            let older = folder_size(&stint_runtime::older_logs(&log));
+            current.saturating_add(older).saturating_add(folder_size(&folder.writable(name, *attempt)))
         });
         used.containers.insert(name.clone(), size.fold(0, u64::saturating_add));
     }

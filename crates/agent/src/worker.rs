@@ -384,6 +384,7 @@ impl Worker {
                 Ok(started) => {
                     let at = timestamp(started.at);
                     context.send(Event::Started { container, attempt, id, at });
+                    context.forget_before(&spec.name, attempt).await;
                     context.watch_exit(&spec, attempt).await;
                 }
                 Err(error) => {
@@ -696,7 +697,8 @@ impl Context {
             (Some(true), _) => Stdin::Open,
             _ => Stdin::Empty,
         };
-        Ok(Bundle { id, spec, rootfs, dir, log: self.folder.log(&container.name, attempt), stdin })
+        let (log, rotation) = (self.folder.log(&container.name, attempt), config.log_rotation);
+        Ok(Bundle { id, spec, rootfs, dir, log, rotation, stdin })
     }
 
     async fn read_sources(&self, container: &Container) -> Result<Sources, Error> {
@@ -767,6 +769,20 @@ impl Context {
             }
         };
         self.send(Event::Exited { container: container.name.clone(), attempt, exit });
+    }
+
+    /// Lets go of what is kept of all runs before the previous one, which clients may still ask for.
+    async fn forget_before(&self, container: &str, attempt: Attempt) {
+        if attempt.0 < 2 {
+            return;
+        }
+        let is_old = |(name, old): &(String, Attempt)| name == container && old.0 + 1 < attempt.0;
+        for (container, old) in self.folder.attempts().into_iter().filter(is_old) {
+            self.remove(&container, old).await; // most likely it was
+            if let Err(error) = self.folder.forget(&container, old) {
+                tracing::warn!(container, error = %error.chain(), "failed to remove the log of an earlier run");
+            }
+        }
     }
 
     /// Removes what a run left, and tries again until that works: a cgroup may be busy for a while.

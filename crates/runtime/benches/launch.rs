@@ -139,6 +139,7 @@ impl Bench {
                     rootfs,
                     log: dir.join("log"),
                     dir: dir.clone(),
+                    rotation: None,
                     stdin: Stdin::Empty,
                 };
                 self.native.start(bundle).await.unwrap();
@@ -262,7 +263,7 @@ async fn memory(bench: &Bench) {
         let log = dir.join("log");
         bench
             .native
-            .start(Bundle { id: id.clone(), spec, rootfs, dir: dir.clone(), log, stdin: Stdin::Empty })
+            .start(Bundle { id: id.clone(), spec, rootfs, dir: dir.clone(), log, rotation: None, stdin: Stdin::Empty })
             .await
             .unwrap();
         ids.push((id, dir));

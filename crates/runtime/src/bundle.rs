@@ -3,7 +3,7 @@
 //! Invariant: a [`ContainerId`] is safe as a file name and as a cgroup name.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use oci_spec::runtime::Spec;
@@ -69,8 +69,26 @@ pub struct Bundle {
     pub dir: PathBuf,
     /// The log file, appended to in CRI format; its folder exists.
     pub log: PathBuf,
+    /// When the next log file is begun; never, if not said.
+    pub rotation: Option<LogRotation>,
     /// What the container reads from its standard input. With `process.terminal` in the spec it is the terminal.
     pub stdin: Stdin,
+}
+
+/// How much of a container's output is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogRotation {
+    /// How many bytes a file of the log has at most before the next is begun; the size of a few records at least.
+    pub max_size: u64,
+    /// How many files there are at most, with the one that is written to.
+    pub max_files: u32,
+}
+
+/// Where the full files of a log are, once there are any: in the order of their names, the oldest first.
+pub fn older_logs(log: &Path) -> PathBuf {
+    let mut folder = log.as_os_str().to_owned();
+    folder.push(".older");
+    folder.into()
 }
 
 /// A container's standard input.

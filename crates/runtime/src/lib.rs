@@ -11,7 +11,7 @@
 //!     let id = ContainerId::new("hello")?;
 //!     let dir = std::path::PathBuf::from("/run/hello"); // exists, mode 0700
 //!     let (spec, rootfs, log) = (default_spec(), Rootfs::Host { size: None }, dir.join("log"));
-//!     runtime.start(Bundle { id: id.clone(), spec, rootfs, dir, log, stdin: Stdin::Empty }).await?;
+//!     runtime.start(Bundle { id: id.clone(), spec, rootfs, dir, log, rotation: None, stdin: Stdin::Empty }).await?;
 //!     let exit = runtime.wait(&id).await?;
 //!     println!("exit code {}", exit.code);
 //!     runtime.remove(&id).await?;
@@ -45,7 +45,9 @@ pub mod zygote;
 use std::path::Path;
 use std::pin::Pin;
 
-pub use bundle::{Bundle, ContainerId, ContainerState, Exit, InvalidId, Rootfs, Started, Stdin, Writable};
+pub use bundle::{
+    Bundle, ContainerId, ContainerState, Exit, InvalidId, LogRotation, Rootfs, Started, Stdin, Writable, older_logs,
+};
 pub use defaults::{default_capabilities, default_spec};
 pub use error::{Error, ExecError, Problem, StartError};
 pub use exec::{ExecExit, ExecHandle, Input, Joined, Output, ProcessSpec, Stdio, Terminal};

@@ -9,6 +9,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bundle::LogRotation;
+
 /// Everything about one start.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {
@@ -18,6 +20,8 @@ pub(crate) struct Plan {
     pub(crate) dir: CString,
     /// The log file on the host.
     pub(crate) log: CString,
+    /// When the next log file is begun; never, if not said.
+    pub(crate) rotation: Option<LogRotation>,
     /// What remains to be deleted when the container is removed, for `state.json`.
     pub(crate) scratch: Vec<CString>,
     /// What its standard input is.

@@ -93,6 +93,11 @@ pub static DIFFERENCES: &[Difference] = &[
         why: "a cluster may be configured to exempt users, namespaces and RuntimeClasses",
     },
     Difference {
+        what: "logs that were rotated",
+        here: "are shown and followed with all files that are kept; full files are not compressed",
+        why: "in a cluster `kubectl logs` shows the newest file only, and may miss lines while it follows",
+    },
+    Difference {
         what: "`attach`",
         here: "shows output from now on, a terminal's a moment later",
         why: "output is read from the log, so that onlookers can't hold a container up and survive a restart",

@@ -37,6 +37,7 @@ use stint_agent::{Agent, AgentConfig, Machine, RootfsMode};
 use stint_controllers::{Housekeeping, ToldBindings};
 use stint_core::storage::Provisioner;
 use stint_network::Network;
+use stint_runtime::LogRotation;
 use stint_server::{Admission, Api};
 use stint_store::{SqliteDisk, Store};
 use tokio::signal::unix::{SignalKind, signal};
@@ -323,6 +324,10 @@ impl Parts {
                 config.max_pods = settings.max_pods;
                 config.events = true;
                 config.volumes = Some(folder::volumes(&resolved.data));
+                config.log_rotation = Some(LogRotation {
+                    max_size: settings.container_log_max_size.0,
+                    max_files: settings.container_log_max_files.0,
+                });
                 let agent = Agent::new(config, client(router, Part::Agent), launcher.runtime(), clock);
                 here.set(Some(agent.service()));
                 let (stop, stopped) = oneshot::channel();

@@ -23,7 +23,7 @@ use stint_core::job::{Backoff, Tuning};
 use stint_network::Subnet;
 
 pub use layers::{CONFIG_FILE, Flags, Resolved, Source};
-pub use value::{Controllers, LogFormat, LogLevel, PodNetwork, Shape, TokenLife, Value};
+pub use value::{Controllers, LogFiles, LogFormat, LogLevel, PodNetwork, Shape, Size, TokenLife, Value};
 
 /// A row of the table.
 #[derive(Debug)]
@@ -107,6 +107,10 @@ settings! {
     "job-slow-start" job_slow_start: NonZeroU32 = "1";
     /// How many pods this node takes at once
     "max-pods" max_pods: u32 = "110";
+    /// How much one file of a container's log may have before the next is begun
+    "container-log-max-size" container_log_max_size: Size = "10Mi";
+    /// How many files of a container's log are kept, with the one that is written to
+    "container-log-max-files" container_log_max_files: LogFiles = "5";
     /// Let pods ask for this machine's own root filesystem by the annotation `stint.dev/rootfs: host`
     "allow-host-rootfs" allow_host_rootfs: bool = "false";
     /// The network of pods: own, each its own, joined by a bridge; or host, all on this machine's

@@ -1,7 +1,7 @@
 //! A container's log as a client sees it: which run, from where, in which form.
 //!
 //! Invariant: the text of every entry that the options let through comes once and in order, also while the log grows.
-//! Memory is bounded by one piece of the file and one line, whatever the log's size. Which run a log is of is
+//! Memory is bounded by one piece of a file and one line, whatever the log's size. Which run a log is of is
 //! decided once, by the pod's status at the time of the call; a followed log ends with that run, and a restart does not
 //! go on in it.
 //!
@@ -9,13 +9,12 @@
 //! them of very long lines only.)
 //!
 //! Upstream: `pkg/kubelet/kubelet_pods.go` (`validateContainerLogStatus`) and `cri-client/pkg/logs/logs.go`, v1.36.
-//! Left out: rotation; a run has one file.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
+mod files;
+
+use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -28,11 +27,10 @@ use super::{ContainerRef, Run, Service, ServiceError};
 use crate::folder::PodFolder;
 use crate::logs::{self, Stream};
 use crate::worker::container_id;
+use files::Files;
 
 /// How much of the file is read at once.
-const PIECE: usize = 256 * 1024;
-/// How much is looked at at once when the last lines are searched for.
-const STRIDE: u64 = 64 * 1024;
+const PIECE: u64 = 256 * 1024;
 /// How soon to look again after something was written; doubled each time that nothing was.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
 /// How long a line may lie unread at most.
@@ -201,10 +199,10 @@ enum Piece {
     NoMore,
 }
 
-/// Reads a log file and puts its entries into form.
+/// Reads a log's files and puts their entries into form.
 struct Reader {
-    path: PathBuf,
-    file: Option<File>,
+    files: Files,
+    /// How many lines from the end, as long as there was no file.
     tail: Option<u64>,
     /// The start of an entry without its end.
     buffer: Vec<u8>,
@@ -213,32 +211,19 @@ struct Reader {
 
 impl Reader {
     fn new(path: PathBuf, options: &LogOptions) -> Reader {
-        Reader { path, file: None, tail: options.tail_lines, buffer: Vec::new(), shown: Shown::new(options) }
+        let files = Files::new(path, options.since.map(SystemTime::from));
+        Reader { files, tail: options.tail_lines, buffer: Vec::new(), shown: Shown::new(options) }
     }
 
-    /// Opens the file, if it is there, and goes to where to begin.
+    /// Goes to where to begin, if that is from the end.
     fn open(&mut self) -> io::Result<()> {
-        if self.file.is_some() {
-            return Ok(());
-        }
-        let mut file = match File::open(&self.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        if let Some(lines) = self.tail {
-            let start = tail_start(&file, lines)?;
-            file.seek(SeekFrom::Start(start))?;
-        }
-        self.file = Some(file);
-        Ok(())
+        self.tail.take().map_or(Ok(()), |lines| self.files.seek_tail(lines))
     }
 
     fn piece(&mut self) -> io::Result<Piece> {
         self.open()?;
-        let Some(file) = &mut self.file else { return Ok(Piece::NoMore) };
         let seen = self.buffer.len();
-        if file.take(PIECE as u64).read_to_end(&mut self.buffer)? == 0 {
+        if self.files.read(&mut self.buffer, PIECE)? == 0 {
             return Ok(Piece::NoMore);
         }
         let mut text = Vec::with_capacity(self.buffer.len());
@@ -253,49 +238,6 @@ impl Reader {
         self.buffer.drain(..used);
         Ok(Piece::Text(text))
     }
-}
-
-/// Where the last `lines` lines of a log begin.
-fn tail_start(file: &File, lines: u64) -> io::Result<u64> {
-    let mut block = Vec::new();
-    // The part of an entry whose start lies before what was read so far.
-    let mut rest: Vec<u8> = Vec::new();
-    let mut at = file.metadata()?.len();
-    let mut count = 0;
-    let mut last = true;
-    let mut whole = false;
-    while at > 0 {
-        let size = at.min(STRIDE);
-        at -= size;
-        block.resize(usize::try_from(size).map_err(io::Error::other)?, 0);
-        file.read_exact_at(&mut block, at)?;
-        block.append(&mut rest);
-        let mut end = block.len();
-        while let Some(newline) = block[..end].iter().rposition(|byte| *byte == b'\n') {
-            let after = newline + 1;
-            if whole && is_line_end(&block[after..end], &mut last) {
-                if count == lines {
-                    return Ok(at + end as u64 + 1);
-                }
-                count += 1;
-            } else if !whole && lines == 0 {
-                return Ok(at + after as u64);
-            }
-            whole = true; // behind the last newline an entry is still being written
-            end = newline;
-        }
-        rest = block[..end].to_vec();
-    }
-    if whole && is_line_end(&rest, &mut last) && count == lines {
-        return Ok(rest.len() as u64 + 1);
-    }
-    Ok(0)
-}
-
-/// Whether a line ends with this entry: by its tag, or since it is the log's last.
-fn is_line_end(entry: &[u8], last: &mut bool) -> bool {
-    let partial = logs::split(entry).is_some_and(|entry| entry.partial);
-    std::mem::take(last) || !partial
 }
 
 /// Puts entries into the form that was asked for.

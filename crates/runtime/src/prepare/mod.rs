@@ -129,6 +129,7 @@ pub(crate) fn native(
         id: bundle.id.as_str().to_owned(),
         dir: c_path(&bundle.dir, "dir")?,
         log: c_path(&bundle.log, "log")?,
+        rotation: bundle.rotation,
         scratch: scratch(&bundle)?,
         stdin,
         launch: Launch::Native { namespaces: namespaces.flags, detached, cgroups, steps },
@@ -154,6 +155,7 @@ pub(crate) fn program(bundle: &mut Bundle, program: &Path) -> Result<Plan> {
         id: bundle.id.as_str().to_owned(),
         dir: c_path(&bundle.dir, "dir")?,
         log: c_path(&bundle.log, "log")?,
+        rotation: bundle.rotation,
         scratch,
         stdin: Input::Null,
         launch: Launch::Program {

@@ -3,12 +3,15 @@
 //!
 //! Invariant: memory is bounded (a record holds at most [`MAX_LINE`] bytes of text) and the bytes of the container's
 //! output can be put together again exactly: a last line without its end is a `P`. When the file can't be written the
-//! output is dropped; the container never waits for a reader, only for the disk.
+//! output is dropped; the container never waits for a reader, only for the disk. Files end with whole records, see
+//! [`Rotation`].
 
 use std::io::Write;
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
+
+use super::rotate::Rotation;
 
 /// The longest text in one record, in bytes, as containerd and CRI-O have it.
 pub(crate) const MAX_LINE: usize = 16 * 1024;
@@ -37,13 +40,17 @@ impl Stream {
 /// The log file and the records on their way to it.
 pub(crate) struct Log {
     file: OwnedFd,
+    /// How much is in the file.
+    size: u64,
+    rotation: Option<Rotation>,
     batch: Vec<u8>,
     clock: Clock,
 }
 
 impl Log {
-    pub(crate) fn new(file: OwnedFd) -> Self {
-        Self { file, batch: Vec::new(), clock: Clock::default() }
+    /// Into `file`, which is new, and into the next ones if it is to be rotated.
+    pub(crate) fn new(file: OwnedFd, rotation: Option<Rotation>) -> Self {
+        Self { file, size: 0, rotation, batch: Vec::new(), clock: Clock::default() }
     }
 
     /// Takes what was read from a stream at `now` (nanoseconds since the epoch).
@@ -94,10 +101,19 @@ impl Log {
     }
 
     fn flush(&mut self) {
+        if let Some(rotation) = &mut self.rotation
+            && rotation.is_due(self.size, self.batch.len())
+            && let Ok(file) = rotation.begin(self.clock.second)
+        {
+            (self.file, self.size) = (file, 0);
+        }
         let mut rest = &self.batch[..];
         while !rest.is_empty() {
             match rustix::io::write(&self.file, rest) {
-                Ok(n) => rest = &rest[n..],
+                Ok(n) => {
+                    self.size += n as u64;
+                    rest = &rest[n..];
+                }
                 Err(Errno::INTR) => {}
                 Err(_) => break, // full disk: this output is lost, the container goes on
             }
@@ -137,7 +153,7 @@ impl Clock {
 }
 
 /// The Gregorian date of a day counted from 1970-01-01.
-fn date(days: u64) -> (u64, u64, u64) {
+pub(super) fn date(days: u64) -> (u64, u64, u64) {
     // Count from 0000-03-01, so that leap days end a year; eras of 400 years have 146,097 days.
     let days = days + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
@@ -158,7 +174,7 @@ mod tests {
 
     fn logged(writes: &[(&'static str, &[u8])]) -> String {
         let mut file = tempfile::tempfile().unwrap();
-        let mut log = Log::new(file.try_clone().unwrap().into());
+        let mut log = Log::new(file.try_clone().unwrap().into(), None);
         let (mut out, mut err) = (Stream::new("stdout"), Stream::new("stderr"));
         for (name, data) in writes {
             log.write(if *name == "stdout" { &mut out } else { &mut err }, data, NOW);
@@ -208,6 +224,35 @@ mod tests {
                 assert_eq!(back.len(), data.len(), "{len} bytes in pieces of {chunk}");
             }
         }
+    }
+
+    #[test]
+    fn files_hold_whole_records_and_no_more_than_they_may() {
+        use std::os::unix::ffi::OsStrExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        let name = std::ffi::CString::new(path.as_os_str().as_bytes()).unwrap();
+        let wanted = crate::LogRotation { max_size: 100_000, max_files: 100 };
+        let rotation = Rotation::new(&name, wanted).unwrap();
+        let mut log = Log::new(super::super::rotate::open(&name).unwrap(), Some(rotation));
+        let mut out = Stream::new("stdout");
+        let lines: Vec<String> = (0..20_000).map(|n| format!("line {n} {}", "x".repeat(n % 50))).collect();
+        for piece in lines.join("\n").into_bytes().chunks(7000) {
+            log.write(&mut out, piece, NOW);
+        }
+        log.flush_pending(&mut out, NOW);
+        let older = std::fs::read_dir(crate::older_logs(&path)).unwrap();
+        let mut files: Vec<_> = older.map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files.push(path);
+        assert!(files.len() > 10);
+        let mut back = Vec::new();
+        for file in files {
+            let text = std::fs::read_to_string(&file).unwrap();
+            assert!(text.len() <= 100_000 && text.ends_with('\n'), "{}", file.display());
+            back.extend(text.lines().map(|record| record[40..].to_owned()));
+        }
+        assert!(back == lines, "every line, once and in order");
     }
 
     #[test]

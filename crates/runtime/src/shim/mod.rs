@@ -22,6 +22,7 @@ mod log;
 mod mounts;
 mod net;
 mod program;
+mod rotate;
 mod stub;
 
 pub(crate) use cgroup::remove as remove_cgroups;
@@ -48,6 +49,7 @@ use crate::record::{self, ExitRecord, Process, StateRecord};
 use crate::sys::{self, Fork};
 use input::Door;
 use log::{Log, Stream};
+use rotate::Rotation;
 
 /// A line's start is logged without its end after this long.
 const PARTIAL_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
@@ -89,10 +91,10 @@ fn start(fd: OwnedFd, daemon: &OwnedFd, nursery: Option<OwnedFd>) -> Result<Runn
     let plan: Plan = read_plan(&fd).map_err(|e| failed("read the plan".into(), &e))?;
     drop(fd);
     let dir = record::open_dir(&plan.dir).map_err(|e| failed(format!("open {}", text(&plan.dir)), &e))?;
-    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC;
-    let file = rustix::fs::open(&plan.log, flags, Mode::from_raw_mode(0o640))
-        .map_err(|e| failed(format!("open the log {}", text(&plan.log)), &e.into()))?;
-    let log = Log::new(file);
+    let open = |e: io::Error| failed(format!("open the log {}", text(&plan.log)), &e);
+    let file = rotate::open(&plan.log).map_err(|e| open(e.into()))?;
+    let rotation = plan.rotation.map(|wanted| Rotation::new(&plan.log, wanted)).transpose().map_err(open)?;
+    let log = Log::new(file, rotation);
     match &plan.launch {
         Launch::Native { namespaces, detached, cgroups, steps } => {
             let nursery = nursery.filter(|_| *detached);

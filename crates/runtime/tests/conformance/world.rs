@@ -64,7 +64,15 @@ pub struct Setup {
 impl Setup {
     pub fn bundle(self) -> Bundle {
         let log = self.dir.join("log");
-        Bundle { id: self.id, spec: self.spec, rootfs: self.rootfs, dir: self.dir, log, stdin: self.stdin }
+        Bundle {
+            id: self.id,
+            spec: self.spec,
+            rootfs: self.rootfs,
+            dir: self.dir,
+            log,
+            rotation: None,
+            stdin: self.stdin,
+        }
     }
 }
 

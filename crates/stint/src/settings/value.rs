@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use stint_core::quantity;
 use stint_network::Subnet;
 
 use super::Mirror;
@@ -133,6 +134,36 @@ impl Value for Duration {
         let hint = "give a time like 90s, 5m or 1h30m";
         let parsed: SignedDuration = one(texts)?.parse().map_err(|_| hint.to_owned())?;
         Duration::try_from(parsed).map_err(|_| hint.to_owned())
+    }
+}
+
+/// A number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+impl Value for Size {
+    const SHAPE: Shape = Shape::One("SIZE");
+
+    fn read(texts: &[String]) -> Result<Size, String> {
+        let size = quantity::parse(one(texts)?).ok().and_then(|size| u64::try_from(size.value()).ok());
+        size.filter(|size| *size > 0)
+            .map(Size)
+            .ok_or_else(|| "give a number of bytes like 500k, 10Mi or 1Gi".to_owned())
+    }
+}
+
+/// How many files of a log there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogFiles(pub u32);
+
+impl Value for LogFiles {
+    const SHAPE: Shape = Shape::One("NUMBER");
+
+    fn read(texts: &[String]) -> Result<LogFiles, String> {
+        let count = one(texts)?.parse().ok().filter(|count| *count >= 2);
+        count
+            .map(LogFiles)
+            .ok_or_else(|| "give a whole number from 2: one is full while the next is written".to_owned())
     }
 }
 
@@ -265,6 +296,11 @@ mod tests {
         assert!(Duration::read(&texts("-1s")).is_err());
         assert!(u32::read(&texts("-1")).unwrap_err().contains("whole number"));
         assert!(TokenLife::read(&texts("10m")).unwrap_err().contains("1h"));
+        assert!(
+            Size::read(&texts("0")).is_err() && Size::read(&texts("-1Mi")).is_err() && Size::read(&texts("x")).is_err()
+        );
+        assert_eq!(Size::read(&texts("10Mi")), Ok(Size(10 << 20)));
+        assert!(LogFiles::read(&texts("1")).unwrap_err().contains("from 2"));
         assert!(Vec::<Mirror>::read(&texts("x")).is_err());
     }
 

@@ -1,6 +1,8 @@
 //! Options against logs, as tables; then a log that grows.
 
+use std::fs::{self, File};
 use std::io::Write;
+use std::path::Path;
 
 use k8s_openapi::api::core::v1::PodStatus;
 use serde_json::{Value, json};
@@ -82,6 +84,155 @@ fn tails_are_found_across_the_blocks_that_are_read() {
         assert_eq!(text.lines().count() as u64, lines.min(200));
         assert!(text.starts_with(&format!("{} ", 200_u64.saturating_sub(lines))), "{lines}");
     }
+}
+
+/// Puts the file that is written to aside, as a shim does.
+fn rotate(log: &Path, time: &str) {
+    let older = stint_runtime::older_logs(log);
+    fs::create_dir_all(&older).unwrap();
+    fs::rename(log, older.join(format!("0.log.{time}"))).unwrap();
+    File::create(log).unwrap();
+}
+
+fn entry(text: &str) -> String {
+    format!("2026-01-02T03:04:05.000000000Z stdout F {text}\n")
+}
+
+fn append(log: &Path, text: &str) {
+    File::options().append(true).create(true).open(log).unwrap().write_all(entry(text).as_bytes()).unwrap();
+}
+
+/// What `reader` has now.
+fn rest_of(reader: &mut Reader) -> String {
+    let mut all = Vec::new();
+    while let Piece::Text(text) = reader.piece().unwrap() {
+        all.extend(text);
+    }
+    String::from_utf8(all).unwrap().replace('\n', " ")
+}
+
+#[test]
+fn the_files_of_a_rotated_log_are_shown_as_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("0.log");
+    for (time, texts) in [("1", ["a", "b"]), ("2", ["c", "d"]), ("2-001", ["e", "f"])] {
+        for text in texts {
+            append(&log, text);
+        }
+        rotate(&log, time);
+    }
+    append(&log, "g");
+    let tail = |lines| LogOptions { tail_lines: Some(lines), ..LogOptions::default() };
+    for (options, expected) in [
+        (LogOptions::default(), "a b c d e f g "),
+        (tail(0), ""),
+        (tail(1), "g "),
+        (tail(2), "f g "),
+        (tail(3), "e f g "),
+        (tail(4), "d e f g "),
+        (tail(7), "a b c d e f g "),
+        (tail(8), "a b c d e f g "),
+        (LogOptions { limit_bytes: Some(7), ..tail(4) }, "d e f g"),
+    ] {
+        assert_eq!(rest_of(&mut Reader::new(log.clone(), &options)), expected, "{options:?}");
+    }
+    let mut reader = Reader::new(log.clone(), &tail(0));
+    assert_eq!(rest_of(&mut reader), "");
+    rotate(&log, "3");
+    append(&log, "h");
+    assert_eq!(rest_of(&mut reader), "h ", "the last line of an empty file is in the one before");
+    rotate(&log, "4");
+    assert_eq!(rest_of(&mut Reader::new(log, &tail(2))), "g h ");
+}
+
+#[test]
+fn full_files_from_before_the_asked_time_are_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("0.log");
+    append(&log, "old");
+    File::open(&log).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    rotate(&log, "1");
+    append(&log, "new");
+    let since = Some("2026-01-01T00:00:00Z".parse().unwrap());
+    assert_eq!(rest_of(&mut Reader::new(log, &LogOptions { since, ..LogOptions::default() })), "new ");
+}
+
+#[test]
+fn a_reader_that_is_slower_than_rotation_goes_on_with_what_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("0.log");
+    let mut reader = Reader::new(log.clone(), &LogOptions::default());
+    append(&log, "a");
+    assert_eq!(rest_of(&mut reader), "a ");
+    for n in 1..=4 {
+        append(&log, &format!("b{n}"));
+        rotate(&log, &n.to_string());
+    }
+    let full = stint_runtime::older_logs(&log);
+    fs::remove_file(full.join("0.log.1")).unwrap();
+    fs::remove_file(full.join("0.log.2")).unwrap();
+    append(&log, "c");
+    assert_eq!(rest_of(&mut reader), "b1 b3 b4 c ", "the open file is read to its end, though it has no name any more");
+    rotate(&log, "5");
+    append(&log, "d");
+    assert_eq!(rest_of(&mut reader), "d ");
+}
+
+#[test]
+fn no_link_in_the_place_of_a_log_shows_another_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, secret) = (dir.path().join("0.log"), dir.path().join("secret"));
+    append(&secret, "secret");
+    let full = stint_runtime::older_logs(&log);
+    let tail = LogOptions { tail_lines: Some(1), ..LogOptions::default() };
+    let shows = |text: &str| {
+        [LogOptions::default(), tail.clone()].iter().any(|options| {
+            let mut reader = Reader::new(log.clone(), options);
+            matches!(reader.piece(), Ok(Piece::Text(found)) if String::from_utf8_lossy(&found).contains(text))
+        })
+    };
+    std::os::unix::fs::symlink(&secret, &log).unwrap();
+    assert!(!shows("secret"), "the log itself");
+    fs::remove_file(&log).unwrap();
+    append(&log, "own");
+    assert!(shows("own"));
+    fs::create_dir(&full).unwrap();
+    std::os::unix::fs::symlink(&secret, full.join("0.log.1")).unwrap();
+    assert!(!shows("secret"), "a full file");
+    fs::remove_dir_all(&full).unwrap();
+    let elsewhere = dir.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    fs::copy(&secret, elsewhere.join("0.log.1")).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &full).unwrap();
+    assert!(!shows("secret"), "the folder of full files");
+}
+
+#[tokio::test]
+async fn a_log_is_followed_across_its_rotation_while_it_is_written() {
+    const LINES: usize = 20_000;
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("0.log");
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let writer = {
+        let log = log.clone();
+        std::thread::spawn(move || {
+            let mut file = File::create(&log).unwrap();
+            for n in 0..LINES {
+                if n % 100 == 99 {
+                    rotate(&log, &format!("{n:05}"));
+                    file = File::options().append(true).open(&log).unwrap();
+                }
+                file.write_all(entry(&format!("line {n}")).as_bytes()).unwrap();
+            }
+            drop(end);
+        })
+    };
+    let options = LogOptions { follow: true, ..LogOptions::default() };
+    let log = read(Reader::new(log, &options), Box::pin(async move { drop(ended.await) }));
+    let pieces: Vec<_> = log.map(Result::unwrap).collect().await;
+    let expected = (0..LINES).map(|n| format!("line {n}\n")).collect::<Vec<_>>().concat();
+    assert!(String::from_utf8(pieces.concat()).unwrap() == expected, "every line, once and in order");
+    writer.join().unwrap();
 }
 
 #[test]
