@@ -698,7 +698,7 @@ impl Context {
             _ => Stdin::Empty,
         };
         let (log, rotation) = (self.folder.log(&container.name, attempt), config.log_rotation);
-        Ok(Bundle { id, spec, rootfs, dir, log, rotation, stdin })
+        Ok(Bundle { id, spec, rootfs, dir, log, rotation, stdin, together: None })
     }
 
     async fn read_sources(&self, container: &Container) -> Result<Sources, Error> {

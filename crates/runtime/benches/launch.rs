@@ -141,6 +141,7 @@ impl Bench {
                     dir: dir.clone(),
                     rotation: None,
                     stdin: Stdin::Empty,
+                    together: None,
                 };
                 self.native.start(bundle).await.unwrap();
                 let exit = self.native.wait(&id).await.unwrap();
@@ -263,7 +264,16 @@ async fn memory(bench: &Bench) {
         let log = dir.join("log");
         bench
             .native
-            .start(Bundle { id: id.clone(), spec, rootfs, dir: dir.clone(), log, rotation: None, stdin: Stdin::Empty })
+            .start(Bundle {
+                id: id.clone(),
+                spec,
+                rootfs,
+                dir: dir.clone(),
+                log,
+                rotation: None,
+                stdin: Stdin::Empty,
+                together: None,
+            })
             .await
             .unwrap();
         ids.push((id, dir));

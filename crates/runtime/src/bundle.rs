@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxResources, Spec};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -73,6 +73,8 @@ pub struct Bundle {
     pub rotation: Option<LogRotation>,
     /// What the container reads from its standard input. With `process.terminal` in the spec it is the terminal.
     pub stdin: Stdin,
+    /// Limits of the cgroup right above the container's, which it shares with its neighbours. All of them say the same.
+    pub together: Option<LinuxResources>,
 }
 
 /// How much of a container's output is kept.
@@ -120,6 +122,9 @@ pub enum Rootfs {
         /// The most that the container may write, in bytes; the kernel's default is half of the memory.
         size: Option<u64>,
     },
+    /// An empty folder. Nothing of the spec's is executed in it: the container holds its namespaces for others to join,
+    /// and reaps what they leave behind, until it is killed.
+    Nothing,
 }
 
 /// Where a container's writes to its root filesystem go.

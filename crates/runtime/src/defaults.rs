@@ -32,6 +32,14 @@ pub fn default_capabilities() -> HashSet<Capability> {
     ])
 }
 
+/// The capabilities of this process: it can give no others to anybody who is not in a user namespace of their own.
+pub fn held_capabilities() -> HashSet<Capability> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    crate::prepare::all_capabilities().filter(|(_, number)| mask & (1 << number) != 0).map(|(name, _)| name).collect()
+}
+
 /// `set` as bounding, effective and permitted capabilities; nothing inheritable, nothing ambient.
 pub fn capability_sets(set: &HashSet<Capability>) -> LinuxCapabilities {
     let mut sets = LinuxCapabilities::default();

@@ -30,9 +30,35 @@ pub(crate) fn has_controller(name: &str) -> bool {
     }
 }
 
+/// Whether the number of processes can be limited on this machine.
+pub fn limits_processes() -> bool {
+    has_controller("pids")
+}
+
 /// Mount points of further disks and shares of the host, parents before children; not the root.
 pub(crate) fn disks() -> io::Result<Vec<PathBuf>> {
     Ok(disks_in(&fs::read_to_string("/proc/self/mountinfo")?))
+}
+
+/// Whether a path is on a mount that shares what is mounted below it with others.
+pub(crate) fn is_shared(path: &Path) -> bool {
+    let Ok(path) = path.canonicalize() else { return false };
+    fs::read_to_string("/proc/self/mountinfo").is_ok_and(|text| is_shared_in(&text, &path))
+}
+
+fn is_shared_in(mountinfo: &str, path: &Path) -> bool {
+    let mut found: Option<(PathBuf, bool)> = None;
+    for line in mountinfo.lines() {
+        let mut fields = line.split(' ').skip(4);
+        let Some(point) = fields.next().map(|point| PathBuf::from(unescape(point))) else { continue };
+        let shared = fields.skip(1).take_while(|field| *field != "-").any(|field| field.starts_with("shared:"));
+        // The last of those at one place covers the others.
+        let closer = found.as_ref().is_none_or(|(best, _)| point.components().count() >= best.components().count());
+        if path.starts_with(&point) && closer {
+            found = Some((point, shared));
+        }
+    }
+    found.is_some_and(|(_, shared)| shared)
 }
 
 /// Filesystems that hold a machine's files. Kernel views, memory filesystems and other containers' overlays do not.
@@ -148,6 +174,16 @@ mod tests {
 27 20 0:4 / /proc rw - proc proc rw
 ";
         assert_eq!(disks_in(mountinfo), [PathBuf::from("/home of all"), PathBuf::from("/var")]);
+    }
+
+    #[test]
+    fn a_path_is_as_shared_as_the_mount_that_it_is_on() {
+        let mountinfo = "\
+20 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+21 20 0:5 / /srv rw,relatime - tmpfs tmpfs rw
+22 21 0:6 / /srv/in rw,relatime shared:2 master:1 - tmpfs tmpfs rw";
+        let shared = |path| is_shared_in(mountinfo, Path::new(path));
+        assert!(shared("/home") && shared("/srv/in/x") && !shared("/srv/x"));
     }
 
     #[test]

@@ -11,7 +11,8 @@
 //!     let id = ContainerId::new("hello")?;
 //!     let dir = std::path::PathBuf::from("/run/hello"); // exists, mode 0700
 //!     let (spec, rootfs, log) = (default_spec(), Rootfs::Host { size: None }, dir.join("log"));
-//!     runtime.start(Bundle { id: id.clone(), spec, rootfs, dir, log, rotation: None, stdin: Stdin::Empty }).await?;
+//!     let (rotation, stdin, together) = (None, Stdin::Empty, None);
+//!     runtime.start(Bundle { id: id.clone(), spec, rootfs, dir, log, rotation, stdin, together }).await?;
 //!     let exit = runtime.wait(&id).await?;
 //!     println!("exit code {}", exit.code);
 //!     runtime.remove(&id).await?;
@@ -22,7 +23,7 @@
 //!
 //! One process per container, the shim, holds what a container needs while it lives; see `shim` for its story, `plan` for
 //! what it is told, `supervisor` for the daemon's side. `exec` tells of commands in a
-//! running container. Leaves out user namespaces.
+//! running container.
 
 mod bundle;
 pub mod defaults;
@@ -51,7 +52,7 @@ pub use bundle::{
 pub use defaults::{default_capabilities, default_spec};
 pub use error::{Error, ExecError, Problem, StartError};
 pub use exec::{ExecExit, ExecHandle, Input, Joined, Output, ProcessSpec, Stdio, Terminal};
-pub use host::check_host;
+pub use host::{check_host, limits_processes};
 pub use native::{Native, OciCli};
 pub use scratch::{open as open_folder, remove as remove_folder};
 

@@ -79,12 +79,14 @@ impl Step {
         match self {
             Self::JoinCgroup(_)
             | Self::OomScore(_)
+            | Self::EnterUsers { .. }
             | Self::Rlimit(..)
             | Self::NoNewPrivileges
             | Self::Seccomp(..)
             | Self::Cwd(_)
             | Self::Become(..)
-            | Self::Exec(..) => true,
+            | Self::Exec(..)
+            | Self::Hold => true,
             Self::JoinNamespace(..)
             | Self::Loopback
             | Self::Root(_)
@@ -112,6 +114,10 @@ pub(crate) enum Launch {
     Native {
         /// `CLONE_NEW*` for `clone3`.
         namespaces: u64,
+        /// A PID namespace to be born into, by path. Without it, and without a new one, it is the host's.
+        processes: Option<CString>,
+        /// The ids of a user namespace of its own.
+        users: Option<Users>,
         /// Whether the kernel can put the root filesystem together out of sight (Linux 6.15).
         detached: bool,
         /// The cgroups to make before and to remove after.
@@ -131,9 +137,34 @@ pub(crate) enum Launch {
         uid: u32,
         /// The file that counts OOM kills, by the path the program is known to use.
         oom: Option<CString>,
+        /// Cgroups above the container's, which neighbours share, with their limits.
+        above: Vec<Group>,
         /// Cgroup folders that the program may leave behind.
         remove: Vec<CString>,
     },
+}
+
+/// Whom of the host the users and groups of a user namespace are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Users {
+    pub(crate) uids: Vec<Ids>,
+    pub(crate) gids: Vec<Ids>,
+}
+
+/// A range of ids: how it begins in the container, how on the host, and how many there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ids {
+    pub(crate) inside: u32,
+    pub(crate) outside: u32,
+    pub(crate) size: u32,
+}
+
+impl Ids {
+    /// The host's id for one of the container's.
+    pub(crate) fn outside(all: &[Ids], id: u32) -> Option<u32> {
+        let its = all.iter().find(|ids| id.checked_sub(ids.inside).is_some_and(|at| at < ids.size))?;
+        its.outside.checked_add(id - its.inside)
+    }
 }
 
 /// The cgroups of a container.
@@ -143,6 +174,11 @@ pub(crate) struct Cgroups {
     pub(crate) enable: Vec<(CString, String)>,
     /// Folders to make, with the files to write in each.
     pub(crate) groups: Vec<Group>,
+    /// Folders above those, which neighbours share, with their limits. Written once what is in them keeps them there.
+    pub(crate) above: Vec<Group>,
+    /// A folder that has all of the container's processes: those that are left when the first has ended are killed.
+    /// `None`: they end with their PID namespace.
+    pub(crate) kill: Option<CString>,
     /// Cgroup v2: the container is born into the first of `groups`.
     pub(crate) clone_into: bool,
     /// Cgroup v2: a device filter (eBPF instructions) to attach to the first of `groups`.
@@ -169,7 +205,7 @@ pub(crate) struct Group {
 pub(crate) struct Root {
     /// A host folder to mount it on, in the container's own mount namespace.
     pub(crate) mountpoint: CString,
-    /// Layers, topmost first.
+    /// Layers, topmost first. None: it is an empty folder that takes no writes.
     pub(crate) lower: Vec<CString>,
     /// Where writes go.
     pub(crate) upper: Upper,
@@ -203,6 +239,8 @@ pub(crate) struct Mount {
     pub(crate) propagation: Option<(u64, bool)>,
     /// Fill it with the device nodes and links of a container's `/dev`.
     pub(crate) devices: bool,
+    /// Show its files with the ids of the container's user namespace.
+    pub(crate) mapped: bool,
 }
 
 /// What is mounted.
@@ -263,6 +301,15 @@ pub(crate) enum Step {
     OomScore(i32),
     /// Mount the root filesystem; everything later happens in it.
     Root(Root),
+    /// Become root of the container's own user namespace, and enter further namespaces that are its.
+    EnterUsers {
+        /// Whom of the host that makes of whom.
+        users: Users,
+        /// `CLONE_NEW*` of the further ones.
+        namespaces: i32,
+        /// The user of the host to whom the standard streams are given.
+        owner: u32,
+    },
     /// Mount something below the root.
     Mount(Mount),
     /// Make a device node.
@@ -301,6 +348,8 @@ pub(crate) enum Step {
     Become(u32, u32, Vec<u32>, Option<u32>, Capabilities),
     /// Execute the program: arguments, environment.
     Exec(Vec<CString>, Vec<CString>),
+    /// Become a program that waits to be killed, and leaves no dead process of its PID namespace unreaped.
+    Hold,
 }
 
 impl fmt::Display for Bind {
@@ -330,8 +379,18 @@ impl fmt::Display for Step {
                 Source::New(kind, options) => {
                     write!(f, "mount {} at /{} (options {options:?})", text(kind), text(&mount.dest))
                 }
+                Source::Bind(bind) if mount.mapped => write!(
+                    f,
+                    "{bind} to /{} with the ids of the container's user namespace (all filesystems in it have to know \
+                     id-mapped mounts)",
+                    text(&mount.dest)
+                ),
                 Source::Bind(bind) => write!(f, "{bind} to /{}", text(&mount.dest)),
             },
+            Self::EnterUsers { .. } => f.write_str("enter its user namespace (Linux 6.15 makes its root filesystem)"),
+            Self::Hold => {
+                f.write_str("execute the program that holds its namespaces (vm.memfd_noexec must be below 2)")
+            }
             Self::Node(node) => write!(f, "make device node /{}", text(&node.path)),
             Self::Sysctl(name, value) => write!(f, "set sysctl {} to {value:?}", text(name)),
             Self::Folder(path) => write!(f, "make folder /{}", text(path)),

@@ -20,6 +20,7 @@ pub(crate) mod attr {
     pub(crate) const NOATIME: u64 = 0x10;
     pub(crate) const STRICTATIME: u64 = 0x20;
     pub(crate) const NODIRATIME: u64 = 0x80;
+    pub(crate) const IDMAP: u64 = 0x10_0000;
     pub(crate) const NOSYMFOLLOW: u64 = 0x20_0000;
 }
 
@@ -100,7 +101,16 @@ pub(crate) fn exit(code: i32) -> ! {
 
 /// `mount_setattr(2)` on what `fd` refers to; `recursive` takes the mounts below it along.
 pub(crate) fn mount_setattr(fd: BorrowedFd<'_>, recursive: bool, set: u64, clear: u64, propagation: u64) -> Result<()> {
-    let args: [u64; 4] = [set, clear, propagation, 0];
+    set_mount(fd, recursive, [set, clear, propagation, 0])
+}
+
+/// Has a mount that is not attached yet, and those below it, show files with the ids of a user namespace.
+pub(crate) fn map_ids(fd: BorrowedFd<'_>, users: BorrowedFd<'_>) -> Result<()> {
+    let users = u64::try_from(users.as_raw_fd()).map_err(|_| Errno::BADF)?;
+    set_mount(fd, true, [attr::IDMAP, 0, 0, users])
+}
+
+fn set_mount(fd: BorrowedFd<'_>, recursive: bool, args: [u64; 4]) -> Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { 0x8000 } else { 0 };
     // SAFETY: an empty C string and a struct mount_attr (four u64) of the size given.
     check(unsafe {
@@ -240,6 +250,16 @@ pub(crate) fn survive_broken_pipes() {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = libc::SIG_IGN;
         libc::sigaction(libc::SIGPIPE, &raw const action, std::ptr::null_mut());
+    }
+}
+
+/// Ignores the death of children, which has the kernel reap them, and goes on after exec.
+pub(crate) fn ignore_children() {
+    // SAFETY: SIG_IGN; no handler is installed.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = libc::SIG_IGN;
+        libc::sigaction(libc::SIGCHLD, &raw const action, std::ptr::null_mut());
     }
 }
 

@@ -4,10 +4,14 @@
 //! It has its own `main`, because the zygote must be forked before the process has threads. Run one case with
 //! `cargo test -p stint-runtime --test conformance -- <part of its name>`.
 
+#[path = "conformance/attacks.rs"]
+mod attacks;
 #[path = "conformance/cases.rs"]
 mod cases;
 #[path = "conformance/commands.rs"]
 mod commands;
+#[path = "conformance/isolation.rs"]
+mod isolation;
 #[path = "conformance/lives.rs"]
 mod lives;
 #[path = "conformance/world.rs"]
@@ -29,7 +33,7 @@ fn main() {
         return lives::on_cgroup_v2(&args[1..]);
     }
     let filter = args.into_iter().find(|a| !a.starts_with('-')).unwrap_or_default();
-    let names: Vec<&str> = cases::names().into_iter().chain(lives::names()).chain(commands::names()).collect();
+    let names = [cases::names(), lives::names(), commands::names(), isolation::names(), attacks::names()].concat();
     let problems = stint_runtime::check_host();
     let busybox = Path::new("/bin/busybox").exists();
     if !rustix::process::geteuid().is_root() || !busybox {
@@ -53,9 +57,13 @@ fn main() {
         let verdict = runtime.block_on(async {
             let run = async {
                 if let Some(case) = cases::find(name) {
-                    case.run(&world).await
+                    Box::pin(case.run(&world)).await
                 } else if let Some(story) = commands::find(name) {
                     story(&world).await
+                } else if let Some(story) = isolation::find(name) {
+                    story(&world).await
+                } else if let Some(verdict) = attacks::run(name, &world).await {
+                    verdict
                 } else {
                     lives::run(name, &world).await
                 }

@@ -16,13 +16,69 @@ use crate::plan::{Cgroups, Group};
 
 type Files = Vec<(CString, String)>;
 
-/// The cgroups to make, and on v1 the `tasks` files to join by.
-pub(super) fn plan(spec: &Spec) -> Result<(Cgroups, Vec<CString>)> {
-    let Some(resources) = spec.linux().as_ref().and_then(|l| l.resources().as_ref()) else {
+/// By what all processes of a container are reached.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// They end with their PID namespace.
+    Namespace,
+    /// They share that, so that the container needs a cgroup of its own.
+    Cgroup,
+}
+
+/// The controllers that limits can be of, and how their files are written.
+type Writer = fn(&LinuxResources) -> Result<Files>;
+const V1: [(&str, Writer); 3] = [("memory", memory_v1), ("cpu", cpu_v1), ("pids", |limits| Ok(pids(limits)))];
+const V2: [(&str, Writer); 3] = [("memory", memory_v2), ("cpu", cpu_v2), ("pids", |limits| Ok(pids(limits)))];
+
+/// The cgroups to make, and on v1 the `tasks` files to join by. `together` are limits of the cgroup above.
+pub(super) fn plan(spec: &Spec, together: Option<&LinuxResources>, reach: Reach) -> Result<(Cgroups, Vec<CString>)> {
+    let own = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
+    if own.is_none() && together.is_none() && reach == Reach::Namespace {
         return Ok(Default::default());
-    };
+    }
+    let (nothing, relative) = (LinuxResources::default(), path(spec)?);
+    let (own, together) = (own.unwrap_or(&nothing), together.unwrap_or(&nothing));
+    check_together(together)?;
+    let version = if host::is_unified() { v2 } else { v1 };
+    version(own, together, reach, relative.as_deref())
+}
+
+/// The cgroups above that of a container which a runc-compatible program starts.
+pub(super) fn above_program(spec: &Spec, together: Option<&LinuxResources>) -> Result<Vec<Group>> {
+    let Some(together) = together else { return Ok(Vec::new()) };
+    check_together(together)?;
     let relative = path(spec)?;
-    if host::is_unified() { v2(resources, relative.as_deref()) } else { v1(resources, relative.as_deref()) }
+    let relative = need_path(relative.as_deref())?;
+    let mut all = Vec::new();
+    for (controller, files) in if host::is_unified() { V2 } else { V1 } {
+        let files = files(together)?;
+        if !files.is_empty() {
+            need_controller(controller)?;
+            all.push(above(&folder_of(controller, relative), files)?);
+        }
+    }
+    Ok(all)
+}
+
+/// Limits of a shared cgroup are limits, and nothing that only one of those in it could have.
+fn check_together(together: &LinuxResources) -> Result<()> {
+    let unified = together.unified().as_ref().is_some_and(|unified| !unified.is_empty());
+    if unified || together.devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
+        return unsupported("device rules or unified limits of several containers together", "set them on each");
+    }
+    Ok(())
+}
+
+/// A container's cgroup folder of one controller.
+fn folder_of(controller: &str, relative: &Path) -> PathBuf {
+    let top = Path::new(CGROUPS);
+    if host::is_unified() { top.join(relative) } else { top.join(controller).join(relative) }
+}
+
+/// The folder above `folder`, with limits.
+fn above(folder: &Path, files: Files) -> Result<Group> {
+    let Some(path) = folder.parent() else { return invalid("linux.cgroupsPath has nothing above it") };
+    Ok(Group { path: c_path(path, "cgroupsPath")?, files, shared: true })
 }
 
 /// `cgroupsPath` without its leading slash, checked.
@@ -39,20 +95,31 @@ fn need_path(path: Option<&Path>) -> Result<&Path> {
     path.map_or_else(|| invalid("linux.resources has limits and linux.cgroupsPath is missing"), Ok)
 }
 
-fn v1(resources: &LinuxResources, relative: Option<&Path>) -> Result<(Cgroups, Vec<CString>)> {
+fn v1(
+    resources: &LinuxResources,
+    together: &LinuxResources,
+    reach: Reach,
+    relative: Option<&Path>,
+) -> Result<(Cgroups, Vec<CString>)> {
     if resources.unified().as_ref().is_some_and(|u| !u.is_empty()) {
         return unsupported("linux.resources.unified", "leave it out: this machine uses cgroup v1");
     }
     let mut plan = Cgroups::default();
     let mut join = Vec::new();
-    for (controller, files) in
-        [("memory", memory_v1(resources)?), ("cpu", cpu_v1(resources)?), ("pids", pids(resources))]
-    {
-        if files.is_empty() {
+    for (controller, files) in V1 {
+        let (files, limits) = (files(resources)?, files(together)?);
+        let reaches = controller == "pids" && reach == Reach::Cgroup;
+        if files.is_empty() && limits.is_empty() && !reaches {
             continue;
         }
         need_controller(controller)?;
-        let folder = Path::new(CGROUPS).join(controller).join(need_path(relative)?);
+        let folder = folder_of(controller, need_path(relative)?);
+        if !limits.is_empty() {
+            plan.above.push(above(&folder, limits)?);
+        }
+        if reaches {
+            plan.kill = Some(c_path(&folder, "cgroupsPath")?);
+        }
         if controller == "memory" {
             plan.oom = Some(c_path(&folder.join("memory.oom_control"), "cgroupsPath")?);
         }
@@ -76,15 +143,21 @@ fn v1(resources: &LinuxResources, relative: Option<&Path>) -> Result<(Cgroups, V
     Ok((plan, join))
 }
 
-fn v2(resources: &LinuxResources, relative: Option<&Path>) -> Result<(Cgroups, Vec<CString>)> {
-    let mut files = Files::new();
+fn v2(
+    resources: &LinuxResources,
+    together: &LinuxResources,
+    reach: Reach,
+    relative: Option<&Path>,
+) -> Result<(Cgroups, Vec<CString>)> {
+    let (mut files, mut limits) = (Files::new(), Files::new());
     let mut controllers = Vec::new();
-    for (controller, its) in [("memory", memory_v2(resources)?), ("cpu", cpu_v2(resources)?), ("pids", pids(resources))]
-    {
-        if !its.is_empty() {
+    for (controller, write) in V2 {
+        let (own, above) = (write(resources)?, write(together)?);
+        if !own.is_empty() || !above.is_empty() {
             need_controller(controller)?;
             controllers.push(controller);
-            files.extend(its);
+            files.extend(own);
+            limits.extend(above);
         }
     }
     if let Some(unified) = resources.unified() {
@@ -103,13 +176,19 @@ fn v2(resources: &LinuxResources, relative: Option<&Path>) -> Result<(Cgroups, V
         }
     }
     let rules = resources.devices().as_deref().unwrap_or_default();
-    if files.is_empty() && rules.is_empty() {
+    if files.is_empty() && limits.is_empty() && rules.is_empty() && reach == Reach::Namespace {
         return Ok(Default::default());
     }
     let relative = need_path(relative)?;
     let mut plan = Cgroups { clone_into: true, ..Cgroups::default() };
     let all = controllers.iter().map(|c| format!("+{c}")).collect::<Vec<_>>().join(" ");
     let folder = Path::new(CGROUPS).join(relative);
+    if !limits.is_empty() {
+        plan.above.push(above(&folder, limits)?);
+    }
+    if reach == Reach::Cgroup {
+        plan.kill = Some(c_path(&folder, "cgroupsPath")?);
+    }
     if !controllers.is_empty() {
         // Every folder above must pass the controllers on; ours do not exist yet, and come right after their parent.
         let mut above = PathBuf::from(CGROUPS);
@@ -273,7 +352,8 @@ fn weight(shares: u64) -> u64 {
 
 fn pids(resources: &LinuxResources) -> Files {
     let limit = resources.pids().as_ref().map(oci_spec::runtime::LinuxPids::limit);
-    limit.map(|limit| file("pids.max", if limit <= 0 { "max".into() } else { limit.to_string() })).into_iter().collect()
+    let files = limit.map(|limit| file("pids.max", if limit <= 0 { "max".into() } else { limit.to_string() }));
+    files.into_iter().collect()
 }
 
 fn devices_v1(rules: &[LinuxDeviceCgroup]) -> Result<Files> {

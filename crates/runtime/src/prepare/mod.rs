@@ -7,9 +7,11 @@ mod audit;
 mod cgroups;
 mod command;
 mod mounts;
+mod namespaces;
 mod process;
 
 pub(crate) use command::{native as command, program as command_of_program};
+pub(crate) use process::all_capabilities;
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -103,14 +105,19 @@ pub(crate) fn native(
             "leave it out; the native runtime has no such control (an installed runc may: --runtime runc)",
         );
     }
-    let namespaces = namespaces(spec)?;
-    let (cgroups, join) = cgroups::plan(spec)?;
+    let namespaces = namespaces::of(spec, detached)?;
+    let reach = if namespaces.own_processes() { cgroups::Reach::Namespace } else { cgroups::Reach::Cgroup };
+    let (cgroups, join) = cgroups::plan(spec, bundle.together.as_ref(), reach)?;
     let mut steps: Vec<Step> = join.into_iter().map(Step::JoinCgroup).collect();
-    let process = process::steps(spec, filter)?;
+    let process = process::steps(spec, &bundle.rootfs, filter)?;
+    let sysctls = mounts::sysctls(spec)?;
     steps.extend(process.early);
-    steps.extend(namespaces.steps);
+    steps.extend(namespaces.early);
+    steps.extend(sysctls.of_network);
     steps.push(Step::Root(root(&bundle, &bundle.dir.join(MOUNTPOINT))?));
+    steps.extend(namespaces.enter);
     steps.extend(mounts::steps(spec, &bundle.rootfs)?);
+    steps.extend(sysctls.others);
     steps.extend(process.folder);
     steps.extend(mounts::protections(spec)?);
     steps.push(Step::Pivot);
@@ -132,7 +139,14 @@ pub(crate) fn native(
         rotation: bundle.rotation,
         scratch: scratch(&bundle)?,
         stdin,
-        launch: Launch::Native { namespaces: namespaces.flags, detached, cgroups, steps },
+        launch: Launch::Native {
+            namespaces: namespaces.flags,
+            processes: namespaces.processes,
+            users: namespaces.users,
+            detached,
+            cgroups,
+            steps,
+        },
     })
 }
 
@@ -143,6 +157,9 @@ pub(crate) fn program(bundle: &mut Bundle, program: &Path) -> Result<Plan> {
     if input(bundle) != Input::Null {
         return unsupported("input and terminals of containers", "leave them out, or use the native runtime");
     }
+    if bundle.rootfs == Rootfs::Nothing {
+        return unsupported("a container that holds namespaces for others", "use the native runtime");
+    }
     let staged = stage(bundle)?;
     let bundle = &*bundle;
     let mut scratch = scratch(bundle)?;
@@ -151,6 +168,7 @@ pub(crate) fn program(bundle: &mut Bundle, program: &Path) -> Result<Plan> {
     }
     let uid = bundle.spec.process().as_ref().map_or(0, |p| p.user().uid());
     let (oom, remove) = cgroups::of_program(&bundle.spec)?;
+    let above = cgroups::above_program(&bundle.spec, bundle.together.as_ref())?;
     Ok(Plan {
         id: bundle.id.as_str().to_owned(),
         dir: c_path(&bundle.dir, "dir")?,
@@ -164,6 +182,7 @@ pub(crate) fn program(bundle: &mut Bundle, program: &Path) -> Result<Plan> {
             staged,
             uid,
             oom,
+            above,
             remove,
         },
     })
@@ -228,6 +247,9 @@ fn root(bundle: &Bundle, mountpoint: &Path) -> Result<Root> {
     };
     match &bundle.rootfs {
         Rootfs::Host { size } => host_root(*size),
+        Rootfs::Nothing => {
+            Ok(Root { mountpoint, lower: Vec::new(), upper: Upper::Tmpfs(None), host_mounts: Vec::new() })
+        }
         Rootfs::Overlay { lower, writable } => {
             if lower.is_empty() {
                 return invalid("rootfs has no layer");
@@ -245,56 +267,6 @@ fn root(bundle: &Bundle, mountpoint: &Path) -> Result<Root> {
             Ok(Root { mountpoint, lower, upper, host_mounts: Vec::new() })
         }
     }
-}
-
-struct Namespaces {
-    flags: u64,
-    steps: Vec<Step>,
-}
-
-fn namespaces(spec: &Spec) -> Result<Namespaces> {
-    use LinuxNamespaceType as Ns;
-    let none = Vec::new();
-    let asked = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref()).unwrap_or(&none);
-    let mut flags = 0;
-    let mut steps = Vec::new();
-    let mut join = Vec::new();
-    for namespace in asked {
-        let (flag, name, joinable) = match namespace.typ() {
-            Ns::Pid => (libc::CLONE_NEWPID, "pid", false),
-            Ns::Mount => (libc::CLONE_NEWNS, "mount", false),
-            Ns::Cgroup => (libc::CLONE_NEWCGROUP, "cgroup", false),
-            Ns::Uts => (libc::CLONE_NEWUTS, "uts", true),
-            Ns::Ipc => (libc::CLONE_NEWIPC, "ipc", true),
-            Ns::Network => (libc::CLONE_NEWNET, "network", true),
-            Ns::User => return unsupported("a user namespace", "leave it out of linux.namespaces"),
-            Ns::Time => return unsupported("a time namespace", "leave it out of linux.namespaces"),
-        };
-        match namespace.path() {
-            Some(path) if joinable => {
-                let kind = u32::try_from(flag).unwrap_or(0);
-                join.push(Step::JoinNamespace(c_path(path, "linux.namespaces.path")?, kind));
-            }
-            Some(_) => return unsupported(format!("joining a {name} namespace"), "give it a new one (no path)"),
-            None if flag == libc::CLONE_NEWCGROUP => steps.push(Step::HideCgroups),
-            None => {
-                flags |= u64::try_from(flag).unwrap_or(0);
-                if flag == libc::CLONE_NEWNET {
-                    steps.push(Step::Loopback);
-                }
-            }
-        }
-    }
-    let has = |flag: i32| flags & u64::try_from(flag).unwrap_or(0) != 0;
-    if !has(libc::CLONE_NEWPID) || !has(libc::CLONE_NEWNS) {
-        return unsupported("running without its own pid and mount namespaces", "add both to linux.namespaces");
-    }
-    let own = |kind: Ns| asked.iter().any(|n| n.typ() == kind);
-    if (spec.hostname().is_some() || spec.domainname().is_some()) && !own(Ns::Uts) {
-        return invalid("hostname or domainname needs a uts namespace: it would be the host's");
-    }
-    join.extend(steps);
-    Ok(Namespaces { flags, steps: join })
 }
 
 /// Whether the spec gives the container its own namespace of this kind.

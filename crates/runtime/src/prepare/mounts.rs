@@ -14,15 +14,17 @@ use crate::{Rootfs, host};
 
 const MS_PRIVATE: u64 = 1 << 18;
 const MS_SLAVE: u64 = 1 << 19;
+const MS_SHARED: u64 = 1 << 20;
 const MS_UNBINDABLE: u64 = 1 << 17;
 
-/// Mounts in the spec's order, then device nodes and sysctls.
+/// Mounts in the spec's order, then device nodes.
 pub(super) fn steps(spec: &Spec, rootfs: &Rootfs) -> Result<Vec<Step>> {
     let none = Vec::new();
     let mounts = spec.mounts().as_ref().unwrap_or(&none);
     let mut steps = Vec::with_capacity(mounts.len() + 8);
     let is_host = match rootfs {
         Rootfs::Host { .. } => true,
+        Rootfs::Nothing => false,
         Rootfs::Overlay { lower, .. } => lower.len() == 1 && lower[0] == Path::new("/"),
     };
     if is_host {
@@ -34,7 +36,7 @@ pub(super) fn steps(spec: &Spec, rootfs: &Rootfs) -> Result<Vec<Step>> {
         }
     }
     for mount in mounts {
-        steps.push(Step::Mount(one(mount)?));
+        steps.push(Step::Mount(one(spec, mount)?));
     }
     if let Some(devices) = spec.linux().as_ref().and_then(|l| l.devices().as_ref()) {
         for device in devices {
@@ -54,14 +56,31 @@ pub(super) fn steps(spec: &Spec, rootfs: &Rootfs) -> Result<Vec<Step>> {
             }));
         }
     }
+    Ok(steps)
+}
+
+/// The spec's sysctls as steps.
+#[derive(Default)]
+pub(super) struct Sysctls {
+    /// Those of the network, which need not be the user namespace's: before that is entered.
+    pub(super) of_network: Vec<Step>,
+    /// The others: after it, and after `/proc` is mounted.
+    pub(super) others: Vec<Step>,
+}
+
+pub(super) fn sysctls(spec: &Spec) -> Result<Sysctls> {
+    let mut all = Sysctls::default();
     if let Some(sysctl) = spec.linux().as_ref().and_then(|l| l.sysctl().as_ref()) {
         let mut names: Vec<_> = sysctl.iter().collect();
         names.sort();
         for (name, value) in names {
-            steps.push(sysctl_step(spec, name, value)?);
+            match sysctl_step(spec, name, value)? {
+                (LinuxNamespaceType::Network, step) => all.of_network.push(step),
+                (_, step) => all.others.push(step),
+            }
         }
     }
-    Ok(steps)
+    Ok(all)
 }
 
 /// Masked and read-only paths, and the read-only root.
@@ -89,10 +108,11 @@ fn hide(dest: &str) -> Result<Mount> {
         set_all: 0,
         propagation: None,
         devices: false,
+        mapped: false,
     })
 }
 
-fn one(mount: &SpecMount) -> Result<Mount> {
+fn one(spec: &Spec, mount: &SpecMount) -> Result<Mount> {
     let place = mount.destination();
     let at = place.display();
     let dest = inside(place, "mounts.destination")?;
@@ -104,6 +124,9 @@ fn one(mount: &SpecMount) -> Result<Mount> {
     }
     let none = Vec::new();
     let options = Options::parse(mount.options().as_ref().unwrap_or(&none), place)?;
+    if options.mapped && !has_namespace(spec, LinuxNamespaceType::User) {
+        return invalid(format!("option idmap of the mount at {at} needs a user namespace"));
+    }
     let kind = mount.typ().as_deref().unwrap_or("bind");
     let source = if options.bind.is_some() || kind == "bind" {
         if let Some((key, _)) = options.parameters.first() {
@@ -113,11 +136,22 @@ fn one(mount: &SpecMount) -> Result<Mount> {
         if !source.is_absolute() {
             return invalid(format!("the source {} of the mount at {at} is not absolute", source.display()));
         }
+        if options.propagation.is_some_and(|(kind, _)| kind == MS_SHARED) && !host::is_shared(source) {
+            let control = format!("option rshared of the mount at {at}");
+            let advice = format!(
+                "path {:?} is not on a shared mount: make it one with `mount --make-rshared` on its mount point",
+                source.display()
+            );
+            return unsupported(control, advice);
+        }
         let source = c_path(source, "mounts.source")?;
         Source::Bind(Bind { source, below: options.below, recursive: options.bind.unwrap_or(false) })
     } else {
         if options.below.is_some() {
             return unsupported(format!("option {SUBDIR} of the mount at {at}"), "it is for bind mounts");
+        }
+        if options.mapped || options.propagation.is_some_and(|(kind, _)| kind == MS_SHARED) {
+            return unsupported(format!("option shared or idmap of the mount at {at}"), "it is for bind mounts");
         }
         let mut parameters = options.parameters;
         let kind = match kind {
@@ -137,7 +171,16 @@ fn one(mount: &SpecMount) -> Result<Mount> {
         (other, _) => other,
     };
     let devices = place == Path::new("/dev") && kind == "tmpfs";
-    Ok(Mount { dest, source, set: options.set, clear: options.clear, set_all: options.set_all, propagation, devices })
+    Ok(Mount {
+        dest,
+        source,
+        set: options.set,
+        clear: options.clear,
+        set_all: options.set_all,
+        propagation,
+        devices,
+        mapped: options.mapped,
+    })
 }
 
 type Parameters = Vec<(CString, Option<CString>)>;
@@ -150,6 +193,8 @@ struct Options {
     clear: u64,
     set_all: u64,
     propagation: Option<(u64, bool)>,
+    /// Whether its files are shown with the ids of the container's user namespace.
+    mapped: bool,
     /// What in the source is to be mounted.
     below: Option<CString>,
     parameters: Parameters,
@@ -200,7 +245,10 @@ impl Options {
                 "rslave" => all.propagation = Some((MS_SLAVE, true)),
                 "unbindable" => all.propagation = Some((MS_UNBINDABLE, false)),
                 "runbindable" => all.propagation = Some((MS_UNBINDABLE, true)),
-                "shared" | "rshared" | "tmpcopyup" | "idmap" | "ridmap" => {
+                "shared" => all.propagation = Some((MS_SHARED, false)),
+                "rshared" => all.propagation = Some((MS_SHARED, true)),
+                "idmap" | "ridmap" => all.mapped = true,
+                "tmpcopyup" => {
                     let control = format!("option {option} of the mount at {}", place.display());
                     return unsupported(control, "leave it out");
                 }
@@ -234,7 +282,7 @@ impl Options {
 }
 
 /// Only what belongs to a namespace of the container's own may be set.
-fn sysctl_step(spec: &Spec, name: &str, value: &str) -> Result<Step> {
+fn sysctl_step(spec: &Spec, name: &str, value: &str) -> Result<(LinuxNamespaceType, Step)> {
     const IPC: [&str; 8] = [
         "kernel.msgmax",
         "kernel.msgmnb",
@@ -264,7 +312,7 @@ fn sysctl_step(spec: &Spec, name: &str, value: &str) -> Result<Step> {
         let advice = format!("give the container its own {needs} namespace: it would change the host");
         return unsupported(format!("sysctl {name}"), advice);
     }
-    Ok(Step::Sysctl(c_string(format!("proc/sys/{path}"), "linux.sysctl")?, value.to_owned()))
+    Ok((needs, Step::Sysctl(c_string(format!("proc/sys/{path}"), "linux.sysctl")?, value.to_owned())))
 }
 
 #[cfg(test)]
@@ -300,7 +348,9 @@ mod tests {
     }
 
     #[test]
-    fn sharing_mounts_with_the_host_is_refused() {
-        assert!(Options::parse(&["rshared".to_owned()], Path::new("/x")).is_err());
+    fn a_mount_is_shared_or_mapped_when_it_says_so() {
+        assert_eq!(parse(&["rbind", "rshared"]).propagation, Some((MS_SHARED, true)));
+        assert!(parse(&["ridmap"]).mapped);
+        assert!(Options::parse(&["tmpcopyup".to_owned()], Path::new("/x")).is_err());
     }
 }

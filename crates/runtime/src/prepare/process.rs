@@ -9,6 +9,7 @@ use std::path::Path;
 use oci_spec::runtime::{Capability, PosixRlimitType, Spec};
 
 use super::{Filter, Result, c_path, c_string, inside, invalid};
+use crate::Rootfs;
 use crate::plan::{Capabilities, Step};
 
 /// The process's steps, by when they happen.
@@ -21,11 +22,12 @@ pub(super) struct Steps {
     pub(super) late: Vec<Step>,
 }
 
-pub(super) fn steps(spec: &Spec, filter: Option<Filter>) -> Result<Steps> {
+pub(super) fn steps(spec: &Spec, rootfs: &Rootfs, filter: Option<Filter>) -> Result<Steps> {
     let Some(process) = spec.process() else { return invalid("process is missing") };
     let args = process.args().as_deref().unwrap_or_default();
-    if args.first().is_none_or(String::is_empty) {
-        return invalid("process.args is empty");
+    let holds = *rootfs == Rootfs::Nothing;
+    if args.first().is_none_or(String::is_empty) != holds {
+        return invalid(if holds { "process.args is not empty" } else { "process.args is empty" });
     }
     let early = process.oom_score_adj().map(Step::OomScore);
     let cwd = if process.cwd().as_os_str().is_empty() { Path::new("/") } else { process.cwd() };
@@ -56,7 +58,7 @@ pub(super) fn steps(spec: &Spec, filter: Option<Filter>) -> Result<Steps> {
     let args = args.iter().map(|a| c_string(a, "process.args")).collect::<Result<_>>()?;
     let env = process.env().as_deref().unwrap_or_default();
     let env = env.iter().map(|e| c_string(e, "process.env")).collect::<Result<_>>()?;
-    late.push(Step::Exec(args, env));
+    late.push(if holds { Step::Hold } else { Step::Exec(args, env) });
     Ok(Steps { early, folder, late })
 }
 
@@ -75,51 +77,58 @@ fn capabilities(spec: &Spec) -> Capabilities {
     }
 }
 
-/// `linux/capability.h`.
-fn number(capability: Capability) -> u32 {
-    match capability {
-        Capability::Chown => 0,
-        Capability::DacOverride => 1,
-        Capability::DacReadSearch => 2,
-        Capability::Fowner => 3,
-        Capability::Fsetid => 4,
-        Capability::Kill => 5,
-        Capability::Setgid => 6,
-        Capability::Setuid => 7,
-        Capability::Setpcap => 8,
-        Capability::LinuxImmutable => 9,
-        Capability::NetBindService => 10,
-        Capability::NetBroadcast => 11,
-        Capability::NetAdmin => 12,
-        Capability::NetRaw => 13,
-        Capability::IpcLock => 14,
-        Capability::IpcOwner => 15,
-        Capability::SysModule => 16,
-        Capability::SysRawio => 17,
-        Capability::SysChroot => 18,
-        Capability::SysPtrace => 19,
-        Capability::SysPacct => 20,
-        Capability::SysAdmin => 21,
-        Capability::SysBoot => 22,
-        Capability::SysNice => 23,
-        Capability::SysResource => 24,
-        Capability::SysTime => 25,
-        Capability::SysTtyConfig => 26,
-        Capability::Mknod => 27,
-        Capability::Lease => 28,
-        Capability::AuditWrite => 29,
-        Capability::AuditControl => 30,
-        Capability::Setfcap => 31,
-        Capability::MacOverride => 32,
-        Capability::MacAdmin => 33,
-        Capability::Syslog => 34,
-        Capability::WakeAlarm => 35,
-        Capability::BlockSuspend => 36,
-        Capability::AuditRead => 37,
-        Capability::Perfmon => 38,
-        Capability::Bpf => 39,
-        Capability::CheckpointRestore => 40,
-    }
+/// `linux/capability.h`, by number.
+const CAPABILITIES: [Capability; 41] = [
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::DacReadSearch,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::Kill,
+    Capability::Setgid,
+    Capability::Setuid,
+    Capability::Setpcap,
+    Capability::LinuxImmutable,
+    Capability::NetBindService,
+    Capability::NetBroadcast,
+    Capability::NetAdmin,
+    Capability::NetRaw,
+    Capability::IpcLock,
+    Capability::IpcOwner,
+    Capability::SysModule,
+    Capability::SysRawio,
+    Capability::SysChroot,
+    Capability::SysPtrace,
+    Capability::SysPacct,
+    Capability::SysAdmin,
+    Capability::SysBoot,
+    Capability::SysNice,
+    Capability::SysResource,
+    Capability::SysTime,
+    Capability::SysTtyConfig,
+    Capability::Mknod,
+    Capability::Lease,
+    Capability::AuditWrite,
+    Capability::AuditControl,
+    Capability::Setfcap,
+    Capability::MacOverride,
+    Capability::MacAdmin,
+    Capability::Syslog,
+    Capability::WakeAlarm,
+    Capability::BlockSuspend,
+    Capability::AuditRead,
+    Capability::Perfmon,
+    Capability::Bpf,
+    Capability::CheckpointRestore,
+];
+
+/// Every capability, with its number.
+pub(crate) fn all_capabilities() -> impl Iterator<Item = (Capability, usize)> {
+    CAPABILITIES.into_iter().zip(0..)
+}
+
+fn number(capability: Capability) -> usize {
+    CAPABILITIES.iter().position(|known| *known == capability).expect("the table has every capability")
 }
 
 fn resource(kind: PosixRlimitType) -> u32 {

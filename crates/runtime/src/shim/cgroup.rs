@@ -4,6 +4,7 @@
 //! class of containers shares stay.
 
 use std::ffi::CStr;
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::{ffi::CString, io};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::{Errno, Result};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::plan::{Cgroups, Group};
 
@@ -33,10 +35,54 @@ pub(crate) fn make(plan: &Cgroups) -> std::result::Result<Option<OwnedFd>, Faile
         write_files(group, &made)?;
         first.get_or_insert(made);
     }
+    limit_above(&plan.above)?;
     if let (Some(filter), Some(group)) = (&plan.device_filter, &first) {
         crate::device_filter::attach(filter, group.as_fd()).map_err(|e| ("attach the device filter".into(), e))?;
     }
     Ok(if plan.clone_into { first } else { None })
+}
+
+/// Writes limits of folders that neighbours share. With a folder of ours in them nobody can remove them meanwhile.
+pub(crate) fn limit_above(groups: &[Group]) -> std::result::Result<(), Failed> {
+    for group in groups {
+        let made = folder(&group.path).map_err(|e| (format!("make cgroup {}", text(&group.path)), e))?;
+        write_files(group, &made)?;
+    }
+    Ok(())
+}
+
+/// Kills every process in a cgroup folder until there is none. Those that are too busy to die are waited for a second.
+pub(crate) fn kill_all(path: &CStr) {
+    let Ok(group) = folder_if_there(path) else { return };
+    if write(&group, c"cgroup.kill", "1").is_ok() {
+        return; // cgroup v2: the kernel sees to it
+    }
+    for wait in [0, 1, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512] {
+        let found = processes(&group);
+        if found.is_empty() {
+            return;
+        }
+        let opened: Vec<_> =
+            found.iter().filter_map(|pid| Some((*pid, pidfd_open(*pid, PidfdFlags::empty()).ok()?))).collect();
+        // A number could have been given to another process before it was opened.
+        let still = processes(&group);
+        for (_, pidfd) in opened.iter().filter(|(pid, _)| still.contains(pid)) {
+            let _ = pidfd_send_signal(pidfd, Signal::KILL);
+        }
+        std::thread::sleep(Duration::from_millis(wait));
+    }
+}
+
+fn processes(group: &OwnedFd) -> Vec<Pid> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let Ok(file) = rustix::fs::openat(group, c"cgroup.procs", flags, Mode::empty()) else { return Vec::new() };
+    let mut text = String::new();
+    let _ = std::fs::File::from(file).read_to_string(&mut text);
+    text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect()
+}
+
+fn folder_if_there(path: &CStr) -> Result<OwnedFd> {
+    rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// Makes a folder that a class of containers shares, unless it is there. It appears under its name with everything
@@ -135,10 +181,16 @@ pub(crate) fn remove(folders: &[CString]) -> io::Result<()> {
 
 /// A dying process leaves its cgroup a moment after it was reaped.
 fn remove_one(folder: &CStr) -> Result<()> {
+    const PATIENCE: u64 = 8;
     for wait in [0, 0, 1, 2, 4, 8, 16, 32, 64, 128] {
         match rustix::fs::unlinkat(CWD, folder, rustix::fs::AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => return Ok(()),
-            Err(Errno::BUSY) => std::thread::sleep(Duration::from_millis(wait)),
+            Err(Errno::BUSY) => {
+                if wait == PATIENCE {
+                    kill_all(folder); // what shares its processes with others, and whose shim is gone
+                }
+                std::thread::sleep(Duration::from_millis(wait));
+            }
             Err(error) => return Err(error),
         }
     }

@@ -12,7 +12,7 @@ use rustix::io::{Errno, Result};
 
 use super::stub::STATUS;
 use super::{inside, interpreter, mounts};
-use crate::plan::{Capabilities, Failure, FailureKind, Mount, Source, Step};
+use crate::plan::{Capabilities, Failure, FailureKind, Ids, Mount, Source, Step, Users};
 use crate::sys;
 
 /// Where an executable is looked for when the environment has no `PATH`.
@@ -40,8 +40,11 @@ pub(crate) struct Pipes {
 /// Runs the steps; comes back only by exit.
 ///
 /// With a `nursery` it was born into the host's mount namespace and moves out by that; without, into a copy of its own.
-pub(crate) fn run(steps: &[Step], pipes: &Pipes, nursery: Option<BorrowedFd<'_>>) -> ! {
-    let failure = Init::new(steps, pipes, nursery).obey();
+/// `users` is the user namespace that it is to enter.
+pub(crate) fn run(steps: &[Step], pipes: &Pipes, nursery: Option<BorrowedFd<'_>>, users: Option<BorrowedFd<'_>>) -> ! {
+    let mut init = Init::new(steps, pipes, nursery);
+    init.users = users;
+    let failure = init.obey();
     if let Ok(text) = postcard::to_allocvec(&failure) {
         let _ = rustix::io::write(&pipes.status, &text);
     }
@@ -61,10 +64,16 @@ pub(crate) fn join(
     // Cgroups and the OOM score are files of the host's.
     let outside = steps.iter().take_while(|step| matches!(step, Step::JoinCgroup(_) | Step::OomScore(_))).count();
     let (before, after) = steps.split_at(outside);
-    let failure = match enter(container, before, &mut pipes, terminal, stub) {
+    let (owner, after) = match after.split_first() {
+        Some((Step::EnterUsers { owner, .. }, after)) => (Some(*owner), after),
+        _ => (None, after),
+    };
+    let given_away = owner.is_some() && terminal.is_none();
+    let failure = match enter(container, before, owner, &mut pipes, terminal, stub) {
         Ok(()) => {
             let mut init = Init::new(after, &pipes, None);
             init.stub = Some(stub);
+            init.given_away = given_away;
             init.go_through()
         }
         Err(failure) => failure,
@@ -75,9 +84,11 @@ pub(crate) fn join(
     sys::exit(1)
 }
 
+/// Enters the container. With an `owner` that has a user namespace, whose root the process becomes.
 fn enter(
     container: OwnedFd,
     before: &[Step],
+    owner: Option<u32>,
     pipes: &mut Pipes,
     terminal: Option<OwnedFd>,
     stub: &OwnedFd,
@@ -91,6 +102,12 @@ fn enter(
     let namespaces =
         libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWNET | libc::CLONE_NEWCGROUP;
     sys::setns(container.as_fd(), namespaces.cast_unsigned()).map_err(fail("enter the container's namespaces"))?;
+    if let Some(owner) = owner {
+        if terminal.is_none() {
+            give(&pipes.stdio, owner).map_err(fail("give its streams to the container's user"))?;
+        }
+        become_root_of(container.as_fd()).map_err(fail("enter the container's user namespace"))?;
+    }
     drop(container);
     if let Some(socket) = &terminal {
         let (master, peer) = super::exec::open_terminal()
@@ -113,6 +130,24 @@ fn enter(
         .map_err(fail("close the host's descriptors"))
 }
 
+/// Becomes root of a user namespace, which the host's root may. The kernel then has the process hidden from others.
+fn become_root_of(users: BorrowedFd<'_>) -> Result<()> {
+    sys::setns(users, libc::CLONE_NEWUSER.cast_unsigned())?;
+    sys::set_ids(0, 0, &[])
+}
+
+/// Gives streams to a user, who may reopen them, e.g. as /dev/stdout. One that is neither pipe nor terminal is the host's
+/// `/dev/null`.
+fn give<'a>(streams: impl IntoIterator<Item = &'a OwnedFd>, owner: u32) -> Result<()> {
+    for stream in streams {
+        let found = rustix::fs::fstat(stream)?;
+        if rustix::fs::FileType::from_raw_mode(found.st_mode).is_fifo() || rustix::termios::isatty(stream) {
+            rustix::fs::fchown(stream, Some(rustix::fs::Uid::from_raw(owner)), None)?;
+        }
+    }
+    Ok(())
+}
+
 /// Has nobody but the host's root look into this process: not at its memory, nor at its executable.
 pub(crate) fn hide() -> Result<()> {
     sys::prctl(PR_SET_DUMPABLE, 0, 0)
@@ -128,10 +163,14 @@ struct Init<'a> {
     /// What the bind mounts show, in their order.
     sources: VecDeque<OwnedFd>,
     nursery: Option<BorrowedFd<'a>>,
+    /// The user namespace that it is to enter.
+    users: Option<BorrowedFd<'a>>,
+    /// What the user namespace may not make, in the order of the mounts.
+    made: VecDeque<OwnedFd>,
+    /// Whether the standard streams were given to the user already.
+    given_away: bool,
     masks: mounts::Masks,
     pipes: &'a Pipes,
-    /// Whether its standard input is a pipe of its own.
-    reads_pipe: bool,
     /// The container's terminal, once it is open.
     terminal: Option<OwnedFd>,
     /// What executes the program in this process's place.
@@ -148,16 +187,16 @@ impl<'a> Init<'a> {
             masks,
             pipes,
             nursery,
-            reads_pipe: false,
+            users: None,
+            made: VecDeque::new(),
+            given_away: false,
             terminal: None,
             stub: None,
         }
     }
 
     fn obey(&mut self) -> Failure {
-        if let Err(errno) = self.prepare() {
-            return failed("set up its first process".into(), errno);
-        }
+        // Before mounts here are kept from spreading: what a container shares with the host, it shares by this.
         for step in self.steps {
             if let Step::Mount(Mount { source: Source::Bind(bind), .. }) = step {
                 match mounts::open_source(bind) {
@@ -166,11 +205,17 @@ impl<'a> Init<'a> {
                 }
             }
         }
+        if let Err(errno) = self.prepare() {
+            return failed("set up its first process".into(), errno);
+        }
         self.go_through()
     }
 
     fn go_through(&mut self) -> Failure {
         for step in self.steps {
+            if let Step::Hold = step {
+                return failed(step.to_string(), hold());
+            }
             if let Step::Exec(args, env) = step {
                 let stub = self.stub.map(|stub| (stub, &self.pipes.status));
                 let (kind, errno) = execute(args, env, stub);
@@ -189,8 +234,6 @@ impl<'a> Init<'a> {
         for (target, fd) in self.pipes.stdio.iter().enumerate() {
             sys::dup2(fd.as_fd(), i32::try_from(target).unwrap_or(-1))?;
         }
-        let stdin = rustix::fs::fstat(&self.pipes.stdio[0])?;
-        self.reads_pipe = rustix::fs::FileType::from_raw_mode(stdin.st_mode).is_fifo();
         if self.nursery.is_none() {
             mounts::isolate()?;
         }
@@ -215,7 +258,7 @@ impl<'a> Init<'a> {
             Step::OomScore(score) => write_file(CWD, c"/proc/self/oom_score_adj", score.to_string().as_bytes()),
             Step::Root(root) => {
                 self.root = Some(match self.nursery {
-                    Some(nursery) => mounts::enter(nursery, mounts::build_root(root)?)?,
+                    Some(nursery) => mounts::enter(nursery, mounts::build_root(root, self.users)?)?,
                     None => mounts::mount_root(root)?,
                 });
                 Ok(())
@@ -223,14 +266,21 @@ impl<'a> Init<'a> {
             Step::Mount(mount) => {
                 let source = match mount.source {
                     Source::Bind(..) => self.sources.pop_front(),
+                    Source::New(..) if self.users.is_some() && mounts::is_for_host(mount) => self.made.pop_front(),
                     Source::New(..) => None,
                 };
                 mounts::mount_one(self.root()?, mount, source)
             }
+            Step::EnterUsers { users, namespaces, owner } => self.enter_users(users, *namespaces, *owner),
             Step::Node(node) => inside::make_node(self.root()?, &node.path, node.mode, node.rdev, (node.uid, node.gid)),
             Step::Sysctl(path, value) => {
                 let flags = OFlags::WRONLY | OFlags::TRUNC;
-                let file = inside::open(self.root()?, path, flags, ResolveFlags::NO_SYMLINKS)?;
+                let file = match &self.root {
+                    Some(root) => inside::open(root, path, flags, ResolveFlags::NO_SYMLINKS)?,
+                    // The host's: it shows those of the network that this process is in.
+                    None => rustix::fs::open(c"/", OFlags::PATH, Mode::empty())
+                        .and_then(|host| inside::open(host, path, flags, ResolveFlags::NO_SYMLINKS))?,
+                };
                 write_all(&file, value.as_bytes())
             }
             Step::Folder(path) => inside::make_folder(self.root()?, path).map(drop),
@@ -254,8 +304,37 @@ impl<'a> Init<'a> {
             Step::Become(uid, gid, groups, umask, capabilities) => {
                 self.become_user(*uid, *gid, groups, *umask, *capabilities)
             }
-            Step::Exec(..) => Ok(()),
+            Step::Exec(..) | Step::Hold => Ok(()),
         }
+    }
+
+    /// Becomes root of the container's user namespace, in mount and further namespaces that are its.
+    fn enter_users(&mut self, users: &Users, namespaces: i32, owner: u32) -> Result<()> {
+        let namespace = self.users.filter(|_| self.nursery.is_some()).ok_or(Errno::NOSYS)?;
+        let root =
+            (Ids::outside(&users.uids, 0).ok_or(Errno::INVAL)?, Ids::outside(&users.gids, 0).ok_or(Errno::INVAL)?);
+        for step in self.steps {
+            if let Step::Mount(mount) = step
+                && mounts::is_for_host(mount)
+            {
+                self.made.push_back(mounts::make_for_users(mount, root)?);
+            }
+        }
+        // The sources of bind mounts are in the order of the mounts too.
+        let binds = self.steps.iter().filter_map(|step| match step {
+            Step::Mount(mount @ Mount { source: Source::Bind(_), .. }) => Some(mount),
+            _ => None,
+        });
+        for (source, _) in self.sources.iter().zip(binds).filter(|(_, mount)| mount.mapped) {
+            sys::map_ids(source.as_fd(), namespace)?;
+        }
+        give(&self.pipes.stdio, owner)?;
+        self.given_away = true;
+        become_root_of(namespace)?;
+        sys::unshare(namespaces)?;
+        // Descriptors are of the mount namespace that was left; this process's root was taken along.
+        self.root = Some(rustix::fs::open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?);
+        Ok(())
     }
 
     /// The standard streams become a terminal of the container's own, which is that of its session.
@@ -285,12 +364,12 @@ impl<'a> Init<'a> {
     }
 
     fn become_user(&self, uid: u32, gid: u32, groups: &[u32], umask: Option<u32>, sets: Capabilities) -> Result<()> {
-        // The user may reopen its streams, e.g. as /dev/stdout. An input that is no pipe is the host's `/dev/null`.
         if uid != 0 {
-            let [stdin, stdout, stderr] = &self.pipes.stdio;
-            let input = Some(stdin).filter(|_| self.reads_pipe);
-            for fd in [stdout, stderr].into_iter().chain(input).chain(&self.terminal) {
-                rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(uid)), None)?;
+            if !self.given_away {
+                give(&self.pipes.stdio, uid)?;
+            }
+            if let Some(terminal) = &self.terminal {
+                rustix::fs::fchown(terminal, Some(rustix::fs::Uid::from_raw(uid)), None)?;
             }
         }
         for capability in 0..64 {
@@ -351,6 +430,16 @@ fn write_all(file: &OwnedFd, text: &[u8]) -> Result<()> {
 /// `ip link set lo up`.
 fn loopback_up() -> Result<()> {
     super::net::loopback_up()
+}
+
+/// Becomes the program that holds the container's namespaces; comes back if that fails.
+fn hold() -> Errno {
+    sys::ignore_children();
+    let ends = std::ptr::null();
+    match super::stub::make_holder() {
+        Ok(holder) => sys::execve_file(holder.as_fd(), &[c"stint-holder".as_ptr(), ends], &[ends]),
+        Err(errno) => errno,
+    }
 }
 
 /// A stub, and the pipe where it says what went wrong.

@@ -24,6 +24,7 @@ mod net;
 mod program;
 mod rotate;
 mod stub;
+mod users;
 
 pub(crate) use cgroup::remove as remove_cgroups;
 pub(crate) use exec::{Given, run as run_command, take_descriptor};
@@ -44,7 +45,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
 
 use crate::ContainerId;
-use crate::plan::{Cgroups, Confinement, Failure, FailureKind, Input, Launch, Plan, Report, Step};
+use crate::plan::{Cgroups, Confinement, Failure, FailureKind, Input, Launch, Plan, Report, Step, Users};
 use crate::record::{self, ExitRecord, Process, StateRecord};
 use crate::sys::{self, Fork};
 use input::Door;
@@ -68,6 +69,8 @@ struct Running {
     oom: Option<OwnedFd>,
     dir: OwnedFd,
     cgroups: Vec<CString>,
+    /// The cgroup folder whose processes do not end with the first by themselves.
+    kill: Option<CString>,
     _mounts: Option<OwnedFd>,
     /// A runc-compatible program that has to be asked to tidy up.
     program: Option<program::Program>,
@@ -96,11 +99,18 @@ fn start(fd: OwnedFd, daemon: &OwnedFd, nursery: Option<OwnedFd>) -> Result<Runn
     let rotation = plan.rotation.map(|wanted| Rotation::new(&plan.log, wanted)).transpose().map_err(open)?;
     let log = Log::new(file, rotation);
     match &plan.launch {
-        Launch::Native { namespaces, detached, cgroups, steps } => {
+        Launch::Native { namespaces, processes, users, detached, cgroups, steps } => {
             let nursery = nursery.filter(|_| *detached);
-            start_native(&plan, (*namespaces, nursery), cgroups, steps, dir, log, daemon)
+            let cradle =
+                Cradle { namespaces: *namespaces, processes: processes.as_deref(), users: users.as_ref(), nursery };
+            start_native(&plan, cradle, cgroups, steps, dir, log, daemon)
         }
-        Launch::Program { program, root, staged, uid, oom, remove } => {
+        Launch::Program { program, root, staged, uid, oom, above, remove } => {
+            cgroup::limit_above(above).map_err(|(step, errno)| Failure {
+                kind: FailureKind::Step,
+                step,
+                errno: errno.raw_os_error(),
+            })?;
             let started = program::start(&plan.id, program, (root, staged), &plan.dir, *uid)?;
             let oom = oom.as_deref().and_then(|path| open_counter(path).ok());
             let pid = started.pid;
@@ -129,6 +139,7 @@ fn start(fd: OwnedFd, daemon: &OwnedFd, nursery: Option<OwnedFd>) -> Result<Runn
                 oom,
                 dir,
                 cgroups: remove.clone(),
+                kill: None,
                 _mounts: None,
                 program: Some(started.program),
             })
@@ -136,9 +147,36 @@ fn start(fd: OwnedFd, daemon: &OwnedFd, nursery: Option<OwnedFd>) -> Result<Runn
     }
 }
 
+/// What a container is born into.
+struct Cradle<'a> {
+    /// `CLONE_NEW*`.
+    namespaces: u64,
+    /// Another container's PID namespace, by path.
+    processes: Option<&'a CStr>,
+    /// Who is who in its user namespace.
+    users: Option<&'a Users>,
+    /// An empty mount namespace.
+    nursery: Option<OwnedFd>,
+}
+
+impl Cradle<'_> {
+    /// Makes its user namespace, and has this process's next child born into the PID namespace.
+    fn prepare(&self) -> Result<Option<OwnedFd>, Failure> {
+        if let Some(path) = self.processes {
+            let step = || format!("join the PID namespace {}", text(path));
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            rustix::fs::openat(CWD, path, flags, Mode::empty())
+                .and_then(|namespace| sys::setns(namespace.as_fd(), libc::CLONE_NEWPID.cast_unsigned()))
+                .map_err(|e| failed(step(), &e.into()))?;
+        }
+        let made = self.users.map(users::make).transpose();
+        made.map_err(|e| failed("make a user namespace (user.max_user_namespaces must allow it)".into(), &e.into()))
+    }
+}
+
 fn start_native(
     plan: &Plan,
-    (namespaces, nursery): (u64, Option<OwnedFd>),
+    cradle: Cradle<'_>,
     cgroups: &Cgroups,
     steps: &[Step],
     dir: OwnedFd,
@@ -161,17 +199,19 @@ fn start_native(
         Some((path, Err(e))) => return Err(undo(failed(format!("open {}", text(path)), &e))),
     };
     let (pipes, mut ours) = pipes(plan.stdin).map_err(|e| undo(failed("make the container's pipes".into(), &e)))?;
+    let users = cradle.prepare().map_err(undo)?;
+    let Cradle { namespaces, nursery, .. } = cradle;
     let mount_namespace = u64::from(libc::CLONE_NEWNS.cast_unsigned());
     let namespaces = if nursery.is_some() { namespaces & !mount_namespace } else { namespaces };
     let (pid, pidfd) = match sys::fork(namespaces, into.as_ref().map(AsFd::as_fd)) {
         Ok(Fork::Child) => {
             drop(ours); // or init would hold both ends
-            init::run(steps, &pipes, nursery.as_ref().map(AsFd::as_fd))
+            init::run(steps, &pipes, nursery.as_ref().map(AsFd::as_fd), users.as_ref().map(AsFd::as_fd))
         }
         Ok(Fork::Parent(pid, pidfd)) => (pid, pidfd),
         Err(e) => return Err(undo(failed("create the container's namespaces".into(), &e.into()))),
     };
-    drop((pipes, nursery));
+    drop((pipes, nursery, users));
     let end = |failure: Failure| {
         let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
         let _ = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
@@ -208,6 +248,7 @@ fn start_native(
         oom,
         dir,
         cgroups: cgroups.remove.clone(),
+        kill: cgroups.kill.clone(),
         _mounts: mounts,
         program: None,
     })
@@ -287,12 +328,15 @@ fn pump(running: &mut Running) -> Option<WaitIdStatus> {
             ready[which[slot]] = !fd.revents().is_empty();
         }
         drop(polled);
+        if ended && let Some(group) = &running.kill {
+            cgroup::kill_all(group);
+        }
         if asked {
             running.door = running.door.take().and_then(Door::answer);
         }
         let shows_at_once = running.door.as_ref().is_some_and(Door::is_terminal);
         for n in 0..2 {
-            // Once init is dead, so is everything in its PID namespace: what is in the pipes now is all there will be.
+            // Once init is dead, so is everything in the container: what is in the pipes now is all there will be.
             while open[n] && (ready[n] || ended) {
                 let fd = if n == 0 { &running.stdout } else { &running.stderr };
                 buffer.clear();

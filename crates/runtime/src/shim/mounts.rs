@@ -44,20 +44,32 @@ pub(crate) struct Filesystem {
 
 /// Puts the root filesystem together without a mount point: nothing of it is visible to anybody.
 ///
-/// Needs Linux 6.15: overlayfs by descriptors, on top of a tmpfs that is itself not mounted anywhere.
-pub(crate) fn build_root(root: &Root) -> Result<Filesystem> {
+/// Needs Linux 6.15: overlayfs by descriptors, on top of a tmpfs that is itself not mounted anywhere. With a user namespace
+/// the layers show their files with its ids, and what is written belongs to the ids of the host that those are.
+pub(crate) fn build_root(root: &Root, users: Option<BorrowedFd<'_>>) -> Result<Filesystem> {
+    if root.lower.is_empty() {
+        return Ok(Filesystem { root: empty_folder()?, disks: Vec::new() });
+    }
+    let mapped = |folder: OwnedFd| match users {
+        None => Ok(folder),
+        Some(users) => {
+            let tree = clone_tree(&folder, c"")?;
+            sys::map_ids(tree.as_fd(), users)?;
+            Ok(tree)
+        }
+    };
     let (store, volatile) = match &root.upper {
         Upper::Directory(path) => (folder(path)?, true),
         Upper::Tmpfs(size) => (new_tmpfs(*size)?, false),
     };
     let mut layers = Vec::with_capacity(root.lower.len());
     for layer in &root.lower {
-        layers.push(folder(layer)?);
+        layers.push(mapped(folder(layer)?)?);
     }
     let main = detached_overlay(&layers, &store, (c"upper", c"work"), volatile)?;
     let mut disks = Vec::with_capacity(root.host_mounts.len());
     for (n, path) in root.host_mounts.iter().enumerate() {
-        let source = rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let source = mapped(rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)?;
         let (upper, work) = numbered(n)?;
         let tree = match detached_overlay(std::slice::from_ref(&source), &store, (&upper, &work), false) {
             Ok(tree) => tree,
@@ -128,6 +140,7 @@ fn numbered(n: usize) -> Result<(CString, CString)> {
     Ok((name("upper")?, name("work")?))
 }
 
+/// As the source, whose ids stay mapped if they are.
 fn read_only_clone(source: &OwnedFd) -> Result<OwnedFd> {
     let tree = clone_tree(source, c"")?;
     sys::mount_setattr(tree.as_fd(), false, attr::RDONLY, 0, 0)?;
@@ -165,6 +178,10 @@ pub(crate) fn mount_root(root: &Root) -> Result<OwnedFd> {
         Err(error) => return Err(error),
     }
     let mountpoint = folder(&root.mountpoint)?;
+    if root.lower.is_empty() {
+        attach(empty_folder()?, &mountpoint)?;
+        return folder(&root.mountpoint);
+    }
     let (store, target) = match &root.upper {
         Upper::Directory(path) => (folder(path)?, mountpoint),
         Upper::Tmpfs(size) => {
@@ -273,16 +290,12 @@ pub(crate) fn mount_one(root: &OwnedFd, plan: &Mount, source: Option<OwnedFd>) -
             } else {
                 inside::make_folder(root, &plan.dest)?
             };
-            let context = fsopen(&**kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
-            for (key, value) in options {
-                match value {
-                    Some(value) => fsconfig_set_string(&context, &**key, &**value)?,
-                    None => fsconfig_set_flag(&context, &**key)?,
-                }
-            }
-            fsconfig_create(&context)?;
-            let attributes = MountAttrFlags::from_bits_retain(u32::try_from(plan.set).unwrap_or(0));
-            (fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?, target)
+            // What is given was made elsewhere, with the devices in it.
+            let tree = match source {
+                Some(tree) => tree,
+                None => new_filesystem(plan, kind, options)?,
+            };
+            (tree, target)
         }
         Source::Bind(..) => {
             let tree = source.ok_or(Errno::BADF)?;
@@ -303,10 +316,44 @@ pub(crate) fn mount_one(root: &OwnedFd, plan: &Mount, source: Option<OwnedFd>) -
     if let Some((propagation, whole_tree)) = plan.propagation {
         sys::mount_setattr(tree.as_fd(), whole_tree, 0, 0, propagation)?;
     }
+    attach(&tree, &target)
+}
+
+fn new_filesystem(plan: &Mount, kind: &CStr, options: &[(CString, Option<CString>)]) -> Result<OwnedFd> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in options {
+        match value {
+            Some(value) => fsconfig_set_string(&context, &**key, &**value)?,
+            None => fsconfig_set_flag(&context, &**key)?,
+        }
+    }
+    fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::from_bits_retain(u32::try_from(plan.set).unwrap_or(0));
+    let tree = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
     if plan.devices {
         fill_dev(&tree)?;
     }
-    attach(&tree, &target)
+    Ok(tree)
+}
+
+/// Makes a filesystem of the spec that only the host's root can make, for a user namespace whose root is `owner` on the
+/// host. Of `/dev` the folder is given away, the nodes are not.
+pub(crate) fn make_for_users(plan: &Mount, owner: (u32, u32)) -> Result<OwnedFd> {
+    let Source::New(kind, options) = &plan.source else { return Err(Errno::INVAL) };
+    let tree = new_filesystem(plan, kind, options)?;
+    if plan.devices {
+        let (uid, gid) = (rustix::fs::Uid::from_raw(owner.0), rustix::fs::Gid::from_raw(owner.1));
+        rustix::fs::chownat(&tree, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
+    }
+    Ok(tree)
+}
+
+/// Whether only the host's root can make it: views of the kernel, and what has device nodes.
+pub(crate) fn is_for_host(plan: &Mount) -> bool {
+    match &plan.source {
+        Source::New(kind, _) => plan.devices || matches!(kind.to_bytes(), b"proc" | b"sysfs" | b"cgroup2"),
+        Source::Bind(_) => false,
+    }
 }
 
 fn fill_dev(dev: &OwnedFd) -> Result<()> {

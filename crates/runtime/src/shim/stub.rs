@@ -13,6 +13,7 @@
 //! environment and streams through unchanged.
 #![allow(unsafe_code)]
 
+use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -53,6 +54,13 @@ std::arch::global_asm!(
     "syscall",
     "ud2",
     "stint_stub_end:",
+    ".global stint_holder_start",
+    ".global stint_holder_end",
+    "stint_holder_start:",
+    "mov eax, 34", // pause()
+    "syscall",
+    "jmp stint_holder_start",
+    "stint_holder_end:",
     ".popsection",
 );
 
@@ -88,12 +96,25 @@ std::arch::global_asm!(
     "svc #0",
     "brk #1",
     "stint_stub_end:",
+    ".global stint_holder_start",
+    ".global stint_holder_end",
+    "stint_holder_start:",
+    "mov x0, #0",
+    "mov x1, #0",
+    "mov x2, #0",
+    "mov x3, #0",
+    "mov x8, #73", // ppoll(0, 0, 0, 0)
+    "svc #0",
+    "b stint_holder_start",
+    "stint_holder_end:",
     ".popsection",
 );
 
 unsafe extern "C" {
     static stint_stub_start: u8;
     static stint_stub_end: u8;
+    static stint_holder_start: u8;
+    static stint_holder_end: u8;
 }
 
 /// `e_machine`.
@@ -103,18 +124,24 @@ const MACHINE: u16 = 62;
 const MACHINE: u16 = 183;
 
 /// The stub's instructions.
-fn code() -> &'static [u8] {
+fn stub() -> &'static [u8] {
     let (start, end) = (&raw const stint_stub_start, &raw const stint_stub_end);
     // SAFETY: both are labels in one read-only section of this program, the second behind the first, and all that lies
     // between them are the bytes that were assembled above.
     unsafe { std::slice::from_raw_parts(start, end.offset_from_unsigned(start)) }
 }
 
+/// The instructions of the program that waits.
+fn holder() -> &'static [u8] {
+    let (start, end) = (&raw const stint_holder_start, &raw const stint_holder_end);
+    // SAFETY: as in `stub`.
+    unsafe { std::slice::from_raw_parts(start, end.offset_from_unsigned(start)) }
+}
+
 /// An ELF file with one segment: the headers and the code.
-fn elf() -> Vec<u8> {
+fn elf(code: &[u8]) -> Vec<u8> {
     const BASE: u64 = 0x40_0000;
     const HEADERS: u16 = 64 + 56;
-    let code = code();
     let size = u64::from(HEADERS) + code.len() as u64;
     let mut elf = Vec::new();
     elf.extend_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0"); // 64 bits, little-endian
@@ -141,14 +168,24 @@ fn elf() -> Vec<u8> {
 
 /// The stub in a file in memory that can't be changed.
 pub(crate) fn make() -> Result<OwnedFd> {
+    file(c"stint-stub", stub())
+}
+
+/// In such a file, a program that waits for ever: the first process of a container that holds its namespaces for others.
+/// Who executes it ignores `SIGCHLD`, so that the kernel reaps what is orphaned to it.
+pub(crate) fn make_holder() -> Result<OwnedFd> {
+    file(c"stint-holder", holder())
+}
+
+fn file(name: &CStr, code: &[u8]) -> Result<OwnedFd> {
     /// Without it a kernel may be told to refuse (`vm.memfd_noexec`), and older ones do not know it.
     const EXECUTABLE: MemfdFlags = MemfdFlags::from_bits_retain(0x10);
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let file = match rustix::fs::memfd_create(c"stint-stub", flags | EXECUTABLE) {
-        Err(Errno::INVAL) => rustix::fs::memfd_create(c"stint-stub", flags)?,
+    let file = match rustix::fs::memfd_create(name, flags | EXECUTABLE) {
+        Err(Errno::INVAL) => rustix::fs::memfd_create(name, flags)?,
         other => other?,
     };
-    let elf = elf();
+    let elf = elf(code);
     if rustix::io::write(&file, &elf)? != elf.len() {
         return Err(Errno::IO);
     }

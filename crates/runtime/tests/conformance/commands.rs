@@ -54,13 +54,13 @@ pub fn find(name: &str) -> Option<Story> {
 
 /// What a command did.
 #[derive(Debug)]
-struct Did {
-    exit: ExecExit,
-    stdout: String,
-    stderr: String,
+pub(crate) struct Did {
+    pub(crate) exit: ExecExit,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
-fn sh(script: &str) -> ProcessSpec {
+pub(crate) fn sh(script: &str) -> ProcessSpec {
     ProcessSpec {
         args: ["sh", "-c", script].map(str::to_owned).to_vec(),
         stdio: Stdio::Pipes { stdin: false, stdout: true, stderr: true },
@@ -73,7 +73,7 @@ fn on_terminal(script: &str) -> ProcessSpec {
 }
 
 /// A container that sleeps, as `change` has it, and what is asked of it; it is removed at the end.
-async fn inside<'a, F: Future<Output = Result<(), String>>>(
+pub(crate) async fn inside<'a, F: Future<Output = Result<(), String>>>(
     runtime: &'a dyn Runtime,
     setup: Setup,
     asked: impl FnOnce(&'a dyn Runtime, ContainerId) -> F,
@@ -86,7 +86,7 @@ async fn inside<'a, F: Future<Output = Result<(), String>>>(
     verdict
 }
 
-async fn did(runtime: &dyn Runtime, id: &ContainerId, process: ProcessSpec) -> Result<Did, String> {
+pub(crate) async fn did(runtime: &dyn Runtime, id: &ContainerId, process: ProcessSpec) -> Result<Did, String> {
     let handle = runtime.exec(id, process).await.map_err(|e| format!("{e:?}"))?;
     outcome(handle).await
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxResources, Spec};
 use stint_runtime::zygote::ZygoteHandle;
 use stint_runtime::{
     Bundle, ContainerId, Exit, Native, OciCli, Rootfs, Runtime, StartError, Stdin, Writable, default_spec,
@@ -59,20 +59,14 @@ pub struct Setup {
     pub dir: PathBuf,
     pub id: ContainerId,
     pub stdin: Stdin,
+    pub together: Option<LinuxResources>,
 }
 
 impl Setup {
     pub fn bundle(self) -> Bundle {
         let log = self.dir.join("log");
-        Bundle {
-            id: self.id,
-            spec: self.spec,
-            rootfs: self.rootfs,
-            dir: self.dir,
-            log,
-            rotation: None,
-            stdin: self.stdin,
-        }
+        let Setup { spec, rootfs, dir, id, stdin, together } = self;
+        Bundle { id, spec, rootfs, dir, log, rotation: None, stdin, together }
     }
 }
 
@@ -130,7 +124,7 @@ impl World {
         let path = PathBuf::from(format!("/stint-test/{id}"));
         spec.linux_mut().as_mut().unwrap().set_cgroups_path(Some(path));
         let rootfs = Rootfs::Overlay { lower: vec![self.rootfs.clone()], writable: Writable::Directory(dir.clone()) };
-        Setup { spec, rootfs, dir, id, stdin: Stdin::Empty }
+        Setup { spec, rootfs, dir, id, stdin: Stdin::Empty, together: None }
     }
 
     /// Starts, waits, reads the log, removes.
