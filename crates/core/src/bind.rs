@@ -29,6 +29,7 @@ mod wish;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::job::view::phase;
+pub use place::tolerates;
 pub use room::Room;
 pub use scheduler::{Scheduler, Seat};
 pub use wish::{Amounts, Wish, amounts};

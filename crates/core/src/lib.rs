@@ -23,6 +23,7 @@ pub mod namespace;
 pub mod owners;
 pub mod plan;
 pub mod pod;
+pub mod pressure;
 pub mod quantity;
 pub mod schedule;
 pub mod storage;

@@ -141,6 +141,11 @@ impl Quantity {
         Quantity { nanos: self.nanos.saturating_add(other.nanos).clamp(-MAX_NANOS, MAX_NANOS), format }
     }
 
+    /// Whole units, written by powers of 1024 where that says them exactly: bytes, mostly.
+    pub fn binary(units: u64) -> Quantity {
+        Quantity { nanos: i128::from(units).saturating_mul(NANOS).min(MAX_NANOS), format: Format::Binary }
+    }
+
     /// Nothing.
     pub const ZERO: Quantity = Quantity { nanos: 0, format: Format::Decimal };
 

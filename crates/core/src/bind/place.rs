@@ -81,7 +81,8 @@ fn meets(requirement: &NodeSelectorRequirement, value: Option<&String>) -> bool 
     }
 }
 
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+/// Whether a pod that has the toleration may be where the taint is.
+pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let (key, effect) = (text(&toleration.key), text(&toleration.effect));
     if !effect.is_empty() && effect != taint.effect || !key.is_empty() && key != taint.key {
