@@ -65,6 +65,10 @@ impl Folder {
         Ok(folder)
     }
 
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     pub(crate) fn blob(&self, digest: &Digest) -> PathBuf {
         self.root.join(BLOBS).join(digest.hex())
     }

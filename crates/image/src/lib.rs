@@ -31,6 +31,7 @@ mod registry;
 mod store;
 mod sweep;
 mod unpack;
+mod usage;
 mod user;
 
 pub use access::{Access, Login};
@@ -44,6 +45,7 @@ pub use reference::{InvalidReference, Reference};
 pub use registry::choose_crypto;
 pub use store::{ImageStore, Removed};
 pub use unpack::{Limits, Note, UnpackError, Unpacked, unpack};
+pub use usage::Usage;
 pub use user::User;
 
 /// What [`Image::config`] is: the run parameters of an image, in the OCI image specification's own type.

@@ -56,7 +56,7 @@ pub(crate) struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     created: Option<String>,
     config: Config,
-    size: u64,
+    pub(crate) size: u64,
 }
 
 impl ImageStore {
@@ -67,6 +67,11 @@ impl ImageStore {
         let folder = Folder::open(folder)?;
         folder.remove_leftovers()?;
         Ok(Self { folder: Arc::new(folder), flights: Arc::default() })
+    }
+
+    /// The store's folder.
+    pub fn path(&self) -> &Path {
+        self.folder.root()
     }
 
     /// The image of this name, if it is here. Asks nobody else; costs one small file and a look at each layer.
@@ -109,8 +114,7 @@ impl ImageStore {
     /// A reference by digest removes every name of that image in its repository. Deleting a layer's files can take
     /// seconds; the store is locked for a moment only.
     pub fn remove(&self, reference: &Reference) -> Result<Removed, Error> {
-        let mut references = Vec::new();
-        {
+        let references = {
             let _changing = self.folder.share()?;
             let records = match reference.digest() {
                 None => read_record(&self.folder.record(reference))?.into_iter().collect(),
@@ -120,15 +124,27 @@ impl ImageStore {
                     records
                 }
             };
-            for record in records {
-                let path = self.folder.record(&record.reference);
-                match fs::remove_file(&path) {
-                    Ok(()) => references.push(record.reference),
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => return Err(Error::io(format!("remove {}", path.display()))(error)),
-                }
+            self.forget(records)?
+        };
+        self.sweep_after(references)
+    }
+
+    /// Takes names away; returns those that were there.
+    pub(crate) fn forget(&self, records: Vec<Record>) -> Result<Vec<Reference>, Error> {
+        let mut references = Vec::new();
+        for record in records {
+            let path = self.folder.record(&record.reference);
+            match fs::remove_file(&path) {
+                Ok(()) => references.push(record.reference),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::io(format!("remove {}", path.display()))(error)),
             }
         }
+        Ok(references)
+    }
+
+    /// Removes what only these names referred to, which are gone.
+    pub(crate) fn sweep_after(&self, references: Vec<Reference>) -> Result<Removed, Error> {
         if references.is_empty() {
             return Ok(Removed::default());
         }
@@ -152,13 +168,16 @@ impl ImageStore {
         if !image.layers.iter().all(|layer| layer.exists()) || !blob.exists() {
             return Err(Error::Gone { image: image.reference.familiar() });
         }
-        write_lease(&blob, &path).map_err(Error::io(format!("write lease {}", path.display())))
+        write_lease(&blob, &path).map_err(Error::io(format!("write lease {}", path.display())))?;
+        touch(&path);
+        Ok(())
     }
 
     /// Ends a lease. Layers that only it held go now, which can take seconds where files are slow to delete. Without
     /// such a lease this does nothing.
     pub fn release(&self, owner: &str) -> Result<(), Error> {
         let path = self.lease_path(owner)?;
+        touch(&path);
         match fs::remove_file(&path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -201,6 +220,15 @@ impl ImageStore {
     fn records(&self) -> Result<Vec<Record>, Error> {
         all_records(&self.folder)
     }
+}
+
+/// Notes that an image is used now: the time of its manifest, of which a lease is a link, says so (see `usage`). A failure
+/// makes the image look as if it were unused for longer.
+fn touch(lease: &Path) {
+    use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+    let time = |nanoseconds| Timespec { tv_sec: 0, tv_nsec: nanoseconds };
+    let times = Timestamps { last_access: time(UTIME_OMIT), last_modification: time(UTIME_NOW) };
+    let _ = rustix::fs::utimensat(CWD, lease, &times, AtFlags::SYMLINK_NOFOLLOW);
 }
 
 /// A lease is another link to the image's manifest: it costs neither an inode nor a block, and one system call.

@@ -192,6 +192,41 @@ async fn a_leased_image_stays_until_it_is_released_also_across_a_restart() {
 }
 
 #[tokio::test]
+async fn an_image_is_used_from_its_first_lease_to_its_last_release_and_only_then_removed_as_unused() {
+    if !is_root() {
+        return;
+    }
+    let store = Store::new();
+    let base = (Tar::new().file("base", "x").end(), gzip as Compress);
+    let one = image(&[base.clone(), (Tar::new().file("one", "").end(), gzip)]);
+    let two = image(&[base, (Tar::new().file("two", "").end(), gzip)]);
+    let one = store.import(tar_of(&layout(&[("one:1", &one), ("one:2", &one)]))).await.unwrap().remove(0);
+    let two = store.import(tar_of(&layout(&[("two:1", &two)]))).await.unwrap().remove(0);
+    let of = |image: &Image| store.store.usage().unwrap().into_iter().find(|it| it.digest == image.digest).unwrap();
+    // A clock that is coarser than this test is quick.
+    let later = || std::thread::sleep(Duration::from_millis(20));
+    let came = of(&one);
+    assert_eq!(came.references.iter().map(Reference::familiar).collect::<Vec<_>>(), ["one:1", "one:2"]);
+    assert_eq!((came.size, came.owners.len()), (one.size, 0));
+    later();
+    store.store.lease(&one, "a").unwrap();
+    let leased = of(&one);
+    assert!(leased.last_used > came.last_used && leased.came == came.came, "{leased:?} {came:?}");
+    assert_eq!(leased.owners, ["a"]);
+    assert_eq!(store.store.remove_unused(&one.digest).unwrap(), None, "it is used");
+    later();
+    store.store.release("a").unwrap();
+    assert!(of(&one).last_used > leased.last_used);
+    assert!(of(&two).last_used < leased.last_used, "each has its own time");
+
+    let removed = store.store.remove_unused(&one.digest).unwrap().unwrap();
+    assert_eq!((removed.references.len(), removed.layers), (2, 1), "both its names, and the layer that only it had");
+    assert!(two.layers.iter().all(|layer| layer.exists()));
+    assert_eq!(store.store.usage().unwrap().len(), 1);
+    assert_eq!(store.store.remove_unused(&one.digest).unwrap(), Some(stint_image::Removed::default()));
+}
+
+#[tokio::test]
 async fn a_moved_tag_lets_its_old_layers_go() {
     if !is_root() {
         return;
