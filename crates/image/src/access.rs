@@ -1,7 +1,9 @@
 //! Access: how to reach registries, and as whom.
 
 use std::fmt;
+use std::path::PathBuf;
 
+use crate::credentials::DockerConfig;
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::unpack::Limits;
@@ -10,9 +12,12 @@ use crate::unpack::Limits;
 /// (plain HTTP first when it is on loopback), for this machine's platform.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Access {
-    /// Logins with the registry (`host[:port]`) or registry and repository prefix (`host/team`) that they are for.
-    /// Those that match a registry are tried in turn, the most specific first; with none, access is anonymous.
+    /// Logins with the registry (`host[:port]`) or registry and repository prefix (`host/team`) that they are for; `*` in
+    /// the host stands for a part of it between dots (`*.example.com`). Those that match a registry are tried in turn, the most specific first; with none, access is anonymous.
     pub logins: Vec<(String, Login)>,
+    /// The folder with docker's `config.json`, whose logins and programs are tried after `logins`. It is read with each
+    /// pull.
+    pub docker: Option<PathBuf>,
     /// Registries (`host[:port]`) that speak plain HTTP.
     pub plain_http: Vec<String>,
     /// Mirrors to try, in order, before the registry itself: the registry and the mirror's URL
@@ -30,6 +35,7 @@ impl Default for Access {
     fn default() -> Self {
         Self {
             logins: Vec::new(),
+            docker: None,
             plain_http: Vec::new(),
             mirrors: Vec::new(),
             authorities: Vec::new(),
@@ -51,6 +57,8 @@ pub enum Login {
     },
     /// A ready bearer token.
     Token(String),
+    /// A token that only the registry's token service takes, for one that the registry takes (OAuth2's refresh token).
+    Identity(String),
 }
 
 impl fmt::Debug for Login {
@@ -58,6 +66,7 @@ impl fmt::Debug for Login {
         match self {
             Self::Password { username, .. } => write!(f, "Password({username}, …)"),
             Self::Token(_) => write!(f, "Token(…)"),
+            Self::Identity(_) => write!(f, "Identity(…)"),
         }
     }
 }
@@ -121,20 +130,56 @@ impl Access {
         }
     }
 
-    /// The logins for a repository at a host, the most specific first.
-    pub(crate) fn logins_for(&self, host: &str, repository: &str) -> Vec<&Login> {
-        let place = format!("{host}/{repository}");
-        let matches =
-            |scope: &str| place.strip_prefix(scope).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        let mut found: Vec<_> = self
-            .logins
-            .iter()
-            .map(|(scope, login)| (scope.trim_end_matches('/'), login))
-            .filter(|(scope, _)| matches(scope))
-            .collect();
-        found.sort_by_key(|(scope, _)| std::cmp::Reverse(scope.len()));
-        found.into_iter().map(|(_, login)| login).collect()
+    /// The logins for a repository at a host: those given, then docker's, each the most specific first. And what went
+    /// wrong when docker's were looked for.
+    pub(crate) async fn logins_for(&self, host: &str, repository: &str) -> (Vec<Login>, Option<String>) {
+        let mut found = fitting(&self.logins, host, repository);
+        let Some(folder) = &self.docker else { return (found, None) };
+        let (logins, fault) = DockerConfig::ask(folder, host).await;
+        found.extend(fitting(&logins, host, repository));
+        (found, fault)
     }
+}
+
+fn fitting(logins: &[(String, Login)], host: &str, repository: &str) -> Vec<Login> {
+    let mut found: Vec<_> = logins
+        .iter()
+        .map(|(scope, login)| (scope.trim_end_matches('/'), login))
+        .filter(|(scope, _)| is_in(host, repository, scope))
+        .collect();
+    found.sort_by_key(|(scope, _)| std::cmp::Reverse(scope.len()));
+    found.into_iter().map(|(_, login)| login.clone()).collect()
+}
+
+/// Whether a repository at a host is within what a login is for.
+fn is_in(host: &str, repository: &str, scope: &str) -> bool {
+    let (pattern, prefix) = scope.split_once('/').unwrap_or((scope, ""));
+    let is_prefix = repository
+        .strip_prefix(prefix)
+        .is_some_and(|rest| prefix.is_empty() || rest.is_empty() || rest.starts_with('/'));
+    is_prefix && is_host(host, pattern)
+}
+
+/// Whether a `host[:port]` is one that the pattern means.
+fn is_host(host: &str, pattern: &str) -> bool {
+    if !pattern.contains('*') {
+        return host == pattern;
+    }
+    let port = |text: &str| text.rsplit_once(':').map(|(_, port)| port.to_owned());
+    let parts = |text: &str| -> Vec<String> {
+        let name = text.rsplit_once(':').map_or(text, |(name, _)| name);
+        name.split('.').map(str::to_owned).collect()
+    };
+    let (host_parts, pattern_parts) = (parts(host), parts(pattern));
+    let fits = |(part, pattern): (&String, &String)| match pattern.split_once('*') {
+        None => part == pattern,
+        Some((before, after)) => {
+            part.len() >= before.len() + after.len() && part.starts_with(before) && part.ends_with(after)
+        }
+    };
+    port(host) == port(pattern)
+        && host_parts.len() == pattern_parts.len()
+        && host_parts.iter().zip(&pattern_parts).all(fits)
 }
 
 /// Whether a `host[:port]` is this machine.
@@ -178,8 +223,26 @@ mod tests {
             logins: vec![("host".into(), login("a")), ("host/team".into(), login("b")), ("hos".into(), login("c"))],
             ..Access::default()
         };
-        assert_eq!(access.logins_for("host", "team/tool"), [&login("b"), &login("a")]);
-        assert_eq!(access.logins_for("host", "teams/tool"), [&login("a")]);
+        assert_eq!(fitting(&access.logins, "host", "team/tool"), [login("b"), login("a")]);
+        assert_eq!(fitting(&access.logins, "host", "teams/tool"), [login("a")]);
         assert!(!format!("{access:?}").contains("secret"));
+    }
+
+    #[test]
+    fn a_star_stands_for_a_part_of_a_hosts_name() {
+        for (host, pattern, fits) in [
+            ("a.example.com", "*.example.com", true),
+            ("a.b.example.com", "*.example.com", false),
+            ("example.com", "*.example.com", false),
+            ("a.example.com:5000", "*.example.com", false),
+            ("a.example.com:5000", "*.example.com:5000", true),
+            ("eu-1.example.com", "eu-*.example.com", true),
+            ("us-1.example.com", "eu-*.example.com", false),
+            ("a.example.com", "a.*.com", true),
+        ] {
+            assert_eq!(is_host(host, pattern), fits, "{host} {pattern}");
+        }
+        assert!(is_in("a.example.com", "team/tool", "*.example.com/team"));
+        assert!(!is_in("a.example.com", "teams/tool", "*.example.com/team"));
     }
 }

@@ -15,6 +15,7 @@
 mod access;
 mod archive;
 mod compression;
+mod credentials;
 mod digest;
 mod error;
 mod folder;
@@ -35,6 +36,7 @@ mod usage;
 mod user;
 
 pub use access::{Access, Login};
+pub use credentials::DockerConfig;
 pub use digest::{Digest, InvalidDigest};
 pub use error::{Error, PullError};
 pub use image::Image;

@@ -237,9 +237,9 @@ struct Opened {
 /// Asks a registry for the reference, with each login that fits.
 async fn open(endpoint: &Endpoint, reference: &Reference, access: &Access) -> Result<Opened, PullError> {
     let wrap = |fault| answer_error(reference, endpoint, fault);
-    let logins = access.logins_for(&endpoint.host, &format!("{}{}", endpoint.prefix, reference.repository()));
-    let logins: Vec<Option<&Login>> =
-        if logins.is_empty() { vec![None] } else { logins.into_iter().map(Some).collect() };
+    let repository = format!("{}{}", endpoint.prefix, reference.repository());
+    let (logins, fault) = access.logins_for(&endpoint.host, &repository).await;
+    let logins: Vec<Option<&Login>> = if logins.is_empty() { vec![None] } else { logins.iter().map(Some).collect() };
     let asked = reference.digest().map_or_else(|| reference.tag().unwrap_or_default(), Digest::as_str);
 
     let mut refused = None;
@@ -248,7 +248,10 @@ async fn open(endpoint: &Endpoint, reference: &Reference, access: &Access) -> Re
         match repository.manifest(asked).await.map_err(wrap) {
             Ok((manifest, digest)) => return Ok(Opened { repository, manifest, digest }),
             // The next login may be the right one.
-            Err(error @ PullError::Unauthorized { .. }) => refused = Some(error),
+            Err(PullError::Unauthorized { reference, registry, mut answer }) => {
+                answer.extend(fault.iter().flat_map(|fault| ["; ", fault]));
+                refused = Some(PullError::Unauthorized { reference, registry, answer });
+            }
             Err(error) => return Err(error),
         }
     }

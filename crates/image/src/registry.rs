@@ -8,7 +8,9 @@ use std::error::Error as _;
 use std::sync::Once;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_RANGE, HeaderMap, HeaderValue, RANGE, WWW_AUTHENTICATE};
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE, WWW_AUTHENTICATE,
+};
 use reqwest::{Certificate, Client, Response, StatusCode, Url, redirect};
 use serde::Deserialize;
 use tokio::sync::Mutex;
@@ -220,10 +222,19 @@ impl Repository {
             }
             query.append_pair("scope", scope);
         }
-        let mut request = self.client.get(url);
-        if let Some(Login::Password { username, password }) = &self.login {
-            request = request.basic_auth(username, Some(password));
-        }
+        let request = match &self.login {
+            Some(Login::Password { username, password }) => self.client.get(url).basic_auth(username, Some(password)),
+            // As OAuth2 has it; what is asked for is in the body then.
+            Some(Login::Identity(token)) => {
+                let mut form = form_urlencoded::Serializer::new(url.query().unwrap_or_default().to_owned());
+                form.append_pair("grant_type", "refresh_token");
+                form.append_pair("refresh_token", token).append_pair("client_id", "stint");
+                url.set_query(None);
+                let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
+                self.client.post(url).header(CONTENT_TYPE, kind).body(form.finish())
+            }
+            _ => self.client.get(url),
+        };
         let response = send(request).await?;
         if response.status() != StatusCode::OK {
             return Err(answer(response).await);
