@@ -1,6 +1,6 @@
 //! The agent: watches the pods of its node and keeps a worker for each.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -14,20 +14,26 @@ use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use stint_core::clock::Clock;
+use stint_core::pod;
+use stint_core::pressure::{Condition, ImagePolicy, refusal};
 use stint_image::{Access, ImageStore, LayerState};
 use stint_network::{Network, Server};
 use stint_runtime::{LogRotation, Runtime};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 
+use crate::collector::Collector;
 use crate::downward::Machine;
 use crate::error::Error;
 use crate::etc::{self, ClusterDns};
 use crate::events::{self, Recorder};
 use crate::folder::{Folders, PodFolder};
+use crate::gauge::{Gauge, MachineGauge};
+use crate::images::release_images;
 use crate::names::{Finder, Names};
 use crate::network::Joined;
 use crate::node;
+use crate::pressure::{Ask, Guard, Kept, PressureConfig};
 use crate::reclaim;
 use crate::recover::{self, Recovered};
 use crate::service::Service;
@@ -84,6 +90,14 @@ pub struct AgentConfig {
     pub events: bool,
     /// Where the volumes are that are made on this node for claims. `None`: none are.
     pub volumes: Option<PathBuf>,
+    /// When images go that nobody uses. `None`: this agent takes none away.
+    pub images: Option<ImagePolicy>,
+    /// How often it is looked whether images have to go (the kubelet's `ImageGCPeriod`).
+    pub collect_period: Duration,
+    /// When the node is short of something, and pods have to go.
+    pub pressure: PressureConfig,
+    /// Tells how much of the machine is in use.
+    pub gauge: Arc<dyn Gauge>,
     /// How often it is measured what pods with limits on local storage have written (the kubelet's `monitoringInterval`).
     pub measure_period: Duration,
     /// How often what came from the API is read again for pods that run (the kubelet's `syncFrequency`).
@@ -101,6 +115,11 @@ impl AgentConfig {
     pub fn new(machine: Machine, folders: Folders, rootfs: RootfsMode, cgroup_parent: PathBuf) -> AgentConfig {
         let status_delay = Duration::from_millis(20);
         let observer = Arc::new(NoObserver);
+        let store = match &rootfs {
+            RootfsMode::Image { store, .. } => Some(store.path().to_owned()),
+            RootfsMode::Host { .. } => None,
+        };
+        let gauge = MachineGauge::new(&folders, store);
         AgentConfig {
             machine,
             folders,
@@ -114,6 +133,10 @@ impl AgentConfig {
             max_pods: MAX_PODS,
             events: false,
             volumes: None,
+            images: None,
+            collect_period: Duration::from_mins(5),
+            pressure: PressureConfig::default(),
+            gauge: Arc::new(gauge),
             measure_period: Duration::from_secs(10),
             sync_period: Duration::from_mins(1),
             log_rotation: None,
@@ -191,6 +214,10 @@ pub struct Agent {
     names: Names,
     /// The pods of the list that is being read.
     listed: Option<HashSet<String>>,
+    /// Whether pods were listed to the end once; before that nothing is said of them.
+    is_complete: bool,
+    /// What the node is short of.
+    conditions: watch::Sender<BTreeSet<Condition>>,
 }
 
 /// A worker that runs.
@@ -213,6 +240,8 @@ impl Agent {
             owners: HashMap::new(),
             found: HashMap::new(),
             listed: None,
+            is_complete: false,
+            conditions: watch::Sender::new(BTreeSet::new()),
         }
     }
 
@@ -228,23 +257,30 @@ impl Agent {
         let names = self.answer_for_names().await;
         let Shared { config, client, clock, .. } = &*self.shared;
         let capacity = node::Capacity::of(&config.folders.scratch, config.max_pods);
-        let node = node::live(client.clone(), config.machine.clone(), capacity, Arc::clone(clock), config.lease);
+        let pressed = config.lease.then(|| self.conditions.subscribe());
+        let node = node::live(client.clone(), config.machine.clone(), capacity, Arc::clone(clock), pressed);
         let node = tokio::spawn(node);
+        let (asks, mut asked) = mpsc::unbounded_channel();
+        let guard = tokio::spawn(Guard::new(&self.shared, self.conditions.clone(), asks).run());
         let told = self.events.take().map(|writer| tokio::spawn(writer.run()));
         let reclaim = config.volumes.clone().map(|folder| tokio::spawn(reclaim::run(client.clone(), folder)));
+        let collector = Collector::of(&self.shared).map(|collector| tokio::spawn(collector.run()));
         let mut events = pin!(self.watch());
         let mut shutdown = pin!(shutdown);
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
                 Some(event) = events.next() => self.take(event),
+                Some(ask) = asked.recv(), if self.is_complete => self.tell_pods(ask),
                 Some(done) = self.tasks.join_next_with_id() => self.worker_ended(done),
             }
         }
         node.abort();
+        guard.abort();
         names.inspect(JoinHandle::abort);
         told.inspect(JoinHandle::abort);
         reclaim.inspect(JoinHandle::abort);
+        collector.inspect(JoinHandle::abort);
     }
 
     /// Tells the network which namespaces have pods; what else there is goes.
@@ -318,15 +354,24 @@ impl Agent {
         if over && found.is_none() && pod.metadata.deletion_timestamp.is_none() {
             return; // nothing of it is here, and nothing is asked
         }
-        self.spawn(uid, pod, found.unwrap_or_default());
+        let is_new = found.is_none() && pod.status.as_ref().is_none_or(|status| status.start_time.is_none());
+        let refused = if is_new { refusal(&self.conditions.borrow(), &pod) } else { None };
+        let first = refused.map_or(pod::Event::Accepted, |message| pod::Event::Rejected { reason: "Evicted", message });
+        self.spawn(uid, pod, found.unwrap_or_default(), first);
     }
 
-    fn spawn(&mut self, uid: String, pod: Arc<Pod>, found: Recovered) {
+    /// Tells which pods have workers, and how to reach those.
+    fn tell_pods(&self, ask: Ask) {
+        let kept = |handle: &Handle| Kept { pod: Arc::clone(&handle.pod), outbox: handle.outbox.clone() };
+        let _ = ask.send(self.workers.values().map(kept).collect());
+    }
+
+    fn spawn(&mut self, uid: String, pod: Arc<Pod>, found: Recovered, first: pod::Event) {
         let (outbox, inbox) = mpsc::unbounded_channel();
         let worker = Worker::new(Arc::clone(&self.shared), Arc::clone(&pod), found, outbox.clone(), inbox);
         match worker {
             Ok(worker) => {
-                let task = self.tasks.spawn(worker.run());
+                let task = self.tasks.spawn(worker.run(first));
                 self.owners.insert(task.id(), uid.clone());
                 self.workers.insert(uid, Handle { pod, outbox });
             }
@@ -344,10 +389,12 @@ impl Agent {
     /// The list is complete: what it does not name is gone.
     fn end_list(&mut self) {
         let Some(listed) = self.listed.take() else { return };
+        self.is_complete = true;
         let gone: Vec<String> = self.workers.keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
         for uid in gone {
             self.gone(&uid);
         }
+        self.give_back_images();
         for (uid, _) in self.found.drain() {
             let shared = Arc::clone(&self.shared);
             tokio::spawn(async move {
@@ -356,6 +403,14 @@ impl Agent {
                 }
             });
         }
+    }
+
+    /// Gives back the images of pods that ended while no agent was there. Those that are found here and are to be cleaned
+    /// up still need theirs.
+    fn give_back_images(&self) {
+        let RootfsMode::Image { store, .. } = &self.shared.config.rootfs else { return };
+        let is_kept = |uid: &str| self.workers.contains_key(uid) || self.found.contains_key(uid);
+        release_images(store, &self.shared.config.holder(), is_kept);
     }
 
     /// A worker is done with its pod, or it panicked: then a new one starts from what is on disk.
@@ -374,15 +429,20 @@ impl Agent {
         match PodFolder::new(&self.shared.config.folders, &uid) {
             Ok(folder) => {
                 let found = recover::one(&folder, &uid, &*self.shared.runtime);
-                self.spawn(uid, handle.pod, found);
+                self.spawn(uid, handle.pod, found, pod::Event::Accepted);
             }
             Err(error) => tracing::error!(uid, error = %error.chain(), "the pod can't be taken over"),
         }
     }
 }
 
+/// Ends and removes what is left of a pod, and gives back its images.
 async fn clean_up(Shared { config, runtime, .. }: &Shared, uid: &str) -> Result<(), Error> {
-    recover::clean_up(&config.folders, uid, &**runtime, config.network.as_ref()).await
+    recover::clean_up(&config.folders, uid, &**runtime, config.network.as_ref()).await?;
+    if let RootfsMode::Image { store, .. } = &config.rootfs {
+        release_images(store, &config.holder(), |kept| kept != uid);
+    }
+    Ok(())
 }
 
 /// 100 ms, doubled with each failure in a row up to 25.6 s. No jitter: there is one agent for one API.

@@ -12,6 +12,7 @@ use kube::Client;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::Request;
 use stint_core::events::{Journal, count_up};
+use stint_core::plan::Severity;
 use stint_core::pod::News;
 use tokio::sync::mpsc;
 
@@ -55,9 +56,25 @@ impl Recorder {
             resource_version: resource_version.map(str::to_owned),
             field_path: news.part,
         };
+        self.tell_of(about, news.severity, &news.reason, &news.message, now);
+    }
+
+    /// Tells news of the node itself.
+    pub(crate) fn tell_of_node(&self, node: &str, severity: Severity, reason: &str, message: &str, now: Timestamp) {
+        // A kubelet speaks of a node by its name alone.
+        let about = ObjectReference {
+            kind: Some("Node".to_owned()),
+            name: Some(node.to_owned()),
+            uid: Some(node.to_owned()),
+            ..ObjectReference::default()
+        };
+        self.tell_of(about, severity, reason, message, now);
+    }
+
+    fn tell_of(&self, about: ObjectReference, severity: Severity, reason: &str, message: &str, now: Timestamp) {
         // Held until the Event is in the queue: one that is counted up must not overtake its own creation.
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
-        let event = journal.tell(about, news.severity, &news.reason, &news.message, now);
+        let event = journal.tell(about, severity, reason, message, now);
         if event.is_some_and(|event| self.queue.try_send(event).is_err()) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }

@@ -155,7 +155,8 @@ impl PodFolder {
         gone(fs::remove_dir_all(&folder), &folder)
     }
 
-    fn remove_log(&self, container: &str, attempt: Attempt) -> Result<(), Error> {
+    /// Removes the log of a run, with its older files.
+    pub(crate) fn remove_log(&self, container: &str, attempt: Attempt) -> Result<(), Error> {
         let log = self.log(container, attempt);
         let older = stint_runtime::older_logs(&log);
         gone(fs::remove_file(&log), &log)?;

@@ -2,7 +2,7 @@
 
 mod lease;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
@@ -17,7 +17,9 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
 use stint_core::clock::Clock;
-use tokio::time::sleep;
+use stint_core::pressure::{self, Condition};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 
 use crate::downward::Machine;
 
@@ -79,13 +81,22 @@ fn lowest_oom_score() -> i32 {
     own.trim().parse().unwrap_or(0)
 }
 
-/// Shows the machine as a Node, and in a Lease that it lives, if it is to have one. Should somebody delete the Node, its
-/// Lease goes with it, and both are made again.
-pub(crate) async fn live(client: Client, machine: Machine, capacity: Capacity, clock: Arc<dyn Clock>, has_lease: bool) {
+/// Shows the machine as a Node. If it is to be watched over (`pressed`), also in a Lease that it lives, and what it is short
+/// of. Should somebody delete the Node, its Lease goes with it, and both are made again.
+pub(crate) async fn live(
+    client: Client,
+    machine: Machine,
+    capacity: Capacity,
+    clock: Arc<dyn Clock>,
+    pressed: Option<watch::Receiver<BTreeSet<Condition>>>,
+) {
     while let Some(uid) = register(client.clone(), &machine, capacity, clock.now()).await
-        && has_lease
+        && let Some(pressed) = pressed.clone()
     {
-        lease::keep(&client, &machine.name, &uid, &*clock).await;
+        tokio::select! {
+            () = lease::keep(&client, &machine.name, &uid, &*clock) => {}
+            () = show(client.clone(), &machine.name, pressed, &*clock) => {}
+        }
     }
 }
 
@@ -124,6 +135,51 @@ async fn register(client: Client, machine: &Machine, capacity: Capacity, now: Ti
     }
 }
 
+/// How often the Node is shown what it is short of although nothing changed: somebody else may have changed it.
+const REPORT: Duration = Duration::from_mins(5);
+/// How long it takes until a change that could not be shown is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Shows on the Node what it is short of, whenever that changes: in conditions, and in taints that keep pods away.
+async fn show(client: Client, name: &str, mut pressed: watch::Receiver<BTreeSet<Condition>>, clock: &dyn Clock) {
+    let api: Api<Node> = Api::all(client);
+    loop {
+        let now = pressed.borrow_and_update().clone();
+        let pause = match show_once(&api, name, &now, clock.now()).await {
+            Ok(()) => REPORT,
+            Err(error) => {
+                tracing::debug!(node = name, %error, "failed to show what the node is short of; it is tried again");
+                RETRY
+            }
+        };
+        if let Ok(Err(_)) = timeout(pause, pressed.changed()).await {
+            std::future::pending::<()>().await; // the agent has ended, and with it everybody who could say more
+        }
+    }
+}
+
+async fn show_once(
+    api: &Api<Node>,
+    name: &str,
+    pressed: &BTreeSet<Condition>,
+    now: Timestamp,
+) -> Result<(), kube::Error> {
+    let node = api.get(name).await?;
+    let params = PatchParams::default();
+    let told = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
+    let taints = pressure::taints(pressed, &told, now);
+    if taints != told {
+        // Whoever changed the taints meanwhile wins, and this is tried again.
+        let meta = json!({ "resourceVersion": node.metadata.resource_version });
+        let patch = json!({ "metadata": meta, "spec": { "taints": taints } });
+        api.patch(name, &params, &Patch::Merge(&patch)).await?;
+    }
+    let told = node.status.and_then(|status| status.conditions).unwrap_or_default();
+    let conditions = pressure::conditions(pressed, &told, now);
+    let patch = json!({ "status": { "conditions": conditions } });
+    api.patch_status(name, &params, &Patch::Merge(&patch)).await.map(drop)
+}
+
 /// The architecture as Go calls it, and so labels and images do.
 fn architecture() -> &'static str {
     match std::env::consts::ARCH {
@@ -147,7 +203,7 @@ fn labels(machine: &Machine) -> BTreeMap<String, String> {
 }
 
 fn node(machine: &Machine, capacity: Capacity, now: Timestamp) -> Node {
-    let now = Time(Timestamp::from_second(now.as_second()).unwrap_or_default());
+    let second = Time(Timestamp::from_second(now.as_second()).unwrap_or_default());
     let disk = capacity.disk.map(|bytes| ("ephemeral-storage", format!("{}Ki", bytes / 1024)));
     let capacity: BTreeMap<String, Quantity> = [
         ("cpu", format!("{}m", machine.cpu_milli)),
@@ -166,8 +222,8 @@ fn node(machine: &Machine, capacity: Capacity, now: Timestamp) -> Node {
         status: "True".to_owned(),
         reason: Some("AgentReady".to_owned()),
         message: Some("the agent takes pods".to_owned()),
-        last_heartbeat_time: Some(now.clone()),
-        last_transition_time: Some(now),
+        last_heartbeat_time: Some(second.clone()),
+        last_transition_time: Some(second),
     };
     let address = |kind: &str, text: &str| NodeAddress { type_: kind.to_owned(), address: text.to_owned() };
     let mut addresses = vec![address("Hostname", &machine.name)];
@@ -176,7 +232,7 @@ fn node(machine: &Machine, capacity: Capacity, now: Timestamp) -> Node {
     node.status = Some(NodeStatus {
         allocatable: Some(capacity.clone()),
         capacity: Some(capacity),
-        conditions: Some(vec![ready]),
+        conditions: Some(pressure::conditions(&BTreeSet::new(), &[ready], now)),
         addresses: Some(addresses),
         node_info: Some(NodeSystemInfo {
             architecture: architecture().to_owned(),

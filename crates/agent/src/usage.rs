@@ -20,8 +20,18 @@ const DEEPEST: usize = 256;
 
 /// Measures a pod. What can't be read counts as nothing.
 pub(crate) fn of(pod: &Pod, folder: &PodFolder) -> Used {
-    let mut used = Used::default();
-    let Some(spec) = &pod.spec else { return used };
+    with_inodes(pod, folder).0
+}
+
+/// The same, and how many inodes the pod has.
+pub(crate) fn with_inodes(pod: &Pod, folder: &PodFolder) -> (Used, u64) {
+    let (mut used, mut inodes) = (Used::default(), 0);
+    let Some(spec) = &pod.spec else { return (used, inodes) };
+    let mut folder_size = |path: &Path| {
+        let size = folder_size(path);
+        inodes += size.inodes;
+        size.bytes
+    };
     for volume in spec.volumes.iter().flatten() {
         if volume.empty_dir.as_ref().is_some_and(|empty| empty.medium.as_deref() != Some("Memory")) {
             used.volumes.insert(volume.name.clone(), folder_size(&folder.volume(&volume.name)));
@@ -38,25 +48,33 @@ pub(crate) fn of(pod: &Pod, folder: &PodFolder) -> Used {
         });
         used.containers.insert(name.clone(), size.fold(0, u64::saturating_add));
     }
-    used
+    (used, inodes)
 }
 
-/// How much of the disk a folder and everything in it takes, in bytes; nothing, if it is not there.
-fn folder_size(path: &Path) -> u64 {
+/// How much of a disk something takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Size {
+    bytes: u64,
+    inodes: u64,
+}
+
+/// How much of the disk a folder and everything in it takes; nothing, if it is not there.
+fn folder_size(path: &Path) -> Size {
     match measure(path) {
         Ok(size) => size,
-        Err(Errno::NOENT) => 0,
+        Err(Errno::NOENT) => Size::default(),
         Err(errno) => {
             tracing::warn!(folder = %path.display(), error = %errno, "what a pod has written could not be measured");
-            0
+            Size::default()
         }
     }
 }
 
-fn measure(path: &Path) -> Result<u64> {
+fn measure(path: &Path) -> Result<Size> {
     let mut levels = vec![open(CWD, path)?];
     let device = levels[0].stat()?.st_dev;
-    let (mut size, mut linked) = (blocks(levels[0].stat()?.st_blocks), HashSet::new());
+    let mut size = Size { bytes: blocks(levels[0].stat()?.st_blocks), inodes: 1 };
+    let mut linked = HashSet::new();
     while let Some(level) = levels.last_mut() {
         let Some(entry) = level.next() else {
             levels.pop();
@@ -75,10 +93,11 @@ fn measure(path: &Path) -> Result<u64> {
         if found.st_dev != device || found.st_nlink > 1 && !linked.insert(found.st_ino) {
             continue;
         }
-        size = size.saturating_add(blocks(found.st_blocks));
+        size.bytes = size.bytes.saturating_add(blocks(found.st_blocks));
+        size.inodes += 1;
         if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
             match open(at, &name) {
-                Ok(_) if levels.len() >= DEEPEST => return Ok(u64::MAX),
+                Ok(_) if levels.len() >= DEEPEST => return Ok(Size { bytes: u64::MAX, ..size }),
                 Ok(inner) => levels.push(inner),
                 Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => {} // it was swapped meanwhile
                 Err(errno) => return Err(errno),
@@ -110,16 +129,18 @@ mod tests {
         fs::create_dir_all(folder.join("a/b")).unwrap();
         fs::create_dir(&outside).unwrap();
         fs::write(outside.join("large"), vec![1; 4 << 20]).unwrap();
-        let empty = folder_size(&folder);
+        let Size { bytes: empty, inodes } = folder_size(&folder);
+        assert_eq!(inodes, 3);
         assert!(empty < 1 << 20, "{empty}");
         fs::write(folder.join("a/b/file"), vec![1; 1 << 20]).unwrap();
         fs::hard_link(folder.join("a/b/file"), folder.join("same")).unwrap();
         symlink(&outside, folder.join("link")).unwrap();
         symlink(outside.join("large"), folder.join("a/link")).unwrap();
-        let full = folder_size(&folder);
+        let Size { bytes: full, inodes } = folder_size(&folder);
+        assert_eq!(inodes, 6, "a file with two names is one");
         assert!((1 << 20..2 << 20).contains(&full), "{full}");
-        assert_eq!(folder_size(&dir.path().join("none")), 0);
-        assert_eq!(folder_size(&folder.join("link")), 0, "a link in place of the folder");
+        assert_eq!(folder_size(&dir.path().join("none")), Size::default());
+        assert_eq!(folder_size(&folder.join("link")), Size::default(), "a link in place of the folder");
     }
 
     #[test]
@@ -127,6 +148,6 @@ mod tests {
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let deep: std::path::PathBuf = std::iter::repeat_n("d", DEEPEST + 1).collect();
         fs::create_dir_all(dir.path().join(deep)).unwrap();
-        assert_eq!(folder_size(dir.path()), u64::MAX);
+        assert_eq!(folder_size(dir.path()).bytes, u64::MAX);
     }
 }

@@ -12,12 +12,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container, ImageVolumeSource, Pod, PodStatus, Secret, Volume};
-use kube::Api;
+use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use stint_core::pod::{
-    self, Again, Attempt, Effect, Event, Exit, HookKind, HookResult, Life, News, Origin, Place, PullPolicy, State,
+    self, Attempt, Effect, Event, Eviction, Exit, HookKind, HookResult, Life, News, Origin, Place, State,
 };
-use stint_image::{Access, Image, ImageStore, LayerState, Login, Progress, Reference, User};
+use stint_image::{Image, User};
 use stint_runtime::{Bundle, ContainerId, Rootfs, Stdin, Writable};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -28,6 +27,7 @@ use crate::error::{Error, chain};
 use crate::etc::{self, Name};
 use crate::folder::{Identity, PodFolder, make_dirs};
 use crate::handler::Target;
+use crate::images::image_volumes;
 use crate::keeper::{self, Keeper};
 use crate::network::Joined;
 use crate::prober;
@@ -128,14 +128,15 @@ impl Worker {
         })
     }
 
-    /// Works until the pod's object is gone and nothing is left of it on the node.
-    pub(crate) async fn run(mut self) {
+    /// Works until the pod's object is gone and nothing is left of it on the node. A pod that has not ended begins with
+    /// `first`: it is taken, or it is not.
+    pub(crate) async fn run(mut self, first: Event) {
         let Context { shared, identity, .. } = self.context.clone();
         let writer =
             status::write(shared.client.clone(), identity, self.status.subscribe(), shared.config.status_delay);
         let writer = tokio::spawn(writer);
         self.pick_up();
-        let mut queue = VecDeque::from([if self.state.is_ended() { Event::Tick } else { Event::Accepted }]);
+        let mut queue = VecDeque::from([if self.state.is_ended() { Event::Tick } else { first }]);
         if self.state.is_ended() {
             self.tear_down();
         }
@@ -456,7 +457,7 @@ impl Context {
     }
 
     /// Tells people, if anybody reads it.
-    fn tell(&self, news: News) {
+    pub(crate) fn tell(&self, news: News) {
         if let Some(recorder) = &self.shared.recorder {
             let seen = self.pod.metadata.resource_version.as_deref();
             recorder.tell(&self.identity, seen, news, self.shared.clock.now());
@@ -498,7 +499,7 @@ impl Context {
             let (pod, folder) = (Arc::clone(&self.pod), self.folder.clone());
             let used = blocking(move || Ok(usage::of(&pod, &folder))).await.unwrap_or_default();
             if let Some(message) = limits.exceeded(&used) {
-                return self.send(Event::Evicted { message });
+                return self.send(Event::Evicted { why: Eviction::OverLimit, message });
             }
         }
     }
@@ -518,120 +519,6 @@ impl Context {
         Ok(())
     }
 
-    /// Sees to the container's image, and to those that are its volumes, each by its pull policy.
-    async fn find_images(&self, container: String) -> Event {
-        let shared = &self.shared;
-        let Some(spec) = find(&self.pod, &container) else {
-            let message = "the pod has no such container".to_owned();
-            return failed(container, "InvalidImageName", message, Again::Never);
-        };
-        let own = match shared.rootfs(&self.pod) {
-            Ok(RootfsMode::Image { store, access }) => {
-                let name = spec.image.as_deref().unwrap_or_default();
-                let policy = PullPolicy::of(spec.image_pull_policy.as_deref(), name);
-                let pulling = || self.send(Event::Pulling { container: container.clone() });
-                self.find_image(&container, name, policy, (store, access), pulling).await
-            }
-            // A pod that may not have what it asks for is told when its container is made; no image is needed for that.
-            _ => Ok((None, Origin::Host)),
-        };
-        let (image, origin) = match own {
-            Ok(found) => found,
-            Err((reason, message, again)) => return failed(container, reason, message, again),
-        };
-        for (volume, source) in image_volumes(&self.pod, spec) {
-            let name = source.reference.as_deref().unwrap_or_default();
-            let policy = PullPolicy::of(source.pull_policy.as_deref(), name);
-            let RootfsMode::Image { store, access } = &shared.config.rootfs else {
-                let message = format!("volume {:?}: there are no images on the host's root filesystem", volume.name);
-                return failed(container, "ErrImagePull", message, Again::Never);
-            };
-            let pulling = || self.tell(News::pulling_volume(name));
-            match self.find_image(&container, name, policy, (store, access), pulling).await {
-                Ok((_, origin)) => {
-                    if let Some(news) = News::pulled_volume(name, &origin, shared.clock.now()) {
-                        self.tell(news);
-                    }
-                }
-                Err((reason, message, again)) => {
-                    let message = format!("volume {:?}: image {name:?}: {message}", volume.name);
-                    return failed(container, reason, message, again);
-                }
-            }
-        }
-        let image_id = image.map(|image| image.repo_digest().to_string()).unwrap_or_default();
-        Event::ImageReady { container, image_id, origin }
-    }
-
-    /// Sees to one image by its pull policy; `pulling` is told when it is asked for at its registry.
-    async fn find_image(
-        &self,
-        container: &str,
-        image: &str,
-        policy: PullPolicy,
-        (store, access): (&ImageStore, &Access),
-        pulling: impl FnOnce(),
-    ) -> Result<(Option<Image>, Origin), (&'static str, String, Again)> {
-        let reference: Reference = image.parse().map_err(|fault| {
-            let message = format!("Failed to apply default image tag {image:?}: {fault}");
-            ("InvalidImageName", message, Again::Never)
-        })?;
-        let present = {
-            let (store, reference) = (store.clone(), reference.clone());
-            blocking(move || store.get(&reference).map_err(|error| Error::config(error.to_string()))).await
-        };
-        match (policy, present) {
-            (_, Err(error)) => {
-                let message = format!("Failed to inspect image {image:?}: {}", error.chain());
-                Err(("ImageInspectError", message, Again::Later))
-            }
-            (PullPolicy::Never, Ok(None)) => {
-                let message = format!("Container image {image:?} is not present with pull policy of Never");
-                Err(("ErrImageNeverPull", message, Again::Later))
-            }
-            (PullPolicy::Never | PullPolicy::IfNotPresent, Ok(Some(image))) => Ok((Some(image), Origin::Present)),
-            (PullPolicy::Always, _) | (PullPolicy::IfNotPresent, Ok(None)) => {
-                let since = self.shared.clock.now();
-                pulling();
-                match self.pull(container, store, &reference, access.clone()).await {
-                    Ok(image) => {
-                        let bytes = image.size;
-                        Ok((Some(image), Origin::Pulled { since, bytes }))
-                    }
-                    Err(message) => Err(("ErrImagePull", message, Again::Later)),
-                }
-            }
-        }
-    }
-
-    async fn pull(
-        &self,
-        container: &str,
-        store: &ImageStore,
-        reference: &Reference,
-        mut access: Access,
-    ) -> Result<Image, String> {
-        match self.pull_secrets().await {
-            Ok(logins) => access.logins.splice(0..0, logins).for_each(drop),
-            Err(error) => return Err(error.chain()),
-        }
-        let layers = Layers { context: self, container };
-        store.pull(reference, &access, &layers).await.map_err(|error| error.to_string())
-    }
-
-    /// The logins of the pod's `imagePullSecrets`. One that does not exist is skipped, as the kubelet does.
-    async fn pull_secrets(&self) -> Result<Vec<(String, Login)>, Error> {
-        let mut logins = Vec::new();
-        let named = self.pod.spec.iter().flat_map(|spec| spec.image_pull_secrets.iter().flatten());
-        let api: Api<Secret> = Api::namespaced(self.shared.client.clone(), &self.identity.namespace);
-        for reference in named {
-            let name = &reference.name;
-            let found = api.get_opt(name).await.map_err(Error::api("read the pull secret", name.clone()))?;
-            logins.extend(found.iter().flat_map(logins_of));
-        }
-        Ok(logins)
-    }
-
     /// Everything that the runtime needs for a run.
     async fn bundle(&self, container: &Container, attempt: Attempt) -> Result<Bundle, Error> {
         let id = self.id(&container.name, attempt)?;
@@ -640,7 +527,7 @@ impl Context {
         let (image, rootfs) = match self.shared.rootfs(&self.pod)? {
             RootfsMode::Host { size } => (None, Rootfs::Host { size: *size }),
             RootfsMode::Image { store, .. } => {
-                let image = self.lease(container.image.clone().unwrap_or_default(), store, id.to_string()).await?;
+                let image = self.lease(container.image.clone().unwrap_or_default(), store, id.as_str()).await?;
                 if image.layers.is_empty() {
                     return Err(Error::config(format!("image {} has no layers to run from", image.reference)));
                 }
@@ -705,49 +592,6 @@ impl Context {
         WantedSources::by_container(container).read(&self.shared.client, &self.identity.namespace).await
     }
 
-    /// Mounts the images that are the container's volumes, each held until the pod's volumes are removed.
-    async fn show_images(&self, container: &Container) -> Result<(), Error> {
-        for (volume, source) in image_volumes(&self.pod, container) {
-            let RootfsMode::Image { store, .. } = &self.shared.config.rootfs else {
-                return Err(Error::config(format!("volume {:?}: there are no images here", volume.name)));
-            };
-            let name = source.reference.clone().unwrap_or_default();
-            let image = self.lease(name, store, self.lease_of(volume)).await?;
-            let path = self.folder.volume(&volume.name);
-            blocking(move || volumes::image::show(&image.layers, &path)).await?;
-        }
-        Ok(())
-    }
-
-    /// An image, held by `owner` until it is released.
-    async fn lease(&self, name: String, store: &ImageStore, owner: String) -> Result<Image, Error> {
-        let store = store.clone();
-        blocking(move || {
-            let fault = |error: stint_image::Error| Error::config(error.to_string());
-            let reference: Reference =
-                name.parse().map_err(|fault| Error::config(format!("image {name:?}: {fault}")))?;
-            let image = store.get(&reference).map_err(fault)?;
-            let image = image.ok_or_else(|| Error::config(format!("image {name} is no longer on the node")))?;
-            store.lease(&image, &owner).map_err(fault)?;
-            Ok(image)
-        })
-        .await
-    }
-
-    /// Who holds the image of a volume.
-    fn lease_of(&self, volume: &Volume) -> String {
-        format!("{}.{}", self.identity.uid, volume.name)
-    }
-
-    async fn release_image(&self, owner: &str) {
-        let RootfsMode::Image { store, .. } = &self.shared.config.rootfs else { return };
-        let (store, owner) = (store.clone(), owner.to_owned());
-        let released = blocking(move || store.release(&owner).map_err(|error| Error::config(error.to_string()))).await;
-        if let Err(error) = released {
-            tracing::warn!(error = %error.chain(), "failed to release the image of a container");
-        }
-    }
-
     /// Waits for a run to end and tells of it.
     async fn watch_exit(&self, container: &Container, attempt: Attempt) {
         let Ok(id) = self.id(&container.name, attempt) else { return };
@@ -803,18 +647,6 @@ impl Context {
     }
 }
 
-/// Progress of a pull, told with whose it is.
-struct Layers<'a> {
-    context: &'a Context,
-    container: &'a str,
-}
-
-impl Progress for Layers<'_> {
-    fn layer(&self, digest: &str, state: LayerState) {
-        self.context.shared.config.observer.layer(&self.context.identity.uid, self.container, digest, state);
-    }
-}
-
 /// The runtime's name for a run of a container.
 pub(crate) fn container_id(uid: &str, container: &str, attempt: Attempt) -> Result<ContainerId, Error> {
     ContainerId::new(format!("{uid}_{container}_{}", attempt.0)).map_err(|fault| Error::config(fault.to_string()))
@@ -827,20 +659,10 @@ fn delete_asked(pod: &Pod) -> Option<Event> {
     Some(Event::DeleteAsked { grace: pod.metadata.deletion_grace_period_seconds.or(spec).unwrap_or(30) })
 }
 
-fn find<'a>(pod: &'a Pod, container: &str) -> Option<&'a Container> {
+/// The spec of a container of the pod.
+pub(crate) fn find<'a>(pod: &'a Pod, container: &str) -> Option<&'a Container> {
     let spec = pod.spec.as_ref()?;
     spec.init_containers.iter().flatten().chain(&spec.containers).find(|c| c.name == container)
-}
-
-/// The volumes that the container mounts and that are images.
-fn image_volumes<'a>(pod: &'a Pod, container: &Container) -> Vec<(&'a Volume, &'a ImageVolumeSource)> {
-    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    let is_mounted = |volume: &&Volume| container.volume_mounts.iter().flatten().any(|mount| mount.name == volume.name);
-    volumes.filter(is_mounted).filter_map(|volume| Some((volume, volume.image.as_ref()?))).collect()
-}
-
-fn failed(container: String, reason: &str, message: String, again: Again) -> Event {
-    Event::ImageFailed { container, reason: reason.to_owned(), message, again }
 }
 
 /// Users by number on the host's root filesystem: its names are not the container's business.
@@ -848,21 +670,6 @@ fn host_user(name: &str) -> Result<User, String> {
     let uid: u32 = if name.is_empty() { 0 } else { name.parse().map_err(|_| format!("user {name:?} is no number"))? };
     let home = if uid == 0 { "/root" } else { "/" };
     Ok(User { uid, gid: 0, additional_gids: Vec::new(), home: home.to_owned(), name: None })
-}
-
-/// The logins in a secret of type `kubernetes.io/dockerconfigjson`.
-fn logins_of(secret: &Secret) -> Vec<(String, Login)> {
-    let Some(bytes) = secret.data.as_ref().and_then(|data| data.get(".dockerconfigjson")) else { return Vec::new() };
-    let config: serde_json::Value = serde_json::from_slice(&bytes.0).unwrap_or_default();
-    let Some(auths) = config.get("auths").and_then(|auths| auths.as_object()) else { return Vec::new() };
-    let one = |(registry, auth): (&String, &serde_json::Value)| {
-        let text = |key: &str| auth.get(key).and_then(|value| value.as_str()).map(str::to_owned);
-        let scope = registry.trim_start_matches("https://").trim_start_matches("http://");
-        let scope = scope.trim_end_matches('/').trim_end_matches("/v1").trim_end_matches("/v2");
-        let login = Login::Password { username: text("username")?, password: text("password")? };
-        Some((scope.to_owned(), login))
-    };
-    auths.iter().filter_map(one).collect()
 }
 
 /// Disk work that may take long, off the threads that serve everybody.
@@ -892,23 +699,4 @@ pub(crate) fn until(at: Timestamp, now: Timestamp) -> Duration {
 
 pub(crate) fn timestamp(time: SystemTime) -> Timestamp {
     Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pull_secret_holds_logins_by_registry() {
-        let auths = serde_json::json!({"auths": {
-            "https://a.example/v2/": {"username": "me", "password": "word"}, "b.example:5000": {"username": "nobody"},
-        }});
-        let secret: Secret = serde_json::from_value(serde_json::json!({
-            "data": {".dockerconfigjson": k8s_openapi::ByteString(auths.to_string().into_bytes())},
-        }))
-        .unwrap();
-        let login = Login::Password { username: "me".to_owned(), password: "word".to_owned() };
-        assert_eq!(logins_of(&secret), [("a.example".to_owned(), login)]);
-        assert_eq!(logins_of(&Secret::default()), []);
-    }
 }

@@ -49,8 +49,10 @@ impl Journal {
         let name = name(&about, now, self.serial);
         self.serial = self.serial.wrapping_add(1);
         let told = self.correlator.tell(&draft, name, now)?;
+        // Of what is in no namespace it is told in this one (`makeEvent`).
+        let namespace = about.namespace.clone().or(Some("default".to_owned()));
         Some(Event {
-            metadata: ObjectMeta { name: Some(told.name), namespace: about.namespace.clone(), ..ObjectMeta::default() },
+            metadata: ObjectMeta { name: Some(told.name), namespace, ..ObjectMeta::default() },
             involved_object: about,
             type_: Some(kind.to_owned()),
             reason: Some(reason.to_owned()),

@@ -136,8 +136,32 @@ pub enum Stop {
     Deleted,
     /// `activeDeadlineSeconds` are over.
     Deadline,
-    /// The node needs what the pod uses.
-    Evicted(String),
+    /// The node takes back what the pod uses.
+    Evicted {
+        /// Whose fault it is.
+        why: Eviction,
+        /// What is said of it.
+        message: String,
+    },
+    /// The node does not take the pod at all.
+    Rejected {
+        /// `status.reason`.
+        reason: &'static str,
+        /// What is said of it.
+        message: String,
+    },
+}
+
+/// Why a node takes back what a pod uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Eviction {
+    /// The pod used more than its own limits allow.
+    OverLimit,
+    /// The node runs short, and others need what there is: no fault of the pod's own (`DisruptionTarget`).
+    Pressure {
+        /// How long the pod's containers may take to end, in seconds, however long they ask for.
+        grace: i64,
+    },
 }
 
 /// Whether a container that is to be ended is asked first.
@@ -158,6 +182,8 @@ pub struct Outcome {
     pub reason: Option<&'static str>,
     /// `status.message`.
     pub message: Option<String>,
+    /// Whether it was ended for the sake of others (`DisruptionTarget`).
+    pub is_disrupted: bool,
 }
 
 /// What is left of an ended pod.
@@ -430,7 +456,16 @@ pub enum Event {
     },
     /// The node takes its resources back.
     Evicted {
-        /// Why, for the user.
+        /// Whose fault it is.
+        why: Eviction,
+        /// What is to be said of it.
+        message: String,
+    },
+    /// The node does not take the pod, of which nothing runs yet.
+    Rejected {
+        /// `status.reason`, e.g. `Evicted`.
+        reason: &'static str,
+        /// What is to be said of it.
         message: String,
     },
     /// Time passed.

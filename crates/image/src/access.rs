@@ -1,7 +1,8 @@
 //! Access: how to reach registries, and as whom.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::Path;
+use std::sync::Arc;
 
 use crate::credentials::DockerConfig;
 use crate::platform::Platform;
@@ -17,7 +18,7 @@ pub struct Access {
     pub logins: Vec<(String, Login)>,
     /// The folder with docker's `config.json`, whose logins and programs are tried after `logins`. It is read with each
     /// pull.
-    pub docker: Option<PathBuf>,
+    pub docker: Option<Arc<Path>>,
     /// Registries (`host[:port]`) that speak plain HTTP.
     pub plain_http: Vec<String>,
     /// Mirrors to try, in order, before the registry itself: the registry and the mirror's URL

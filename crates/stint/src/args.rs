@@ -272,13 +272,31 @@ pub enum ImageCommand {
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
     },
-    /// List the images that are here
-    Ls,
+    /// List the images that are here, and since when nobody has used them
+    Ls {
+        /// Print them as objects
+        #[arg(short, long, value_enum, value_name = "FORMAT")]
+        output: Option<Format>,
+    },
     /// Remove images
+    ///
+    /// What a container uses stays until it ends.
     Rm {
         /// The images' names
         #[arg(required = true)]
         images: Vec<String>,
+    },
+    /// Remove every image that no container uses
+    Prune {
+        /// Only those that nobody has used for this time, like 90s, 12h or 30d
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        unused_for: Option<Duration>,
+        /// Only tell which would go
+        #[arg(long)]
+        dry_run: bool,
+        /// Print what went as objects
+        #[arg(short, long, value_enum, value_name = "FORMAT")]
+        output: Option<Format>,
     },
     /// Pull images from their registries
     Pull {

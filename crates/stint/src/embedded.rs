@@ -67,7 +67,7 @@ pub fn images(data: &Path) -> anyhow::Result<ImageStore> {
 
 /// How registries are reached, as the user said.
 pub fn access(registry: &RegistryArgs) -> Access {
-    Access { mirrors: registry.mirror.clone(), ..Access::default() }
+    Access { mirrors: registry.mirror.clone(), docker: folder::docker().map(Arc::from), ..Access::default() }
 }
 
 /// Whether there are claims, for which volumes are to be made.

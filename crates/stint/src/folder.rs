@@ -43,6 +43,14 @@ pub fn images(data: &Path) -> PathBuf {
     data.join("images")
 }
 
+/// Where docker's own configuration is, with the logins that `docker login` made, if this user can have one.
+pub fn docker() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    // A service has no home in its environment.
+    let root = || rustix::process::geteuid().is_root().then(|| PathBuf::from("/root"));
+    set("DOCKER_CONFIG").or_else(|| Some(set("HOME").or_else(root)?.join(".docker")))
+}
+
 /// Where the volumes of claims are. The paths of volumes must be whole ones.
 pub fn volumes(data: &Path) -> PathBuf {
     std::path::absolute(data).unwrap_or_else(|_| data.to_owned()).join("volumes")

@@ -74,7 +74,7 @@ async fn run(data: &Path, args: &RunArgs, launcher: Launcher, workload: Workload
     let containers = launcher.runtime();
     for dead in folder::abandoned(data) {
         tracing::info!(run = dead.id, "a run that was killed is cleaned up");
-        sweep(&dead, &*containers).await?;
+        sweep(data, &dead, &*containers).await?;
     }
     let folder = RunFolder::create(data, real::run_id())?;
     let rootfs = if args.host {
@@ -115,7 +115,7 @@ async fn run(data: &Path, args: &RunArgs, launcher: Launcher, workload: Workload
     };
     // From here on nothing is decided any more, and whatever still runs is ended and taken away.
     stint.stop().await;
-    sweep(&folder, &*containers).await?;
+    sweep(data, &folder, &*containers).await?;
     screen.clear();
     if args.output.is_some() {
         screen.object(&follow.objects()).context("can't print the Jobs")?;
@@ -123,11 +123,15 @@ async fn run(data: &Path, args: &RunArgs, launcher: Launcher, workload: Workload
     Ok(exit)
 }
 
-/// Ends and removes every container of a run.
-async fn sweep(folder: &RunFolder, runtime: &dyn Runtime) -> anyhow::Result<()> {
+/// Ends and removes every container of a run, and gives back its images.
+async fn sweep(data: &Path, folder: &RunFolder, runtime: &dyn Runtime) -> anyhow::Result<()> {
     stint_agent::sweep(&folder.agent, runtime).await.with_context(|| {
         format!("can't clean up {}; the next run on this data folder tries again", folder.path.display())
-    })
+    })?;
+    if folder::images(data).exists() {
+        stint_agent::release_images(&embedded::images(data)?, &folder.id, |_| false);
+    }
+    Ok(())
 }
 
 /// Puts the workload into the API; returns the Jobs as it took them.

@@ -328,6 +328,8 @@ impl Parts {
                     max_size: settings.container_log_max_size.0,
                     max_files: settings.container_log_max_files.0,
                 });
+                config.images = Some(settings.images().map_err(anyhow::Error::msg)?);
+                config.pressure.settings = settings.shortage().map_err(anyhow::Error::msg)?;
                 let agent = Agent::new(config, client(router, Part::Agent), launcher.runtime(), clock);
                 here.set(Some(agent.service()));
                 let (stop, stopped) = oneshot::channel();
@@ -370,7 +372,7 @@ async fn bootstrapped(router: &Router) -> anyhow::Result<()> {
 
 fn access(settings: &Settings) -> stint_image::Access {
     let mirrors = settings.mirror.iter().map(|mirror| (mirror.registry.clone(), mirror.url.clone())).collect();
-    stint_image::Access { mirrors, ..stint_image::Access::default() }
+    stint_image::Access { mirrors, docker: folder::docker().map(Arc::from), ..stint_image::Access::default() }
 }
 
 fn open_store(data: &Path) -> anyhow::Result<Store> {

@@ -20,10 +20,14 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use stint_core::job::{Backoff, Tuning};
+use stint_core::pressure::{ImagePolicy, Settings as Shortage};
 use stint_network::Subnet;
 
 pub use layers::{CONFIG_FILE, Flags, Resolved, Source};
-pub use value::{Controllers, LogFiles, LogFormat, LogLevel, PodNetwork, Shape, Size, TokenLife, Value};
+pub use value::{
+    Controllers, Graces, Levels, LogFiles, LogFormat, LogLevel, Percent, PodNetwork, Reclaims, Shape, Size, TokenLife,
+    Value,
+};
 
 /// A row of the table.
 #[derive(Debug)]
@@ -120,6 +124,28 @@ settings! {
     "pod-cidr" pod_cidr: Option<Subnet> = "";
     /// Start containers with this program (runc, crun, or a path) instead of Stint's own runtime
     "runtime" runtime: Option<PathBuf> = "";
+    /// How full the disk of images may become before images that nobody uses are removed, in percent. 100: any
+    "image-gc-high-threshold" image_gc_high_threshold: Percent = "85";
+    /// How full the disk of images is to be after images were removed, in percent
+    "image-gc-low-threshold" image_gc_low_threshold: Percent = "80";
+    /// How long an image that has come stays in any case
+    "image-minimum-gc-age" image_minimum_gc_age: Duration = "2m";
+    /// How long an image stays that nobody uses, however empty the disk is. 0s: for ever
+    "image-maximum-gc-age" image_maximum_gc_age: Duration = "0s";
+    /// Below which amounts this node is short, so that pods go at once, or none: of memory.available, nodefs.available,
+    /// nodefs.inodesFree, imagefs.available, imagefs.inodesFree and pid.available
+    "eviction-hard" eviction_hard: Levels =
+        "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%";
+    /// Below which amounts this node is short, so that pods go after a time: --eviction-soft-grace-period
+    "eviction-soft" eviction_soft: Levels = "";
+    /// For how long this node may be short as --eviction-soft says, like memory.available=1m30s
+    "eviction-soft-grace-period" eviction_soft_grace_period: Graces = "";
+    /// How long pods may take to end that go for --eviction-soft, if they do not ask for less
+    "eviction-max-pod-grace-period" eviction_max_pod_grace_period: Duration = "0s";
+    /// How much more than its threshold has to be free before this node is no longer short, like nodefs.available=1Gi
+    "eviction-minimum-reclaim" eviction_minimum_reclaim: Reclaims = "";
+    /// How long this node says that it is short after it was for the last time
+    "eviction-pressure-transition-period" eviction_pressure_transition_period: Duration = "5m";
     /// Ask this mirror before a registry: REGISTRY=URL, like registry.example=http://127.0.0.1:5000
     "mirror" mirror: Vec<Mirror> = "";
     /// How many requests that read are answered at once, watches and streams apart; more are told to come again. 0: any
@@ -153,6 +179,35 @@ impl Settings {
     pub fn of_told(told: &serde_json::Value) -> Option<Settings> {
         let text = |name| told[name].as_str().or(named(name).map(|setting| setting.default)).unwrap_or_default();
         Settings::read(|name| value::split(text(name))).ok()
+    }
+
+    /// When images go that nobody uses; what is wrong with the settings, if something is.
+    pub fn images(&self) -> Result<ImagePolicy, String> {
+        let (high, low) = (self.image_gc_high_threshold.0, self.image_gc_low_threshold.0);
+        if low >= high {
+            return Err(format!("image-gc-low-threshold ({low}) must be below image-gc-high-threshold ({high})"));
+        }
+        let max_age = Some(signed(self.image_maximum_gc_age)).filter(SignedDuration::is_positive);
+        Ok(ImagePolicy { high, low, min_age: signed(self.image_minimum_gc_age), max_age })
+    }
+
+    /// When this node is short of something; what is wrong with the settings, if something is.
+    pub fn shortage(&self) -> Result<Shortage, String> {
+        let graces = &self.eviction_soft_grace_period.0;
+        let soft = self.eviction_soft.0.iter().map(|&(signal, level)| {
+            let grace = graces.iter().find(|(of, _)| *of == signal);
+            let name = signal.name();
+            grace.map(|(_, grace)| (signal, level, *grace)).ok_or_else(|| {
+                format!("eviction-soft has {name}, and eviction-soft-grace-period does not: add {name}=1m30s, say")
+            })
+        });
+        Ok(Shortage {
+            hard: self.eviction_hard.0.clone(),
+            soft: soft.collect::<Result<_, _>>()?,
+            reclaim: self.eviction_minimum_reclaim.0.clone(),
+            transition: signed(self.eviction_pressure_transition_period),
+            soft_grace: signed(self.eviction_max_pod_grace_period).as_secs(),
+        })
     }
 
     /// How the Job controller goes about its Jobs.
@@ -206,6 +261,19 @@ mod tests {
             let default = value::split(setting.default);
             assert_eq!((setting.check)(&default), Ok(()), "{}", setting.name);
         }
+    }
+
+    #[test]
+    fn thresholds_of_images_and_of_shortages_must_fit_each_other() {
+        let told = |all: serde_json::Value| Settings::of_told(&all).unwrap();
+        let defaults = told(serde_json::json!({}));
+        assert_eq!(defaults.images(), Ok(ImagePolicy::default()));
+        let hard = stint_core::pressure::levels(&value::split(stint_core::pressure::DEFAULT_HARD)).unwrap();
+        assert_eq!(defaults.shortage().unwrap().hard, hard, "the kubelet's");
+        let crossed = serde_json::json!({"image-gc-low-threshold": "85"});
+        assert!(told(crossed).images().unwrap_err().contains("below image-gc-high-threshold"));
+        let graceless = serde_json::json!({"eviction-soft": "pid.available<10"});
+        assert!(told(graceless).shortage().unwrap_err().contains("add pid.available=1m30s"));
     }
 
     #[test]

@@ -484,6 +484,135 @@ fn an_imported_image_runs_without_a_registry() {
     assert!(!stint.run(&["image", "ls"]).stdout.contains("example.test"));
 }
 
+#[test]
+fn images_are_listed_with_their_use_and_those_that_nobody_uses_are_pruned() {
+    let Some(stint) = Stint::new() else { return };
+    if !Path::new("/bin/busybox").exists() {
+        return eprintln!("skipped: busybox-static is not installed");
+    }
+    let archive = stint.data.path().join("image.tar");
+    busybox_image(&archive, "example.test/busybox:1");
+    assert_eq!(stint.run(&["image", "import", &archive.to_string_lossy()]).code, Some(0));
+    let listed = || -> serde_json::Value {
+        serde_json::from_str(&stint.run(&["image", "ls", "--output", "json"]).stdout).unwrap()
+    };
+    let file = stint.data.path().join("job.json");
+    let manifest = job("j", "echo begun; read line", "").replace("\"busybox\"", "\"example.test/busybox:1\"");
+    fs::write(&file, manifest.replace("\"image\"", "\"stdin\":true,\"image\"")).unwrap();
+    let mut command = stint.command(&["run", "--quiet", &file.to_string_lossy()]);
+    let mut running = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut begun = [0; 6];
+    running.stdout.as_mut().unwrap().read_exact(&mut begun).unwrap();
+    let images = listed();
+    assert_eq!((&images[0]["name"], &images[0]["users"]), (&"example.test/busybox:1".into(), &1.into()), "{images}");
+    let table = stint.run(&["image", "ls"]).stdout;
+    assert!(table.starts_with("IMAGE ") && table.trim_end().ends_with("  now"), "{table}");
+    let pruned = stint.run(&["image", "prune"]);
+    assert_eq!((pruned.code, pruned.stdout.as_str()), (Some(0), ""), "it is used: {pruned:?}");
+
+    // Killed, it can't give its image back; whoever cleans up after it does.
+    running.kill().unwrap();
+    running.wait().unwrap();
+    assert_eq!(listed()[0]["users"], 1);
+    assert_eq!(stint.run_text(&["--quiet"], &job("next", "true", "")).code, Some(0));
+    assert_eq!(listed()[0]["users"], 0);
+    let kept = stint.run(&["image", "prune", "--unused-for", "1h"]);
+    assert_eq!((kept.code, kept.stdout.as_str()), (Some(0), ""), "{kept:?}");
+    let would = stint.run(&["image", "prune", "--dry-run"]);
+    assert_eq!(would.stdout, "example.test/busybox:1\n", "{would:?}");
+    let pruned = stint.run(&["image", "prune", "--output", "json"]);
+    let gone: serde_json::Value = serde_json::from_str(&pruned.stdout).unwrap();
+    assert_eq!(gone[0]["names"], serde_json::json!(["example.test/busybox:1"]));
+    assert_eq!(listed(), serde_json::json!([]));
+}
+
+#[test]
+fn the_usual_example_runs_from_its_image_through_a_mirror() {
+    let Some(stint) = Stint::new() else { return };
+    if !Path::new("/usr/bin/docker-registry").exists() {
+        return eprintln!("skipped: docker-registry is not installed");
+    }
+    let registry = Registry::start(stint.data.path());
+    registry.push_image("library/perl", "5.34.0", &perl_layer());
+    let mirror = format!("docker.io=http://127.0.0.1:{}", registry.port);
+    let ended = stint.run(&["run", "--mirror", &mirror, &example("pi")]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(ended.stdout.trim_end().replace('.', "")[..1999], pi(2010)[..1999]);
+    let listed = stint.run(&["image", "ls"]).stdout;
+    assert!(listed.contains("perl:5.34.0"), "{listed}");
+}
+
+/// `app:secret`, which a registry with passwords lets in.
+const APP_SECRET: &str = "YXBwOnNlY3JldA==";
+const PASSWORDS: &str = "app:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
+
+#[test]
+fn credentials_come_from_pull_secrets_and_then_from_docker_and_its_programs() {
+    use std::os::unix::fs::PermissionsExt;
+    let Some(stint) = Stint::new() else { return };
+    if !Path::new("/usr/bin/docker-registry").exists() || !Path::new("/bin/busybox").exists() {
+        return eprintln!("skipped: docker-registry or busybox-static is not installed");
+    }
+    let data = stint.data.path();
+    fs::write(data.join("htpasswd"), PASSWORDS).unwrap();
+    let registry = Registry::start(data);
+    registry.push_image("team/tool", "1", &busybox_layer());
+    let (host, docker, programs) = (format!("127.0.0.1:{}", registry.port), data.join("docker"), data.join("programs"));
+    let image = format!("{host}/team/tool:1");
+    fs::create_dir(&docker).unwrap();
+    fs::create_dir(&programs).unwrap();
+    let helper = |name: &str, script: &str| {
+        let path = programs.join(format!("docker-credential-{name}"));
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    let asked = data.join("asked");
+    let answer = r#"echo '{"ServerURL":"x","Username":"app","Secret":"secret"}'"#;
+    helper("good", &format!("echo \"$1 $(cat)\" >{}; {answer}", asked.display()));
+    helper("none", "echo credentials not found in native keychain; exit 1");
+    helper("broken", "echo the vault is sealed >&2; exit 3");
+    let pull = |config: &serde_json::Value| {
+        fs::write(docker.join("config.json"), config.to_string()).unwrap();
+        let mut command = stint.command(&["image", "pull", &image]);
+        command.env("DOCKER_CONFIG", &docker).env("PATH", format!("{}:/usr/bin:/bin", programs.display()));
+        let ended = Ended::of(&command.output().unwrap());
+        stint.run(&["image", "rm", &image]);
+        ended
+    };
+    let login = |auth: &str| serde_json::json!({ host.clone(): { "auth": auth } });
+    let wrong = "YXBwOndyb25n";
+    for (config, code, said) in [
+        (serde_json::json!({}), 1, "authentication required"),
+        (serde_json::json!({ "auths": login(wrong) }), 1, "check the credentials"),
+        (serde_json::json!({ "auths": login(APP_SECRET) }), 0, ""),
+        (serde_json::json!({ "credsStore": "good" }), 0, ""),
+        (serde_json::json!({ "credHelpers": { host.clone(): "good" }, "credsStore": "broken" }), 0, ""),
+        (serde_json::json!({ "credHelpers": { host.clone(): "none" }, "auths": login(APP_SECRET) }), 0, ""),
+        (serde_json::json!({ "credsStore": "broken" }), 1, "docker-credential-broken: the vault is sealed"),
+        (serde_json::json!({ "credsStore": "absent" }), 1, "docker-credential-absent: No such file"),
+    ] {
+        let ended = pull(&config);
+        assert_eq!(ended.code, Some(code), "{config}: {ended:?}");
+        assert!(ended.stderr.contains(said), "{config}: {ended:?}");
+    }
+    assert_eq!(fs::read_to_string(&asked).unwrap(), format!("get {host}\n"));
+
+    // A pod's own secrets are tried before the node's.
+    fs::write(docker.join("config.json"), serde_json::json!({ "auths": login(wrong) }).to_string()).unwrap();
+    let secret = serde_json::json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "pull" }, "type": "kubernetes.io/dockerconfigjson",
+        "data": { ".dockerconfigjson": base64(&serde_json::json!({ "auths": login(APP_SECRET) }).to_string()) },
+    });
+    let manifest = job("j", "echo $FROM_IMAGE", "")
+        .replace("\"busybox\"", &format!("{image:?}"))
+        .replace("\"containers\"", "\"imagePullSecrets\":[{\"name\":\"absent\"},{\"name\":\"pull\"}],\"containers\"");
+    let file = data.join("job.yaml");
+    fs::write(&file, format!("{secret}\n---\n{manifest}\n")).unwrap();
+    let mut command = stint.command(&["run", "--quiet", "--timeout", "30s", &file.to_string_lossy()]);
+    let ended = Ended::of(&command.env("DOCKER_CONFIG", &docker).output().unwrap());
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "yes\n"), "{ended:?}");
+}
+
 /// Debian's registry on a free port of loopback, ended when dropped.
 struct Registry {
     port: u16,
@@ -494,9 +623,11 @@ impl Registry {
     fn start(folder: &Path) -> Registry {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = folder.join("registry.yml");
-        let storage = folder.join("registry");
+        let (storage, passwords) = (folder.join("registry"), folder.join("htpasswd"));
+        let auth = format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", passwords.display());
+        let auth = if passwords.exists() { auth.as_str() } else { "" };
         let text = format!(
-            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n",
+            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n{auth}",
             storage.display()
         );
         fs::write(&config, text).unwrap();
@@ -512,7 +643,7 @@ impl Registry {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         let (port, length) = (self.port, body.len());
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nAuthorization: Basic {APP_SECRET}\r\n\r\n"
         );
         stream.write_all(head.as_bytes()).unwrap();
         stream.write_all(body).unwrap();
@@ -530,6 +661,21 @@ impl Registry {
         self.request("PUT", &format!("{path}&digest={digest}"), "application/octet-stream", blob);
         digest
     }
+
+    /// An image of one layer.
+    fn push_image(&self, repository: &str, tag: &str, (layer, config): &(Vec<u8>, Vec<u8>)) {
+        let blob = |kind: &str, bytes: &[u8]| {
+            let media_type = format!("application/vnd.oci.image.{kind}");
+            let digest = self.push_blob(repository, bytes);
+            serde_json::json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() })
+        };
+        let kind = "application/vnd.oci.image.manifest.v1+json";
+        let (config, layer) = (blob("config.v1+json", config), blob("layer.v1.tar", layer));
+        let manifest =
+            serde_json::json!({ "schemaVersion": 2, "mediaType": kind, "config": config, "layers": [layer] });
+        let path = format!("/v2/{repository}/manifests/{tag}");
+        self.request("PUT", &path, kind, manifest.to_string().as_bytes());
+    }
 }
 
 impl Drop for Registry {
@@ -540,9 +686,18 @@ impl Drop for Registry {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    let mut sum = Command::new("sha256sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    sum.stdin.take().unwrap().write_all(bytes).unwrap();
-    String::from_utf8(sum.wait_with_output().unwrap().stdout).unwrap()[..64].to_owned()
+    filtered(&mut Command::new("sha256sum"), bytes)[..64].to_owned()
+}
+
+fn base64(text: &str) -> String {
+    filtered(Command::new("base64").arg("--wrap=0"), text.as_bytes())
+}
+
+/// What a program makes of some bytes.
+fn filtered(program: &mut Command, bytes: &[u8]) -> String {
+    let mut running = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    running.stdin.take().unwrap().write_all(bytes).unwrap();
+    String::from_utf8(running.wait_with_output().unwrap().stdout).unwrap()
 }
 
 #[test]
@@ -552,22 +707,7 @@ fn an_image_is_pulled_through_a_mirror_and_kept() {
         return eprintln!("skipped: docker-registry or busybox-static is not installed");
     }
     let registry = Registry::start(stint.data.path());
-    let (layer, config) = busybox_layer();
-    let size = |bytes: &[u8]| bytes.len();
-    let manifest = serde_json::json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": {
-            "mediaType": "application/vnd.oci.image.config.v1+json",
-            "digest": registry.push_blob("library/tool", &config), "size": size(&config),
-        },
-        "layers": [{
-            "mediaType": "application/vnd.oci.image.layer.v1.tar",
-            "digest": registry.push_blob("library/tool", &layer), "size": size(&layer),
-        }],
-    });
-    let kind = "application/vnd.oci.image.manifest.v1+json";
-    registry.request("PUT", "/v2/library/tool/manifests/1.0", kind, manifest.to_string().as_bytes());
+    registry.push_image("library/tool", "1.0", &busybox_layer());
 
     let manifest = job("pulled", "echo $FROM_IMAGE", "").replace("\"busybox\"", "\"tool:1.0\"");
     let file = stint.data.path().join("pulled.json");
@@ -617,17 +757,51 @@ fn busybox_layer() -> (Vec<u8>, Vec<u8>) {
     for applet in ["sh", "ls", "id", "pwd", "echo"] {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
-    tar(&root, &work.path().join("layer.tar"), &["."]);
-    let layer = fs::read(work.path().join("layer.tar")).unwrap();
+    let env = ["PATH=/bin", "FROM_IMAGE=yes"];
+    layer_of(&root, &serde_json::json!({ "Env": env, "WorkingDir": "/srv", "User": "1000", "Cmd": ["sh"] }))
+}
+
+/// The files of a folder as a layer, and the configuration of an image of it.
+fn layer_of(root: &Path, config: &serde_json::Value) -> (Vec<u8>, Vec<u8>) {
+    let archive = tempfile::NamedTempFile::new().unwrap();
+    tar(root, archive.path(), &["."]);
+    let layer = fs::read(archive.path()).unwrap();
     let digest = sha256(&layer);
     let config = serde_json::json!({
         "architecture": if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" },
         "os": "linux",
-        "config": { "Env": ["PATH=/bin", "FROM_IMAGE=yes"], "WorkingDir": "/srv", "User": "1000", "Cmd": ["sh"] },
+        "config": config,
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{digest}")] },
         "history": [],
     });
     (layer, config.to_string().into_bytes())
+}
+
+/// A layer of this machine's perl with what the usual example loads, and the configuration of an image of it.
+fn perl_layer() -> (Vec<u8>, Vec<u8>) {
+    let lines = |command: &mut Command| -> Vec<String> {
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+    };
+    let script = "Math::BigFloat->bpi(20); print join qq(\n), values %INC, @DynaLoader::dl_shared_objects, $^X";
+    let mut files = lines(Command::new("perl").args(["-MMath::BigFloat", "-we", script]));
+    let libraries = lines(Command::new("ldd").arg("/usr/bin/perl"));
+    files.extend(
+        libraries
+            .iter()
+            .flat_map(|line| line.split_whitespace())
+            .filter(|word| word.starts_with('/'))
+            .map(str::to_owned),
+    );
+    let work = tempfile::tempdir().unwrap();
+    let root = work.path().join("root");
+    for file in files {
+        let to = root.join(file.trim_start_matches('/'));
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(file, to).unwrap();
+    }
+    layer_of(&root, &serde_json::json!({ "Env": ["PATH=/usr/bin"], "Cmd": ["perl"] }))
 }
 
 #[test]

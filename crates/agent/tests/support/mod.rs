@@ -231,8 +231,12 @@ pub struct World {
     pub clock: Arc<TokioClock>,
     pub data: tempfile::TempDir,
     rootfs: RootfsMode,
+    configure: Configure,
     agent: Option<tokio::task::JoinHandle<()>>,
 }
+
+/// What a test changes of an agent's configuration.
+type Configure = Box<dyn Fn(&mut AgentConfig) + Send + Sync>;
 
 impl World {
     pub fn new() -> World {
@@ -240,6 +244,13 @@ impl World {
     }
 
     pub fn with(rootfs: impl FnOnce(&Path) -> RootfsMode) -> World {
+        World::configured(rootfs, |_| {})
+    }
+
+    pub fn configured(
+        rootfs: impl FnOnce(&Path) -> RootfsMode,
+        configure: impl Fn(&mut AgentConfig) + Send + Sync + 'static,
+    ) -> World {
         let clock = Arc::new(TokioClock::new());
         let store = Store::in_memory();
         let mut api = stint_server::Api::new(store.clone(), clock.clone(), Arc::new(CountingIds::default()));
@@ -250,7 +261,8 @@ impl World {
         let runtime = Fake(Arc::new(FakeRuntime::new(clock.clone())));
         let pods = Api::namespaced(client.clone(), "default");
         let rootfs = rootfs(data.path());
-        let mut world = World { client, pods, runtime, clock, data, rootfs, agent: None };
+        let mut world =
+            World { client, pods, runtime, clock, data, rootfs, configure: Box::new(configure), agent: None };
         world.start_agent();
         world
     }
@@ -267,6 +279,7 @@ impl World {
         let mut config = AgentConfig::new(machine, folders, self.rootfs.clone(), PathBuf::from("/stint/test"));
         config.lease = true;
         config.events = true;
+        (self.configure)(&mut config);
         let runtime = Arc::new(self.runtime.clone());
         let agent = Agent::new(config, self.client.clone(), runtime, self.clock.clone());
         self.agent = Some(tokio::spawn(agent.run(std::future::pending())));
@@ -344,6 +357,14 @@ impl World {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("there are not {count} Events about {pod}");
+    }
+
+    /// What Events tell of the node by now: type, reason and message.
+    pub async fn events_of_node(&self) -> Vec<String> {
+        let api: Api<Event> = Api::namespaced(self.client.clone(), "default");
+        let events = api.list(&ListParams::default().fields("involvedObject.kind=Node")).await.unwrap().items;
+        let text = |text: Option<String>| text.unwrap_or_default();
+        events.into_iter().map(|it| format!("{} {}: {}", text(it.type_), text(it.reason), text(it.message))).collect()
     }
 
     /// Waits until no pod has a folder.

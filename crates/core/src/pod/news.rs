@@ -8,6 +8,7 @@
 use jiff::SignedDuration;
 
 use super::probe::{ProbeKind, Report};
+use super::stop::REJECTED;
 use super::{
     Container, Event, Facts, HookResult, Life, Preparing, RestartPolicy, Role, Stage, State, Stop, Stopping, Timestamp,
     Unfit,
@@ -98,11 +99,14 @@ fn stopped_for(state: &State) -> Option<(Severity, &'static str, &str)> {
     let deadline = || (Severity::Normal, "DeadlineExceeded", super::DEADLINE_TOLD);
     match &state.stage {
         Stage::Stopping { why: Stop::Deadline, .. } => Some(deadline()),
-        Stage::Stopping { why: Stop::Evicted(message), .. } => Some((Severity::Warning, "Evicted", message)),
+        Stage::Stopping { why: Stop::Evicted { message, .. }, .. } => Some((Severity::Warning, "Evicted", message)),
+        Stage::Stopping { why: Stop::Rejected { reason, message }, .. } => Some((Severity::Warning, reason, message)),
         Stage::Ended { outcome, .. } => match outcome.reason? {
             "DeadlineExceeded" => Some(deadline()),
-            "Evicted" => Some((Severity::Warning, "Evicted", outcome.message.as_deref().unwrap_or_default())),
-            _ => None,
+            reason => {
+                let message = outcome.message.as_deref().unwrap_or_default();
+                Some((Severity::Warning, reason, message.strip_prefix(REJECTED).unwrap_or(message)))
+            }
         },
         _ => None,
     }

@@ -129,5 +129,6 @@ fn terminal(told: &PodStatus) -> Option<Outcome> {
         Some("Evicted") => Some("Evicted"),
         _ => None,
     };
-    Some(Outcome { phase, reason, message: told.message.clone() })
+    let is_disrupted = told.conditions.iter().flatten().any(|it| it.type_ == "DisruptionTarget" && it.status == "True");
+    Some(Outcome { phase, reason, message: told.message.clone(), is_disrupted })
 }

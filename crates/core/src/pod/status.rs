@@ -273,7 +273,7 @@ fn conditions(state: &State, phase: Phase, told: &[PodCondition], place: &Place,
     let set = |kind: &str, holds: Verdict| {
         let (status, reason, message) = match holds {
             Verdict::True => ("True", None, None),
-            Verdict::TrueFor(reason) => ("True", Some(reason.to_owned()), None),
+            Verdict::TrueFor(reason, message) => ("True", Some(reason.to_owned()), message),
             Verdict::False => ("False", None, None),
             Verdict::FalseFor(reason, message) => ("False", Some(reason.to_owned()), message),
         };
@@ -300,15 +300,24 @@ fn conditions(state: &State, phase: Phase, told: &[PodCondition], place: &Place,
     if !told.iter().any(|c| c.type_ == "PodScheduled") {
         all.push(set("PodScheduled", Verdict::True));
     }
-    all.extend(told.iter().filter(|c| !ours.contains(&c.type_.as_str())).cloned());
+    let disrupted = match &state.stage {
+        Stage::Ended { outcome, .. } if outcome.is_disrupted => outcome.message.clone(),
+        _ => None,
+    };
+    let is_kept = |kind: &str| !ours.contains(&kind) && (disrupted.is_none() || kind != DISRUPTED);
+    all.extend(told.iter().filter(|c| is_kept(&c.type_)).cloned());
+    all.extend(disrupted.map(|message| set(DISRUPTED, Verdict::TrueFor("TerminationByKubelet", Some(message)))));
     all
 }
+
+/// The condition of a pod that was ended for the sake of others, and so through no fault of its own.
+const DISRUPTED: &str = "DisruptionTarget";
 
 /// Whether a condition holds, and why.
 #[derive(Clone)]
 enum Verdict {
     True,
-    TrueFor(&'static str),
+    TrueFor(&'static str, Option<String>),
     False,
     FalseFor(&'static str, Option<String>),
 }
@@ -316,7 +325,7 @@ enum Verdict {
 fn initialization(state: &State, phase: Phase) -> Verdict {
     let incomplete = incomplete(state);
     match phase {
-        Phase::Succeeded => Verdict::TrueFor("PodCompleted"),
+        Phase::Succeeded => Verdict::TrueFor("PodCompleted", None),
         _ if incomplete.is_empty() || any_main_has_run(state) => Verdict::True,
         _ => {
             let message = format!("containers with incomplete status: [{}]", incomplete.join(" "));

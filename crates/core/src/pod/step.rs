@@ -10,11 +10,12 @@ use super::news::news;
 use super::probe::{Change, Health, ProbeKind, Report};
 use super::stop;
 use super::{
-    Again, Attempt, Backoff, Container, ContainerFacts, Effect, Ending, Event, Exit, Facts, HookKind, HookResult, Left,
-    Life, Place, Preparing, RestartPolicy, Role, Stage, State, Stop, Stopping, Transition, Unfit, status,
+    Again, Attempt, Backoff, Container, ContainerFacts, Effect, Ending, Event, Eviction, Exit, Facts, HookKind,
+    HookResult, Left, Life, Place, Preparing, RestartPolicy, Role, Stage, State, Stop, Stopping, Transition, Unfit,
+    status,
 };
 
-/// How long the containers of a pod that is evicted may take to end, in seconds, however long they ask for: the kubelet's
+/// How long the containers of a pod may take to end that used too much, in seconds, however long they ask for: the kubelet's
 /// `immediateEvictionGracePeriodSeconds`.
 const EVICTION_GRACE: i64 = 1;
 
@@ -127,9 +128,14 @@ impl Step {
                 self.stop(Stop::Deleted, grace);
             }
             Event::DeadlineChanged { deadline } => Arc::make_mut(&mut self.state.facts).deadline = deadline,
-            Event::Evicted { message } => {
-                self.stop(Stop::Evicted(message), self.state.facts.grace.min(EVICTION_GRACE));
+            Event::Evicted { why, message } => {
+                let most = match why {
+                    Eviction::OverLimit => EVICTION_GRACE,
+                    Eviction::Pressure { grace } => grace,
+                };
+                self.stop(Stop::Evicted { why, message }, self.state.facts.grace.min(most));
             }
+            Event::Rejected { reason, message } => self.stop(Stop::Rejected { reason, message }, 0),
         }
     }
 

@@ -15,12 +15,14 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::step::Step;
 use super::{
-    Condemned, Container, DEADLINE_TOLD, Effect, Haste, HookKind, Left, Life, Outcome, Phase, Role, Stage, State, Stop,
-    Stopping, Unfit, phase,
+    Condemned, Container, DEADLINE_TOLD, Effect, Eviction, Haste, HookKind, Left, Life, Outcome, Phase, Role, Stage,
+    State, Stop, Stopping, Unfit, phase,
 };
 
 /// How long a container has at least from its stop signal (`minimumGracePeriodInSeconds`).
 const SHORTEST: SignedDuration = SignedDuration::from_secs(2);
+/// What the message of a pod begins with that the node did not take (`pkg/kubelet/kubelet.go`, `rejectPod`).
+pub(super) const REJECTED: &str = "Pod was rejected: ";
 
 /// Whether a container is to be ended yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,16 +152,19 @@ impl Step {
     /// Every container has ended: the outcome is decided here, once.
     fn conclude(&mut self) {
         let Stage::Stopping { why, .. } = &self.state.stage else { return };
+        let is_disrupted = matches!(why, Stop::Evicted { why: Eviction::Pressure { .. }, .. });
         let (reason, message) = match why {
             Stop::Deadline => (Some("DeadlineExceeded"), Some(DEADLINE_TOLD.to_owned())),
-            Stop::Evicted(message) => (Some("Evicted"), Some(message.clone())),
+            Stop::Evicted { message, .. } => (Some("Evicted"), Some(message.clone())),
+            Stop::Rejected { reason, message } => (Some(*reason), Some(format!("{REJECTED}{message}"))),
             Stop::Done | Stop::InitFailed | Stop::Deleted => (None, None),
         };
         let phase = match (phase(&self.state), reason) {
             (Phase::Succeeded, None) => Phase::Succeeded,
             _ => Phase::Failed,
         };
-        self.state.stage = Stage::Ended { outcome: Outcome { phase, reason, message }, left: Left::TearingDown };
+        let outcome = Outcome { phase, reason, message, is_disrupted };
+        self.state.stage = Stage::Ended { outcome, left: Left::TearingDown };
         self.effects.push(Effect::TearDown);
     }
 }

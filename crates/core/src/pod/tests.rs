@@ -210,6 +210,33 @@ impl World {
 }
 
 #[test]
+fn a_pod_that_goes_for_others_was_disrupted_and_one_that_broke_its_own_limit_was_not() {
+    for (why, disrupted) in [(Eviction::Pressure { grace: 0 }, true), (Eviction::OverLimit, false)] {
+        let mut world = World::running("Never");
+        world.send(Event::Evicted { why, message: "low. ".to_owned() });
+        let condition = |world: &World| {
+            let all = world.told.conditions.iter().flatten();
+            all.filter(|it| it.type_ == "DisruptionTarget").cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(condition(&world), [], "the pod has not ended");
+        world.exits("c", 137);
+        let told = (world.told.phase.as_deref(), world.told.reason.as_deref(), world.told.message.as_deref());
+        assert_eq!(told, (Some("Failed"), Some("Evicted"), Some("low. ")));
+        let found = condition(&world);
+        assert_eq!(found.len(), usize::from(disrupted));
+        for it in &found {
+            assert_eq!((it.status.as_str(), it.reason.as_deref()), ("True", Some("TerminationByKubelet")));
+            assert_eq!(it.message.as_deref(), Some("low. "));
+        }
+        // The next agent finds it so, and leaves it so.
+        let facts = world.state.facts.clone();
+        let state = State::recovered(facts, &world.told, Vec::new(), false, world.now);
+        let again = status(&state, &world.told, &Place::default(), world.now);
+        assert_eq!(again.conditions, world.told.conditions);
+    }
+}
+
+#[test]
 fn a_pod_runs_to_success() {
     let mut world = World::new(&pod("Never", &[], &["c"]));
     assert_eq!(world.send(Event::Accepted), "volumes");

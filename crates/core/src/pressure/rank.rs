@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn pods_go_in_the_kubelets_order() {
         let asks = |memory: &str| json!({ "memory": memory, "ephemeral-storage": memory });
-        let pods = [
+        let pods = vec![
             (pod("a", 0, asks("100Mi")), Some(usage(90, 90, 9))), // below its request
             (pod("b", 0, asks("100Mi")), Some(usage(150, 150, 1))), // 50 above
             (pod("c", 0, json!({})), Some(usage(80, 80, 5))),     // 80 above

@@ -85,7 +85,7 @@ pub fn reclaims(texts: &[String]) -> Result<Vec<(Signal, Level)>, String> {
 pub fn graces(texts: &[String]) -> Result<Vec<(Signal, Grace)>, String> {
     let grace = |text: &str| {
         let parsed: Option<SignedDuration> = text.parse().ok();
-        parsed.filter(|span| span.is_positive()).ok_or_else(|| format!("{text:?} is no time like 90s or 1m30s"))
+        parsed.filter(SignedDuration::is_positive).ok_or_else(|| format!("{text:?} is no time like 90s or 1m30s"))
     };
     each(texts, '=', "memory.available=1m30s", grace)
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use stint_core::pressure::{self, Grace, Level, Signal};
 use stint_core::quantity;
 use stint_network::Subnet;
 
@@ -116,6 +117,58 @@ impl Value for u32 {
 
     fn read(texts: &[String]) -> Result<Self, String> {
         one(texts)?.parse().map_err(|_| format!("give a whole number from 0 to {}", u32::MAX))
+    }
+}
+
+/// Below which amounts a node is short of something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Levels(pub Vec<(Signal, Level)>);
+
+impl Value for Levels {
+    const SHAPE: Shape = Shape::Many("SIGNAL<AMOUNT");
+
+    fn read(texts: &[String]) -> Result<Self, String> {
+        pressure::levels(texts).map(Levels)
+    }
+}
+
+/// How much more has to be free before a node is no longer short of something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reclaims(pub Vec<(Signal, Level)>);
+
+impl Value for Reclaims {
+    const SHAPE: Shape = Shape::Many("SIGNAL=AMOUNT");
+
+    fn read(texts: &[String]) -> Result<Self, String> {
+        pressure::reclaims(texts).map(Reclaims)
+    }
+}
+
+/// For how long a node may be short of something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Graces(pub Vec<(Signal, Grace)>);
+
+impl Value for Graces {
+    const SHAPE: Shape = Shape::Many("SIGNAL=TIME");
+
+    fn read(texts: &[String]) -> Result<Self, String> {
+        pressure::graces(texts).map(Graces)
+    }
+}
+
+/// A part of a whole, in percent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Percent(pub u8);
+
+impl Value for Percent {
+    const SHAPE: Shape = Shape::One("PERCENT");
+
+    fn read(texts: &[String]) -> Result<Self, String> {
+        let number: Option<u8> = one(texts)?.trim_end_matches('%').parse().ok();
+        number
+            .filter(|percent| *percent <= 100)
+            .map(Percent)
+            .ok_or_else(|| "give a percentage from 0 to 100".to_owned())
     }
 }
 
@@ -295,6 +348,8 @@ mod tests {
         assert!(Controllers::read(&["all".to_owned(), "jobs".to_owned()]).is_err());
         assert!(Duration::read(&texts("-1s")).is_err());
         assert!(u32::read(&texts("-1")).unwrap_err().contains("whole number"));
+        assert!(Percent::read(&texts("101")).unwrap_err().contains("0 to 100"));
+        assert_eq!(Percent::read(&texts("85%")), Ok(Percent(85)));
         assert!(TokenLife::read(&texts("10m")).unwrap_err().contains("1h"));
         assert!(
             Size::read(&texts("0")).is_err() && Size::read(&texts("-1Mi")).is_err() && Size::read(&texts("x")).is_err()

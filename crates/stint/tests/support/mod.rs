@@ -43,6 +43,8 @@ impl Daemon {
         command.arg("--data").arg(self.data.path()).args(args).stdin(Stdio::null());
         // Networks of pods are tested where they touch nothing of this machine; see network.rs.
         command.env("STINT_POD_NETWORK", "host");
+        // How full the disk of the machine is that tests run on is no part of them.
+        command.env("STINT_EVICTION_HARD", "none").env("STINT_IMAGE_GC_HIGH_THRESHOLD", "100");
         command
     }
 

@@ -106,8 +106,13 @@ fn a_back_off_a_deadline_and_an_eviction_are_told() {
     let killing = "spec.containers{c} Killing: Stopping container c";
     let mut world = World::running("Never");
     world.heard();
-    world.send(Event::Evicted { message: "no room".to_owned() });
+    world.send(Event::Evicted { why: Eviction::OverLimit, message: "no room".to_owned() });
     assert_eq!(world.heard(), ["pod !Evicted: no room", killing]);
+
+    let mut world = World::new(&pod("Never", &[], &["c"]));
+    world.send(Event::Rejected { reason: "Evicted", message: "The node is full. ".to_owned() });
+    assert_eq!(world.heard(), ["pod !Evicted: The node is full. "]);
+    assert_eq!(world.told.message.as_deref(), Some("Pod was rejected: The node is full. "));
 
     let mut spec = pod("Never", &[], &["c"]);
     spec.spec.as_mut().unwrap().active_deadline_seconds = Some(60);
