@@ -60,7 +60,7 @@ pub(super) static TYPES: &[ApiType] = &[
             yes(
                 "imagePullSecrets",
                 "of type `kubernetes.io/dockerconfigjson`",
-                &[("crates/agent/src/worker.rs", "a_pull_secret_holds_logins_by_registry")],
+                &[("crates/agent/src/images.rs", "a_pull_secret_holds_logins_by_registry")],
             ),
             yes("hostname", "", &[(ETC, "names_follow_from_the_spec")]),
             yes(
