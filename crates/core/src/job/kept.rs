@@ -14,7 +14,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec, JobStatus};
 use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodCondition, PodSpec, PodStatus,
+    Container, ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodCondition, PodSpec, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 
@@ -23,6 +23,7 @@ use super::per_index::{FAILURES, IGNORED};
 use super::view::{Class, class, controller_of, finished_at, is_tracked, uid_of};
 use super::{Outcome, TRACKING_FINALIZER, finished};
 use crate::plan::Uid;
+use crate::pod::is_sidecar;
 use crate::validate::selects;
 
 /// `pod` without what no decision about Jobs reads.
@@ -54,12 +55,25 @@ pub fn slim(pod: Pod) -> Pod {
         deletion_grace_period_seconds: meta.deletion_grace_period_seconds,
         ..ObjectMeta::default()
     };
-    let node_name = pod.spec.and_then(|spec| spec.node_name);
-    Pod {
-        metadata,
-        spec: node_name.map(|name| PodSpec { node_name: Some(name), ..PodSpec::default() }),
-        status: pod.status.map(slim_status),
-    }
+    Pod { metadata, spec: pod.spec.and_then(slim_spec), status: pod.status.map(slim_status) }
+}
+
+/// Where it runs, and which of its containers are sidecars.
+fn slim_spec(spec: PodSpec) -> Option<PodSpec> {
+    let mut sidecars = spec.init_containers.unwrap_or_default();
+    sidecars.retain(is_sidecar);
+    let named = |sidecar: Container| Container {
+        name: sidecar.name,
+        restart_policy: sidecar.restart_policy,
+        ..Container::default()
+    };
+    let sidecars: Vec<Container> = sidecars.into_iter().map(named).collect();
+    let init_containers = (!sidecars.is_empty()).then_some(sidecars);
+    (spec.node_name.is_some() || init_containers.is_some()).then(|| PodSpec {
+        node_name: spec.node_name,
+        init_containers,
+        ..PodSpec::default()
+    })
 }
 
 fn slim_status(status: PodStatus) -> PodStatus {

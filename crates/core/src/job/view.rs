@@ -7,13 +7,14 @@ use std::collections::BTreeSet;
 
 use jiff::{Timestamp, ToSpan};
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
-use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use super::index::{self, Index, IndexSet};
 use super::policy::{Judgement, judge};
 use super::{TRACKING_FINALIZER, per_index};
 use crate::plan::Uid;
+use crate::pod::is_sidecar;
 
 /// Where one pod stands in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,10 +231,6 @@ fn ready_condition(pod: &Pod) -> Option<&PodCondition> {
 /// deletion was asked for, else its creation. `getFinishedTime` in `backoff_utils.go`.
 pub fn finished_at(pod: &Pod) -> Option<Timestamp> {
     let status = pod.status.as_ref();
-    let containers = || status.into_iter().flat_map(|s| s.container_statuses.iter().flatten());
-    let ends: Option<Vec<Timestamp>> =
-        containers().map(|c| Some(c.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref()?.0)).collect();
-    let latest_end = ends.and_then(|ends| ends.into_iter().max());
     let unready = || {
         let condition = status?.conditions.iter().flatten().find(|c| c.type_ == "Ready" && c.status == "False")?;
         Some(condition.last_transition_time.as_ref()?.0)
@@ -243,7 +240,23 @@ pub fn finished_at(pod: &Pod) -> Option<Timestamp> {
         Some(at.saturating_sub(pod.metadata.deletion_grace_period_seconds.unwrap_or(0).seconds()).unwrap_or(at))
     };
     let created = || Some(pod.metadata.creation_timestamp.as_ref()?.0);
-    latest_end.or_else(unready).or_else(deletion_asked).or_else(created)
+    latest_end(pod).or_else(unready).or_else(deletion_asked).or_else(created)
+}
+
+/// When the last container of `pod` ended, if all have that are not there for its start alone: sidecars end after the main
+/// ones, and when they have, it does not matter of a main one that nobody knows (`getFinishTimeFromContainers`).
+fn latest_end(pod: &Pod) -> Option<Timestamp> {
+    let status = pod.status.as_ref()?;
+    let end = |one: &ContainerStatus| Some(one.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref()?.0);
+    let mains: Option<Vec<Timestamp>> = status.container_statuses.iter().flatten().map(end).collect();
+    let of_sidecar = |one: &&ContainerStatus| sidecars(pod).any(|sidecar| sidecar.name == one.name);
+    let sidecars: Option<Vec<Timestamp>> =
+        status.init_container_statuses.iter().flatten().filter(of_sidecar).map(end).collect();
+    sidecars?.into_iter().chain(mains.into_iter().flatten()).max()
+}
+
+fn sidecars(pod: &Pod) -> impl Iterator<Item = &Container> {
+    pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten()).filter(|init| is_sidecar(init))
 }
 
 /// How often the containers of `pod` were restarted, init containers included.
@@ -257,4 +270,47 @@ pub fn restarts(pod: &Pod) -> i32 {
 
 fn set_of(list: Option<&Vec<String>>) -> BTreeSet<&str> {
     list.into_iter().flatten().map(String::as_str).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn at(seconds: i64) -> String {
+        Timestamp::from_second(seconds).unwrap().to_string()
+    }
+
+    #[test]
+    fn a_pod_has_ended_with_its_last_container_or_sidecar() {
+        let ended = |name: &str, second| {
+            json!({ "name": name, "restartCount": 0, "ready": false, "image": "", "imageID": "",
+            "state": { "terminated": { "exitCode": 0, "finishedAt": at(second) } } })
+        };
+        let runs = |name: &str| {
+            json!({ "name": name, "restartCount": 0, "ready": true, "image": "", "imageID": "",
+            "state": { "running": {} } })
+        };
+        let cases: [(&str, Vec<Value>, Vec<Value>, i64); 6] = [
+            ("all main ones ended", vec![ended("a", 20), ended("b", 30)], vec![], 30),
+            ("one has not: when it stopped being ready", vec![ended("a", 20), runs("b")], vec![], 15),
+            ("the sidecar ended last", vec![ended("a", 20)], vec![ended("setup", 90), ended("side", 40)], 40),
+            ("the sidecar has not", vec![ended("a", 20)], vec![ended("setup", 5), runs("side")], 15),
+            ("of a main one nobody knows", vec![runs("a")], vec![ended("side", 40)], 40),
+            ("nothing was told", vec![], vec![], 15),
+        ];
+        for (what, main, init, expected) in cases {
+            let pod: Pod = serde_json::from_value(json!({
+                "metadata": { "creationTimestamp": at(10) },
+                "spec": { "containers": [], "initContainers": [
+                    { "name": "setup" }, { "name": "side", "restartPolicy": "Always" },
+                ] },
+                "status": { "containerStatuses": main, "initContainerStatuses": init,
+                    "conditions": [{ "type": "Ready", "status": "False", "lastTransitionTime": at(15) }] },
+            }))
+            .unwrap();
+            assert_eq!(finished_at(&pod), Timestamp::from_second(expected).ok(), "{what}");
+        }
+    }
 }

@@ -94,7 +94,8 @@ fn pod() -> impl Strategy<Value = Value> {
                 "finalizers": if tracked { vec!["other", TRACKING_FINALIZER] } else { vec!["other"] },
                 "managedFields": [{"manager": "m", "operation": "Update"}],
             },
-            "spec": {"containers": [{"name": "main", "image": "i"}], "schedulerName": "s"},
+            "spec": {"containers": [{"name": "main", "image": "i"}], "schedulerName": "s",
+                "initContainers": [{"name": "side", "image": "i", "restartPolicy": "Always"}]},
             "status": {"phase": phase, "conditions": conditions, "containerStatuses": main,
                 "initContainerStatuses": init, "podIP": "10.0.0.1", "startTime": time(0), "message": "m"},
         });
