@@ -22,6 +22,7 @@ sim:
 bench: packages
 	cargo build --release
 	cargo bench --quiet -p stint-core --bench schedule
+	cargo bench --quiet -p stint-core --bench decide
 	cargo bench --quiet -p stint --bench run
 	cargo bench --quiet -p stint --bench serve
 	cargo bench --quiet -p stint --bench watch

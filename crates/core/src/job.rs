@@ -89,7 +89,7 @@ pub fn reconcile_kept(
     if let Some(end) = finished(&view.status) {
         return track::release_leftovers(&view, end);
     }
-    if let Some(plan) = claim::claim(job, spec, pods, &view) {
+    if let Some(plan) = claim::claim(&view) {
         return plan;
     }
     let decided = End::of_status(&view.status);

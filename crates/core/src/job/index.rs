@@ -135,9 +135,16 @@ impl Extend<Index> for IndexSet {
 
 impl FromIterator<Index> for IndexSet {
     fn from_iter<T: IntoIterator<Item = Index>>(indexes: T) -> IndexSet {
-        let mut set = IndexSet::default();
-        set.extend(indexes);
-        set
+        let mut indexes: Vec<Index> = indexes.into_iter().collect();
+        indexes.sort_unstable();
+        let mut ranges: Vec<(Index, Index)> = Vec::new();
+        for index in indexes {
+            match ranges.last_mut() {
+                Some((_, end)) if index <= end.saturating_add(1) => *end = index,
+                _ => ranges.push((index, index)),
+            }
+        }
+        IndexSet { ranges }
     }
 }
 

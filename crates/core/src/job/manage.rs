@@ -87,12 +87,11 @@ fn wanted(view: &View<'_>, spec: &JobSpec, active: i32) -> i32 {
 /// The active pods that have to go: of an Indexed Job those that have no index of it, and all but one of each index; then
 /// as many as are too many; `most` of them for now.
 pub(super) fn surplus<'v, 'a>(view: &'v View<'a>, active: i32, want: i32, most: usize) -> Vec<&'v Seen<'a>> {
-    let mut candidates: Vec<&Seen<'_>> = view.class(Class::Active).collect();
-    let occupied: IndexSet = candidates.iter().filter_map(|seen| seen.index).collect();
-    let has_each_its_own = view.indexed.is_none() || occupied.len() == active;
+    let has_each_its_own = view.indexed.as_ref().is_none_or(|indexed| indexed.active.len() == active);
     if active <= want && has_each_its_own {
         return Vec::new(); // without putting thousands of pods in order
     }
+    let mut candidates: Vec<&Seen<'_>> = view.class(Class::Active).collect();
     candidates.sort_by_cached_key(|seen| removal_rank(seen.pod));
     let mut surplus = Vec::new();
     if view.indexed.is_some() {
@@ -137,13 +136,9 @@ pub(super) fn send_away(view: &View<'_>, pods: &[&Seen<'_>], why: &str, now: Tim
 
 /// At most `count` indexes without a pod that may have one, ascending; `taken` ones are left out.
 fn free_indexes(view: &View<'_>, indexed: &Indexed, taken: &[&IndexSet], count: usize) -> Vec<Index> {
-    let occupied: IndexSet = view
-        .pods
-        .iter()
-        .filter(|seen| seen.class == Class::Active || (view.only_replace_failed && seen.class == Class::Leaving))
-        .filter_map(|seen| seen.index)
-        .collect();
-    let mut sets = vec![&indexed.succeeded, &occupied];
+    let leaving = view.class(Class::Leaving).filter(|_| view.only_replace_failed);
+    let leaving: IndexSet = leaving.filter_map(|seen| seen.index).collect();
+    let mut sets = vec![&indexed.succeeded, &indexed.active, &leaving];
     sets.extend(taken);
     IndexSet::missing(&sets, indexed.completions).take(count).collect()
 }

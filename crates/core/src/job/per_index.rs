@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::Pod;
 use super::Backoff;
 use super::index::{Index, IndexSet};
 use super::policy::Judgement;
-use super::view::{Class, Seen, View, finished_at};
+use super::view::{Indexed, Seen, View, finished_at};
 
 /// The annotation that counts an index's failures.
 pub const FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
@@ -77,10 +77,10 @@ impl Awaiting {
 }
 
 impl PerIndex {
-    /// What the pods of `view` say, of which `succeeded` are the completed indexes and `failed` those that the status
-    /// calls failed.
-    pub(super) fn of(view: &View<'_>, limit: i32, mut failed: IndexSet, succeeded: &IndexSet) -> PerIndex {
-        let active: IndexSet = view.class(Class::Active).filter_map(|seen| seen.index).collect();
+    /// What the pods of `view` say, whose indexes are `indexed`.
+    pub(super) fn of(view: &View<'_>, indexed: &Indexed, limit: i32) -> PerIndex {
+        let Indexed { succeeded, active, .. } = indexed;
+        let mut failed = indexed.failed.clone();
         let failures = || {
             let pods = view.pods.iter().enumerate();
             pods.filter(|(_, seen)| seen.tracked && view.counts_as_failed(seen))

@@ -23,22 +23,19 @@ pub struct Totals {
 impl View<'_> {
     /// Counted, recorded, and finished but not yet recorded pods together.
     pub fn totals(&self) -> Totals {
-        let (succeeded, failed) = self.uncounted();
+        let uncounted = self.uncounted();
         let unrecorded = |wanted: &dyn Fn(&Seen<'_>) -> bool| {
-            let new = self.pods.iter().filter(|s| s.tracked && wanted(s)).filter(|s| {
-                let uid = s.pod.metadata.uid.as_deref().unwrap_or_default();
-                !succeeded.contains(uid) && !failed.contains(uid)
-            });
+            let new = self.pods.iter().filter(|s| s.tracked && wanted(s)).filter(|s| !uncounted.holds(s.pod));
             to_i32(new.count())
         };
         let new_succeeded = || unrecorded(&|s| s.class == Class::Succeeded);
         Totals {
             succeeded: match &self.indexed {
                 Some(indexed) => indexed.succeeded.len(),
-                None => self.status.succeeded.unwrap_or(0) + to_i32(succeeded.len()) + new_succeeded(),
+                None => self.status.succeeded.unwrap_or(0) + to_i32(uncounted.succeeded.len()) + new_succeeded(),
             },
             failed: self.status.failed.unwrap_or(0)
-                + to_i32(failed.len())
+                + to_i32(uncounted.failed.len())
                 + unrecorded(&|s| self.counts_as_failed(s) && self.is_countable(s) && s.judgement != Judgement::Ignore),
         }
     }
@@ -46,10 +43,9 @@ impl View<'_> {
 
 /// RELEASE: finalizers off the pods that are recorded, and off those that ended and are never counted.
 pub(super) fn release(view: &View<'_>, end_is_decided: bool) -> Option<Plan> {
-    let (succeeded, failed) = view.uncounted();
+    let uncounted = view.uncounted();
     let why = |seen: &Seen<'_>| {
-        let uid = seen.pod.metadata.uid.as_deref().unwrap_or_default();
-        if succeeded.contains(uid) || failed.contains(uid) {
+        if uncounted.holds(seen.pod) {
             return Some("it is recorded in status.uncountedTerminatedPods");
         }
         match (seen.class, &view.indexed) {
@@ -111,21 +107,22 @@ pub(super) fn release_leftovers(view: &View<'_>, outcome: Outcome) -> Plan {
 /// FOLD: recorded pods, which have no finalizer any more (see [`release`]), go into the counters; and if nothing else
 /// is left, the Job ends in the same write.
 pub(super) fn fold(view: &View<'_>, end: Option<&End>, now: Timestamp) -> Option<Plan> {
-    let (succeeded, failed) = view.uncounted();
-    if succeeded.is_empty() && failed.is_empty() {
+    let uncounted = view.uncounted();
+    if uncounted.is_empty() {
         return None;
     }
+    let (succeeded, failed) = (uncounted.succeeded.len(), uncounted.failed.len());
     let mut status = shown(view, now);
     let add = |counter: Option<i32>, more: usize| match counter.unwrap_or(0) + to_i32(more) {
         0 => None,
         sum => Some(sum),
     };
     if view.indexed.is_none() {
-        status.succeeded = add(status.succeeded, succeeded.len());
+        status.succeeded = add(status.succeeded, succeeded);
     }
-    status.failed = add(status.failed, failed.len());
+    status.failed = add(status.failed, failed);
     status.uncounted_terminated_pods = Some(UncountedTerminatedPods::default());
-    let why = format!("{} succeeded and {} failed pods are counted", succeeded.len(), failed.len());
+    let why = format!("{succeeded} succeeded and {failed} failed pods are counted");
     // A write that both counts and concludes is one write: there is no crash between them.
     let step = match end {
         Some(end) if nothing_is_left(view) => concluding(view, status, end, now, &why),

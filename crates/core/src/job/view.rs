@@ -15,6 +15,7 @@ use super::policy::{Judgement, judge};
 use super::{TRACKING_FINALIZER, per_index};
 use crate::plan::Uid;
 use crate::pod::is_sidecar;
+use crate::validate::selects;
 
 /// Where one pod stands in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,10 @@ pub struct Seen<'a> {
     pub class: Class,
     /// Whether the tracking finalizer is on it.
     pub tracked: bool,
+    /// Whether its condition Ready is True.
+    pub ready: bool,
+    /// Whether the Job's selector selects it.
+    pub selected: bool,
     /// Its completion index, if the Job is Indexed and this is one of its indexes.
     pub index: Option<Index>,
     /// What `podFailurePolicy` makes of it, if it has failed.
@@ -56,6 +61,8 @@ pub struct Indexed {
     pub failed: IndexSet,
     /// The completed ones with those of succeeded pods that are not recorded yet.
     pub succeeded: IndexSet,
+    /// Those that have an active pod.
+    pub active: IndexSet,
     /// What only those with `backoffLimitPerIndex` have.
     pub per_index: Option<per_index::PerIndex>,
 }
@@ -67,8 +74,11 @@ pub struct View<'a> {
     pub job: &'a Job,
     /// Its status, or the empty one.
     pub status: JobStatus,
-    /// The pods that the Job controls.
+    /// The pods that the Job controls. Whatever is asked of thousands of them is in here: going to the pods themselves
+    /// costs more than all that is decided.
     pub pods: Vec<Seen<'a>>,
+    /// The pods that nobody controls and that the Job's selector selects.
+    pub loose: Vec<&'a Pod>,
     /// Whether only failed pods are replaced, not leaving ones (`podReplacementPolicy: Failed`).
     pub only_replace_failed: bool,
     /// For Indexed Jobs.
@@ -78,7 +88,7 @@ pub struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// Sorts `pods` by what they are to `job`; pods with another controller are left out.
+    /// Sorts `pods` by what they are to `job`, in one pass over them; pods with another controller are left out.
     pub fn of(job: &'a Job, pods: &'a [Pod]) -> View<'a> {
         let uid = job.metadata.uid.as_deref().unwrap_or_default();
         let spec = job.spec.as_ref();
@@ -87,22 +97,34 @@ impl<'a> View<'a> {
             .filter(|spec| spec.completion_mode.as_deref() == Some("Indexed"))
             .map(|spec| Index::try_from(spec.completions.unwrap_or(0)).unwrap_or(0));
         let policy = spec.and_then(|spec| spec.pod_failure_policy.as_ref());
-        let pods = pods
-            .iter()
-            .filter(|pod| controller_of(pod).is_some_and(|owner| owner.uid == uid))
-            .map(|pod| {
-                let class = class(pod);
-                let index = completions.and_then(|end| index::of_pod(pod).filter(|index| *index < end));
-                let judgement = match policy {
+        let selector = spec.and_then(|spec| spec.selector.as_ref());
+        let is_selected = |pod: &Pod| selector.is_some_and(|selector| selects(selector, pod.metadata.labels.as_ref()));
+        let see = |pod: &'a Pod| {
+            let class = class(pod);
+            Seen {
+                pod,
+                class,
+                tracked: is_tracked(pod),
+                ready: is_ready(pod),
+                selected: selector.is_none() || is_selected(pod),
+                index: completions.and_then(|end| index::of_pod(pod).filter(|index| *index < end)),
+                judgement: match policy {
                     Some(policy) if class == Class::Failed => judge(policy, pod),
                     _ => Judgement::Count,
-                };
-                Seen { pod, class, tracked: is_tracked(pod), index, judgement }
-            })
-            .collect();
+                },
+            }
+        };
+        let (mut own, mut loose) = (Vec::with_capacity(pods.len()), Vec::new());
+        for pod in pods {
+            match controller_of(pod) {
+                Some(owner) if owner.uid == uid => own.push(see(pod)),
+                None if is_selected(pod) => loose.push(pod),
+                _ => {}
+            }
+        }
         let only_replace_failed =
             policy.is_some() || spec.is_some_and(|spec| spec.pod_replacement_policy.as_deref() == Some("Failed"));
-        let mut view = View { job, status, pods, only_replace_failed, indexed: None, latest_success: None };
+        let mut view = View { job, status, pods: own, loose, only_replace_failed, indexed: None, latest_success: None };
         view.indexed = completions.map(|completions| view.indexes(completions));
         view
     }
@@ -114,9 +136,17 @@ impl<'a> View<'a> {
         let succeeding = self.pods.iter().filter(|seen| seen.tracked && seen.class == Class::Succeeded);
         let mut succeeded = recorded.clone();
         succeeded.extend(succeeding.filter_map(|seen| seen.index).filter(|index| !failed.contains(*index)));
+        let mut indexed = Indexed {
+            completions,
+            recorded,
+            failed,
+            succeeded,
+            active: self.class(Class::Active).filter_map(|seen| seen.index).collect(),
+            per_index: None,
+        };
         let limit = self.job.spec.as_ref().and_then(|spec| spec.backoff_limit_per_index);
-        let per_index = limit.map(|limit| per_index::PerIndex::of(self, limit, failed.clone(), &succeeded));
-        Indexed { completions, recorded, failed, succeeded, per_index }
+        indexed.per_index = limit.map(|limit| per_index::PerIndex::of(self, &indexed, limit));
+        indexed
     }
 
     /// The pods of one class.
@@ -131,7 +161,7 @@ impl<'a> View<'a> {
 
     /// How many active pods have the condition Ready.
     pub fn ready(&self) -> i32 {
-        super::to_i32(self.class(Class::Active).filter(|seen| is_ready(seen.pod)).count())
+        super::to_i32(self.class(Class::Active).filter(|seen| seen.ready).count())
     }
 
     /// Whether this pod counts as a failed one: it failed, or it is leaving and need not end before it is replaced.
@@ -170,15 +200,41 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The UIDs that the status holds as finished but not yet counted: succeeded, failed.
-    pub fn uncounted(&self) -> (BTreeSet<&str>, BTreeSet<&str>) {
+    /// What the status holds as finished but not yet counted.
+    pub fn uncounted(&self) -> Uncounted<'_> {
         let uncounted = self.status.uncounted_terminated_pods.as_ref();
-        (set_of(uncounted.and_then(|u| u.succeeded.as_ref())), set_of(uncounted.and_then(|u| u.failed.as_ref())))
+        Uncounted {
+            succeeded: set_of(uncounted.and_then(|u| u.succeeded.as_ref())),
+            failed: set_of(uncounted.and_then(|u| u.failed.as_ref())),
+        }
     }
 
     /// Whether the Job itself is being deleted.
     pub fn job_is_leaving(&self) -> bool {
         self.job.metadata.deletion_timestamp.is_some()
+    }
+}
+
+/// The UIDs of pods that the status holds as finished but not yet counted.
+#[derive(Debug)]
+pub struct Uncounted<'a> {
+    /// Those that succeeded.
+    pub succeeded: BTreeSet<&'a str>,
+    /// Those that failed.
+    pub failed: BTreeSet<&'a str>,
+}
+
+impl Uncounted<'_> {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.succeeded.is_empty() && self.failed.is_empty()
+    }
+
+    /// Whether `pod` is one of them.
+    pub fn holds(&self, pod: &Pod) -> bool {
+        // Most of the time there are none: then thousands of pods need not be asked for their names.
+        let is_among = |uid: &str| self.succeeded.contains(uid) || self.failed.contains(uid);
+        !self.is_empty() && is_among(pod.metadata.uid.as_deref().unwrap_or_default())
     }
 }
 
