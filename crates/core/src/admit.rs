@@ -6,7 +6,7 @@
 //! Upstream: `pkg/registry/batch/job/strategy.go` (`PrepareForCreate`, `generateSelector`),
 //! `pkg/registry/core/pod/strategy.go`, `apiserver/pkg/registry/rest/create.go` (`BeforeCreate`), v1.36.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job, JobSpec, JobStatus};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
@@ -35,12 +35,35 @@ pub fn prepare_job(job: &mut Job, uid: &str) {
 
 fn generate_selector(spec: &mut JobSpec, name: &str, uid: &str) {
     let labels = spec.template.metadata.get_or_insert_default().labels.get_or_insert_default();
-    // Both with and without prefix; a label that the user set stays, and validation rejects a wrong one.
-    for (key, value) in [("controller-uid", uid), ("job-name", name), (CONTROLLER_UID, uid), (JOB_NAME, name)] {
+    // A label that the user set stays, and validation rejects a wrong one.
+    for (key, value) in generated_labels(name, uid) {
         labels.entry(key.to_owned()).or_insert_with(|| value.to_owned());
     }
     let selector = spec.selector.get_or_insert_default().match_labels.get_or_insert_default();
     selector.entry(CONTROLLER_UID.to_owned()).or_insert_with(|| uid.to_owned());
+}
+
+/// The labels that tell a Job's pods, both with and without prefix.
+fn generated_labels<'a>(name: &'a str, uid: &'a str) -> [(&'static str, &'a str); 4] {
+    [("controller-uid", uid), ("job-name", name), (CONTROLLER_UID, uid), (JOB_NAME, name)]
+}
+
+/// Takes from a Job the selector and labels that were generated for it, and the copy of them that it has for labels of its own.
+pub fn forget_selector(job: &mut Job) {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let (name, uid) = (text(&job.metadata.name), text(&job.metadata.uid));
+    let generated: BTreeMap<_, _> = generated_labels(&name, &uid).into();
+    let forget = |labels: &mut Option<BTreeMap<String, String>>| {
+        let mut others = labels.take().unwrap_or_default();
+        others.retain(|key, value| generated.get(key.as_str()) != Some(&value.as_str()));
+        *labels = Some(others).filter(|others| !others.is_empty());
+    };
+    forget(&mut job.metadata.labels);
+    let Some(spec) = &mut job.spec else { return };
+    spec.selector = None;
+    if let Some(meta) = &mut spec.template.metadata {
+        forget(&mut meta.labels);
+    }
 }
 
 /// Prepares a defaulted CronJob for validation: identity, generation 1, empty status.
@@ -150,7 +173,7 @@ pub fn drop_disabled(spec: Option<&mut PodSpec>) {
 /// Upstream: `pkg/apis/core/v1/helper/qos/qos.go`, `ComputePodQOS`.
 pub fn qos_class(spec: &PodSpec) -> &'static str {
     let containers = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let amount = |list: Option<&std::collections::BTreeMap<String, _>>, name: &str| {
+    let amount = |list: Option<&BTreeMap<String, _>>, name: &str| {
         let raw: &k8s_openapi::apimachinery::pkg::api::resource::Quantity = list?.get(name)?;
         quantity::parse(&raw.0).ok().filter(|q| *q > quantity::Quantity::ZERO)
     };

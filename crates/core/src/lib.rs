@@ -14,6 +14,7 @@ pub mod decode;
 pub mod defaults;
 pub mod dns;
 pub mod events;
+pub mod export;
 pub mod field;
 pub mod job;
 pub mod json;

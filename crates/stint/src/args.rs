@@ -75,6 +75,11 @@ pub enum Command {
     ///
     /// The Job runs on when this command is interrupted. Ends like `stint run`.
     Trigger(TriggerArgs),
+    /// Print what users made in the daemon as manifests, for a cluster or another daemon
+    ///
+    /// CronJobs, Jobs that have not ended, ConfigMaps, and Secrets if asked for: as they were written, without status, what
+    /// the API filled in, and what others make of them. What is left out is told on stderr.
+    Export(ExportArgs),
     /// Write manifests for what another scheduler runs
     #[command(subcommand)]
     Import(ImportCommand),
@@ -225,6 +230,27 @@ pub struct TriggerArgs {
     /// Give the first container these arguments
     #[arg(last = true, value_name = "ARGS")]
     pub args: Vec<String>,
+}
+
+/// Arguments of `stint export`.
+#[derive(Debug, ClapArgs)]
+#[allow(clippy::struct_excessive_bools)] // each is a flag of its own
+pub struct ExportArgs {
+    /// The namespace whose objects are printed
+    #[arg(short, long, default_value = "default", value_name = "NAME")]
+    pub namespace: String,
+    /// Print those of all namespaces, which must be there where the manifests are applied
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    pub all_namespaces: bool,
+    /// Print Secrets, too, as readable as they are
+    #[arg(long)]
+    pub secrets: bool,
+    /// Print Jobs that have ended, too: where they are applied they run once more
+    #[arg(long)]
+    pub ended: bool,
+    /// Print one List in JSON instead of YAML
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub output: Option<Format>,
 }
 
 /// Arguments of `stint kubeconfig`.

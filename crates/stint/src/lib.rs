@@ -9,11 +9,13 @@ pub mod config;
 pub mod embedded;
 pub mod exit;
 pub mod explain;
+pub mod export;
 pub mod folder;
 pub mod image;
 pub mod import;
 pub mod install;
 pub mod kubeconfig;
+pub mod lint;
 pub mod real;
 pub mod remote;
 pub mod run;
@@ -43,6 +45,8 @@ pub fn main() -> ExitCode {
         args::Command::Kubeconfig(kubeconfig) => kubeconfig::main(&args.data, kubeconfig),
         args::Command::Schedule(schedule) => schedule::main(&args.data, schedule),
         args::Command::Explain(explain) => explain::main(&args.data, explain),
+        args::Command::Export(export) => export::main(&args.data, export),
+        args::Command::Lint(lint) => lint::main(lint),
         args::Command::Trigger(trigger) => trigger::main(&args.data, trigger),
         args::Command::Run(run) => run::main(&args.data, run),
         args::Command::Import(args::ImportCommand::Crontab(crontab)) => import::main(crontab),
