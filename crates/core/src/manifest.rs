@@ -168,7 +168,7 @@ pub fn parse_within(text: &str, origin: &str, limits: &Limits) -> Result<Vec<Doc
     let mut documents = Vec::new();
     let mut problems = Vec::new();
     for node in &nodes {
-        object(node, &mut documents, &mut problems);
+        expand(node, &mut |node| object(node, &mut documents, &mut problems));
         if problems.len() >= MAX_PROBLEMS {
             break;
         }
@@ -176,13 +176,34 @@ pub fn parse_within(text: &str, origin: &str, limits: &Limits) -> Result<Vec<Doc
     if problems.is_empty() { Ok(documents) } else { Err(fail(problems)) }
 }
 
-fn object(node: &Node, documents: &mut Vec<Document>, problems: &mut Vec<Problem>) {
-    if node.kind == Kind::Null {
-        return;
+/// An object as it stands in a manifest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Raw {
+    /// The 1-based line on which it begins.
+    pub line: usize,
+    /// Its members; of those that are there more than once, the last.
+    pub value: serde_json::Value,
+}
+
+/// The objects of `text`, which came from `origin`, of whatever kind: every document, lists expanded, empty ones skipped.
+///
+/// # Errors
+///
+/// If it is no YAML, or more than the usual limits allow.
+pub fn raw(text: &str, origin: &str) -> Result<Vec<Raw>, ManifestError> {
+    let nodes = yaml::documents(text, &Limits::default());
+    let nodes = nodes.map_err(|problem| ManifestError { origin: origin.to_owned(), problems: vec![problem] })?;
+    let mut objects = Vec::new();
+    let mut add = |node: &Node| objects.push(Raw { line: node.line, value: plain(node, &mut Vec::new()) });
+    for node in &nodes {
+        expand(node, &mut add);
     }
-    if !matches!(node.kind, Kind::Map(_)) {
-        let what = node.kind.go_name();
-        problems.push(Problem::at(node.line, format!("an object is wanted here, found: {what}")));
+    Ok(objects)
+}
+
+/// Hands every object of a document on: it, or what is in it if it is a list.
+fn expand(node: &Node, object: &mut impl FnMut(&Node)) {
+    if node.kind == Kind::Null {
         return;
     }
     let (api_version, kind) = (node.text("apiVersion"), node.text("kind"));
@@ -191,12 +212,22 @@ fn object(node: &Node, documents: &mut Vec<Document>, problems: &mut Vec<Problem
     {
         for item in items {
             match named(item, api_version, item_kind) {
-                Some(item) => object(&item, documents, problems),
-                None => object(item, documents, problems),
+                Some(item) => expand(&item, object),
+                None => expand(item, object),
             }
         }
         return;
     }
+    object(node);
+}
+
+fn object(node: &Node, documents: &mut Vec<Document>, problems: &mut Vec<Problem>) {
+    if !matches!(node.kind, Kind::Map(_)) {
+        let what = node.kind.go_name();
+        problems.push(Problem::at(node.line, format!("an object is wanted here, found: {what}")));
+        return;
+    }
+    let (api_version, kind) = (node.text("apiVersion"), node.text("kind"));
     for (member, value) in [("apiVersion", api_version), ("kind", kind)] {
         if value.is_empty() {
             problems.push(Problem::at(node.line, format!("{member} is missing")));

@@ -50,6 +50,27 @@ impl Absent {
     }
 }
 
+/// What changes of the clocks do.
+pub const CLOCKS: Difference = Difference {
+    what: "a day whose midnight is skipped, east of Greenwich; an hour of which a shift by half an hour takes the start",
+    here: "fires as the clock on the wall says",
+    why: "a cluster leaves out such a day, or the rest of such an hour, where a schedule names no earlier one",
+};
+
+/// What becomes of Services.
+pub const SERVICES: Difference = Difference {
+    what: "Services",
+    here: "headless ones give pods their names; others have a `clusterIP` that nothing listens at, and two may have the same by chance",
+    why: "nothing balances load on one node; the rules about node ports, load balancers and address families are left out",
+};
+
+/// What becomes of claims.
+pub const CLAIMS: Difference = Difference {
+    what: "PersistentVolumeClaims",
+    here: "are bound to volumes of type `local` and `hostPath`, and to folders that the class `standard` makes for them; they do not grow, and have no data sources",
+    why: "there is one node, and its disk; the rules about the fields of each sort of volume are left out",
+};
+
 /// Every other difference.
 pub static DIFFERENCES: &[Difference] = &[
     Difference {
@@ -143,11 +164,7 @@ pub static DIFFERENCES: &[Difference] = &[
         here: "accepted with a warning",
         why: "a cluster accepts it silently; its controller tells of it in an event when it looks for the next time",
     },
-    Difference {
-        what: "a day whose midnight is skipped, east of Greenwich; an hour of which a shift by half an hour takes the start",
-        here: "fires as the clock on the wall says",
-        why: "a cluster leaves out such a day, or the rest of such an hour, where a schedule names no earlier one",
-    },
+    CLOCKS,
     Difference {
         what: "deletion of a namespace",
         here: "begins at once",
@@ -163,11 +180,7 @@ pub static DIFFERENCES: &[Difference] = &[
         here: "pods are bound where their requests fit, by priority and then age, with the kube-scheduler's conditions, events and messages for a cluster of one node, told after half a second; there is no preemption, and a `namespaceSelector` of an affinity selects by `kubernetes.io/metadata.name` only",
         why: "a pod of high priority waits until there is room, rather than that others are ended",
     },
-    Difference {
-        what: "Services",
-        here: "headless ones give pods their names; others have a `clusterIP` that nothing listens at, and two may have the same by chance",
-        why: "nothing balances load on one node; the rules about node ports, load balancers and address families are left out",
-    },
+    SERVICES,
     Difference {
         what: "the network of pods",
         here: "IPv4 only; the world reaches pods by host ports only, and NetworkPolicies are not looked at",
@@ -178,9 +191,5 @@ pub static DIFFERENCES: &[Difference] = &[
         here: "addresses of headless Services and their pods; no `SRV` and `PTR` records",
         why: "that is what Jobs look each other up by",
     },
-    Difference {
-        what: "PersistentVolumeClaims",
-        here: "are bound to volumes of type `local` and `hostPath`, and to folders that the class `standard` makes for them; they do not grow, and have no data sources",
-        why: "there is one node, and its disk; the rules about the fields of each sort of volume are left out",
-    },
+    CLAIMS,
 ];

@@ -75,6 +75,11 @@ pub enum Command {
     ///
     /// The Job runs on when this command is interrupted. Ends like `stint run`.
     Trigger(TriggerArgs),
+    /// Tell what is wrong with manifests, or otherwise than in a cluster, without applying them
+    ///
+    /// Whether the API takes them, what comes of them on the side that they are for, and which schedules fall into a change
+    /// of the clocks. Ends with 0, or with 1 if something is refused or will not start (or a file can't be read).
+    Lint(LintArgs),
     /// Print what users made in the daemon as manifests, for a cluster or another daemon
     ///
     /// CronJobs, Jobs that have not ended, ConfigMaps, and Secrets if asked for: as they were written, without status, what
@@ -230,6 +235,29 @@ pub struct TriggerArgs {
     /// Give the first container these arguments
     #[arg(last = true, value_name = "ARGS")]
     pub args: Vec<String>,
+}
+
+/// Arguments of `stint lint`.
+#[derive(Debug, ClapArgs)]
+pub struct LintArgs {
+    /// Manifests (YAML or JSON): files, folders of them, or - for stdin
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Where they are to be applied
+    #[arg(long = "for", value_enum, default_value = "stint", value_name = "SIDE")]
+    pub target: Target,
+    /// Print the findings as a list in JSON
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub output: Option<Format>,
+}
+
+/// Where manifests are to be applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Target {
+    /// To `stint serve`: what is otherwise than in the cluster that they may have been written for.
+    Stint,
+    /// To a cluster: what is otherwise than in Stint.
+    Cluster,
 }
 
 /// Arguments of `stint export`.

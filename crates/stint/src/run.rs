@@ -31,6 +31,7 @@ use crate::exit::Exit;
 use crate::folder::{self, RunFolder};
 use crate::real;
 pub(crate) use follow::{Downloads, Follow};
+pub(crate) use load::manifests;
 use load::{LoadError, Root, Workload, load};
 pub use screen::{Screen, Stream, Style};
 

@@ -35,7 +35,7 @@ impl Zone {
     }
 
     /// A zone whose local time is always so many seconds ahead of UTC.
-    pub(super) fn fixed(offset: i64) -> Zone {
+    pub fn fixed(offset: i64) -> Zone {
         Zone { name: "fixed".into(), stretches: [Stretch { from: i64::MIN, offset }].into() }
     }
 

@@ -187,6 +187,28 @@ pub fn fields() -> impl Iterator<Item = (&'static str, &'static str)> {
     pod.chain(of(OF_CONTAINER)).chain(of(OF_VARIABLE)).chain(of(OF_MOUNT))
 }
 
+/// What comes of a field that is not honoured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The pod runs without it.
+    PassedOver,
+    /// The pod will not start.
+    NotStarted,
+}
+
+/// What comes of the field that `warning` is about, if it is one of those that are not honoured.
+pub fn outcome(warning: &str) -> Option<Outcome> {
+    let is_about = |(field, instead): &(&str, &str)| {
+        let member = field.rsplit('.').next().unwrap_or_default();
+        warning
+            .strip_suffix(instead)
+            .and_then(|path| path.strip_suffix(": "))
+            .is_some_and(|path| path.ends_with(member))
+    };
+    let (_, instead) = fields().find(is_about)?;
+    Some(if instead.ends_with("the pod will not start") { Outcome::NotStarted } else { Outcome::PassedOver })
+}
+
 /// Warns of what `spec` asks for in vain.
 pub(super) fn warn(spec: &PodSpec, path: &Path<'_>, warnings: &mut Vec<String>) {
     tell(OF_SPEC, spec, path, warnings);
@@ -267,6 +289,14 @@ mod tests {
         assert_eq!(told.len(), fields().count(), "{told:#?}");
         assert!(told.contains(&format!("spec.volumes[3].nfs: {NO_DRIVER}")), "{told:#?}");
         assert!(told.contains(&format!("spec.containers[0].env[0].valueFrom.fileKeyRef: {NO_SOURCE}")), "{told:#?}");
+    }
+
+    #[test]
+    fn a_warning_says_what_comes_of_the_field() {
+        let told = warned(json!({ "hostUsers": false, "readinessGates": [{"conditionType": "a"}], "containers": [] }));
+        let outcomes: Vec<_> = told.iter().map(|warning| outcome(warning)).collect();
+        assert_eq!(outcomes, [Some(Outcome::NotStarted), Some(Outcome::PassedOver)], "{told:?}");
+        assert_eq!(outcome("spec.hostUsers: something else"), None);
     }
 
     #[test]

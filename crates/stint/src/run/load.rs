@@ -58,9 +58,8 @@ pub enum Root {
 pub fn load(files: &[PathBuf], root: Root) -> Result<Workload, LoadError> {
     let mut workload = Workload::default();
     let mut faults = Vec::new();
-    for file in expand(files).map_err(LoadError::Unreadable)? {
-        let origin = if is_stdin(&file) { "stdin".to_owned() } else { file.display().to_string() };
-        match read(&file).map_err(LoadError::Unreadable)? {
+    for (origin, text) in manifests(files).map_err(LoadError::Unreadable)? {
+        match text {
             None => faults.push(format!("{origin}: the file is larger than {} MB", MAX_MANIFEST / 1024 / 1024)),
             Some(text) => match manifest::parse(&text, &origin) {
                 Ok(documents) => {
@@ -267,6 +266,12 @@ fn without_command(pod: &PodSpec) -> Vec<Fault> {
     let mut faults = missing("initContainers", pod.init_containers.as_deref().unwrap_or_default());
     faults.extend(missing("containers", &pod.containers));
     faults
+}
+
+/// The texts of `files`: manifests, folders of manifests, or `-` for stdin. No text: it is larger than a manifest may be.
+pub fn manifests(files: &[PathBuf]) -> anyhow::Result<Vec<(String, Option<String>)>> {
+    let origin = |file: &PathBuf| if is_stdin(file) { "stdin".to_owned() } else { file.display().to_string() };
+    expand(files)?.iter().map(|file| Ok((origin(file), read(file)?))).collect()
 }
 
 /// The files themselves: a folder stands for the manifests in it, by name.
