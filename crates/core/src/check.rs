@@ -202,7 +202,6 @@ impl Ledger {
     /// Notes that `job` was committed in this state.
     pub fn job(&mut self, job: &Job) -> Result<(), Broken> {
         let uid = Uid::of(&job.metadata);
-        let status = job.status.clone().unwrap_or_default();
         let name = job.metadata.name.clone().unwrap_or_default();
         let parallelism = job.spec.as_ref().and_then(|s| s.parallelism).unwrap_or(1);
         let known = self.jobs.entry(uid.clone()).or_default();
@@ -210,17 +209,19 @@ impl Ledger {
         known.shrunk |= is_known && parallelism < known.parallelism;
         known.leaving |= job.metadata.deletion_timestamp.is_some();
         (known.name, known.parallelism) = (name.clone(), parallelism);
-        let before = std::mem::replace(&mut known.status, status.clone());
+        let before = std::mem::replace(&mut known.status, job.status.clone().unwrap_or_default());
         let completions_before = known.spec.completions;
-        known.spec = job.spec.clone().unwrap_or_default();
+        if job.spec.as_ref() != Some(&known.spec) {
+            known.spec = job.spec.clone().unwrap_or_default();
+        }
         known.resized |= is_known && completions_before != known.spec.completions;
         if known.is_indexed() {
             indexes_stay(known, &before, completions_before)?;
         } else {
-            counters_rise(&name, &before, &status)?;
+            counters_rise(&name, &before, &known.status)?;
         }
-        end_stays(&name, &before, &status)?;
-        let uncounted = status.uncounted_terminated_pods.as_ref();
+        end_stays(&name, &before, &known.status)?;
+        let uncounted = known.status.uncounted_terminated_pods.as_ref();
         let lists = [
             (Recorded::Succeeded, uncounted.and_then(|u| u.succeeded.as_ref())),
             (Recorded::Failed, uncounted.and_then(|u| u.failed.as_ref())),
@@ -231,7 +232,7 @@ impl Ledger {
             }
         }
         counts_match_records(known)?;
-        if finished(&status).is_some() {
+        if finished(&known.status).is_some() {
             let running = self
                 .pods
                 .values()

@@ -2,6 +2,7 @@
 //! how it went.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -55,6 +56,8 @@ pub struct PodRecord {
     pub bound: bool,
     /// Whether nobody controls it: it may stay, whatever becomes of Jobs.
     pub is_stray: bool,
+    /// Whether nobody did once: a Job that controls it has adopted it, and did not ask for one more.
+    pub was_stray: bool,
     /// Where it stands.
     pub class: Class,
     /// Whether the object is gone.
@@ -65,9 +68,11 @@ pub struct PodRecord {
 #[derive(Clone, Debug, Default)]
 pub struct JobRecord {
     /// Its last state.
-    pub job: Job,
+    pub job: Arc<Job>,
     /// Whether its parallelism or completions were ever lowered, or it was suspended: pods were sent away uncounted then.
     pub shrunk: bool,
+    /// The lowest that its `backoffLimit` ever was.
+    pub least_backoff_limit: Option<i32>,
     /// Whether it was ever being deleted.
     pub left: bool,
     /// Whether the object is gone.
@@ -76,7 +81,7 @@ pub struct JobRecord {
 
 impl History {
     /// Takes in a committed Job. An error is a broken invariant.
-    pub fn put_job(&mut self, key: &str, job: &Job, revision: Revision) -> Result<(), String> {
+    pub fn put_job(&mut self, key: &str, job: &Arc<Job>, revision: Revision) -> Result<(), String> {
         self.last_change = revision;
         let uid = Uid::of(&job.metadata);
         self.uids.insert(key.to_owned(), uid.clone());
@@ -86,8 +91,10 @@ impl History {
         let completions = |job: &Job| job.spec.as_ref().and_then(|spec| spec.completions);
         known.shrunk |= known.job.metadata.uid.is_some() && completions(job) != completions(&known.job);
         known.shrunk |= job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true));
+        let limit = job.spec.as_ref().and_then(|spec| spec.backoff_limit);
+        known.least_backoff_limit = known.least_backoff_limit.into_iter().chain(limit).min();
         known.left |= job.metadata.deletion_timestamp.is_some();
-        known.job.clone_from(job);
+        known.job = Arc::clone(job);
         self.ledger.job(job).map_err(|broken| broken.to_string())?;
         self.cron_ledger.job(job).map_err(|broken| broken.to_string())
     }
@@ -137,7 +144,7 @@ pub fn put(state: &mut State, entry: &Entry) -> Result<(), String> {
     let read = |error| format!("{} at {} is not readable: {error}", entry.key, entry.revision);
     match kind {
         "jobs" => {
-            let job: Job = serde_json::from_slice(&entry.value).map_err(read)?;
+            let job: Arc<Job> = Arc::new(serde_json::from_slice(&entry.value).map_err(read)?);
             state.tell(|| format!("commit {} {} {}", entry.revision, entry.key, job_line(&job)));
             state.history.put_job(&entry.key, &job, entry.revision)
         }
@@ -180,11 +187,13 @@ fn pod_put(history: &mut History, key: &str, pod: &Pod) -> Result<(), String> {
         bound: false,
         is_left_lying: false,
         is_stray: false,
+        was_stray: false,
         class: class(pod),
         gone: false,
     });
     let owner = controller_of(pod).map(|owner| Uid::from(owner.uid.as_str()));
     known.is_stray = owner.is_none();
+    known.was_stray |= owner.is_none();
     known.job = owner.or(known.job.take());
     let phase = phase(pod).to_owned();
     let ended = |phase: &str| matches!(phase, "Succeeded" | "Failed");

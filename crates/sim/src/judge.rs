@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::JobSpec;
 use stint_core::job::view::Class;
-use stint_core::job::{Outcome, condition, finished};
+use stint_core::job::{Outcome, condition, finished, foreign_controller};
 use stint_core::plan::Uid;
 
 use crate::containers::Containers;
@@ -17,7 +17,9 @@ pub fn is_settled(history: &History, done: bool) -> bool {
 
 fn rests(job: &JobRecord) -> bool {
     let is_paused = |spec: &JobSpec| spec.parallelism == Some(0) || spec.suspend == Some(true);
-    let paused = job.job.spec.as_ref().is_some_and(is_paused) && !job.left;
+    let is_foreign = |spec: &JobSpec| foreign_controller(spec).is_some();
+    let waits = |spec: &JobSpec| is_paused(spec) || is_foreign(spec);
+    let paused = job.job.spec.as_ref().is_some_and(waits) && !job.left;
     has_ended(&job.job) && !job.left || paused
 }
 
@@ -84,6 +86,9 @@ fn judge_pod(
 fn judge_job(job: &JobRecord, pods: &[&PodRecord]) -> Result<(), String> {
     let status = job.job.status.clone().unwrap_or_default();
     let spec = job.job.spec.clone().unwrap_or_default();
+    if foreign_controller(&spec).is_some() {
+        return if pods.is_empty() { Ok(()) } else { Err("another controller manages it, and it has pods".to_owned()) };
+    }
     let (succeeded, failed) = (status.succeeded.unwrap_or(0), status.failed.unwrap_or(0));
     let count =
         |what: &dyn Fn(&&&PodRecord) -> bool| i32::try_from(pods.iter().filter(what).count()).unwrap_or(i32::MAX);
@@ -97,13 +102,19 @@ fn judge_job(job: &JobRecord, pods: &[&PodRecord]) -> Result<(), String> {
         return Err(format!("it counts {failed} failed pods of {really_failed}, and {left} were sent away"));
     }
     // Of an Indexed Job indexes are counted, and the ledger looks after them; a policy may ignore failures.
-    let all_count = spec.completion_mode.as_deref() != Some("Indexed") && spec.pod_failure_policy.is_none();
-    if left == 0 && !job.shrunk && all_count && (succeeded, failed) != (really_succeeded, really_failed) {
+    let is_indexed = spec.completion_mode.as_deref() == Some("Indexed");
+    let all_count = !is_indexed && spec.pod_failure_policy.is_none();
+    // A pod that it has let go is counted, or not, as it was when its labels went.
+    let kept_all = !pods.iter().any(|pod| pod.is_stray);
+    let adopted = pods.iter().any(|pod| pod.was_stray && !pod.is_stray);
+    if left == 0 && !job.shrunk && kept_all && all_count && (succeeded, failed) != (really_succeeded, really_failed) {
         return Err(format!("{really_succeeded} pods succeeded and {really_failed} failed"));
     }
     match finished(&status) {
         Some(Outcome::Success) if spec.success_policy.is_some() || job.shrunk => Ok(()),
         Some(Outcome::Success) => match spec.completions {
+            // Pods that were adopted may end well before the ones that are too many are sent away.
+            Some(completions) if succeeded > completions && !is_indexed && adopted => Ok(()),
             Some(completions) if succeeded != completions => {
                 Err(format!("it is complete with {succeeded} of {completions} completions"))
             }
@@ -112,7 +123,7 @@ fn judge_job(job: &JobRecord, pods: &[&PodRecord]) -> Result<(), String> {
         },
         Some(Outcome::Failure) => {
             let never = spec.template.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()) == Some("Never");
-            let limit = spec.backoff_limit.unwrap_or(6);
+            let limit = job.least_backoff_limit.or(spec.backoff_limit).unwrap_or(6);
             let reason = condition(&status, "Failed").and_then(|condition| condition.reason.as_deref());
             if never && failed <= limit && reason == Some("BackoffLimitExceeded") {
                 return Err(format!("it has failed with {failed} failures, and {limit} are allowed"));
@@ -124,7 +135,7 @@ fn judge_job(job: &JobRecord, pods: &[&PodRecord]) -> Result<(), String> {
     if status.terminating.unwrap_or(0) != 0 || has_ended(&job.job) && status.active.unwrap_or(0) != 0 {
         return Err("its gauges are wrong".to_owned());
     }
-    let active = count(&|pod| !pod.gone && pod.class == Class::Active);
+    let active = count(&|pod| !pod.gone && !pod.is_stray && pod.class == Class::Active);
     if !has_ended(&job.job) && status.active.unwrap_or(0) != active {
         return Err(format!("{active} pods are active"));
     }

@@ -22,15 +22,18 @@ mod fault;
 mod machine;
 mod weather;
 
+use std::sync::LazyLock;
+
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{Job, JobCondition, JobStatus};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use stint_controllers::Config;
-use stint_core::job::reconcile;
+use stint_core::job::{foreign_controller, reconcile};
 use stint_core::owners::Propagation;
 
 use crate::Report;
+use crate::history::has_ended;
 use crate::judge;
 use crate::rng::Rng;
 use crate::scenario::{Deed, Scenario};
@@ -48,6 +51,13 @@ const FULL_PASS: SignedDuration = SignedDuration::from_secs(60);
 const QUIET: u64 = 130_000;
 /// How long after the end of chaos everything must have settled, in milliseconds.
 const PATIENCE: u64 = 3 * 3_600_000;
+
+/// What looks at the machine's clock and files is done once for all worlds.
+static USUAL: LazyLock<Config> = LazyLock::new(Config::default);
+
+/// The node.
+static NODE: LazyLock<Node> =
+    LazyLock::new(|| serde_json::from_value(crate::node::has()).expect("the manifest is a Node"));
 
 /// More writes of the controller than any world needs: who makes them, changing something or not, will never rest.
 const MOST_WRITES: u64 = 10_000;
@@ -83,10 +93,9 @@ impl World {
     fn of_seed(seed: u64, fault: Fault, told: bool) -> World {
         let scenario = Scenario::of_jobs(seed);
         let weather = Weather::of_seed(seed, told);
-        let config = Config { full_pass: FULL_PASS, gather: weather.gather(), ..Config::default() };
+        let config = Config { full_pass: FULL_PASS, gather: weather.gather(), ..USUAL.clone() };
         let mut api = Api::new(Rng::new(seed, 4), wall(0, SignedDuration::ZERO), told);
-        let node: Node = serde_json::from_value(crate::node::has()).expect("the manifest is a Node");
-        api.history.put_node(&node);
+        api.history.put_node(&NODE);
         World {
             scenario,
             deeds_done: 0,
@@ -216,6 +225,12 @@ impl World {
                 Some(pod) => api.create_pod(pod).map(drop),
                 None => Ok(()),
             },
+            Deed::Relabel(job, which) => match self.pod_of(job, *which) {
+                Some(pod) => self.api.change_pod(&pod, None, None, |pod| pod.metadata.labels = None).map(drop),
+                None => Ok(()),
+            },
+            Deed::Turn(job, knob) => api.change_job(job, |job| knob.turn(spec(job))),
+            Deed::Conclude(job) => conclude(api, job),
             Deed::CreateCron(_) | Deed::SuspendCron(..) | Deed::Reschedule(..) => Ok(()),
             Deed::StepClock(by) => {
                 self.wall_offset += *by;
@@ -232,8 +247,8 @@ impl World {
         };
         match done {
             Ok(()) | Err(Refusal::Conflict | Refusal::NotFound) => Ok(()),
-            // Fewer completions than `maxFailedIndexes`.
-            Err(Refusal::Invalid(_)) if matches!(deed, Deed::Resize(..)) => Ok(()),
+            // Fewer completions than `maxFailedIndexes`; what goes with indexes only, or not with a policy.
+            Err(Refusal::Invalid(_)) if matches!(deed, Deed::Resize(..) | Deed::Turn(..)) => Ok(()),
             Err(Refusal::Invalid(why)) => Err(format!("the API refuses {deed:?}: {why}")),
         }
     }
@@ -289,6 +304,29 @@ fn owner(job: &Job) -> OwnerReference {
         controller: Some(true),
         block_owner_deletion: Some(true),
     }
+}
+
+/// Says as another controller, which manages the Job, that it is complete.
+fn conclude(api: &mut Api, name: &str) -> Result<(), Refusal> {
+    let seen = api.jobs.get(name).cloned().ok_or(Refusal::NotFound)?;
+    let is_foreign = seen.spec.as_ref().is_some_and(|spec| foreign_controller(spec).is_some());
+    if !is_foreign || has_ended(&seen) {
+        return Ok(());
+    }
+    let time = Some(Time(api.now));
+    let holds = |kind: &str| JobCondition {
+        type_: kind.to_owned(),
+        status: "True".to_owned(),
+        last_transition_time: time.clone(),
+        ..JobCondition::default()
+    };
+    let status = JobStatus {
+        conditions: Some(vec![holds("SuccessCriteriaMet"), holds("Complete")]),
+        start_time: time.clone(),
+        completion_time: time.clone(),
+        ..JobStatus::default()
+    };
+    api.write_status(name, &seen, &status).map(drop)
 }
 
 /// A pod that nobody controls and that the Job's selector selects.

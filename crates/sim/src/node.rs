@@ -10,8 +10,8 @@ use std::time::Duration;
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStatus, Node, Pod, PodCondition,
-    PodStatus,
+    self as v1, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStatus, Node, Pod,
+    PodCondition, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -20,6 +20,7 @@ use kube::runtime::{WatchStreamExt, utils::Backoff};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use stint_core::job::view::{phase, restarts};
+use stint_core::pod::is_sidecar;
 
 use crate::chaos::Bug;
 use crate::containers::Container;
@@ -252,14 +253,7 @@ fn status(pod: &Pod, attempts: &[(u32, Container)], phase: &str, is_running: boo
             ..ContainerState::default()
         }
     } else {
-        let ended = ContainerStateTerminated {
-            exit_code: container.code,
-            reason: Some(if container.code == 0 { "Completed" } else { "Error" }.to_owned()),
-            started_at: Some(seconds(container.started_at)),
-            finished_at: Some(seconds(container.finished_at())),
-            ..ContainerStateTerminated::default()
-        };
-        ContainerState { terminated: Some(ended), ..ContainerState::default() }
+        ended(container.started_at, container.finished_at(), container.code)
     };
     let ready = PodCondition {
         type_: "Ready".to_owned(),
@@ -270,19 +264,40 @@ fn status(pod: &Pod, attempts: &[(u32, Container)], phase: &str, is_running: boo
     // What others have said of the pod stays.
     let told = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     let others = told.filter(|condition| condition.type_ != "Ready").cloned();
+    let shown = |name: &str, restart_count, state| ContainerStatus {
+        name: name.to_owned(),
+        image: "sim:1".to_owned(),
+        ready: is_running,
+        restart_count,
+        state: Some(state),
+        ..ContainerStatus::default()
+    };
+    let attempt = i32::try_from(*attempt).unwrap_or(i32::MAX);
+    let beside = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+    // A sidecar goes the way of the main container; another init container has done its work before.
+    let init = |one: &v1::Container| match (is_sidecar(one), is_running) {
+        (true, true) => shown(&one.name, attempt, state.clone()),
+        (true, false) => shown(&one.name, attempt, ended(container.started_at, container.finished_at(), 0)),
+        (false, _) => shown(&one.name, 0, ended(container.started_at, container.started_at, 0)),
+    };
     PodStatus {
         phase: Some(phase.to_owned()),
         conditions: Some(others.chain([ready]).collect()),
-        container_statuses: Some(vec![ContainerStatus {
-            name: "main".to_owned(),
-            image: "sim:1".to_owned(),
-            ready: is_running,
-            restart_count: i32::try_from(*attempt).unwrap_or(i32::MAX),
-            state: Some(state),
-            ..ContainerStatus::default()
-        }]),
+        init_container_statuses: Some(beside.map(init).collect::<Vec<_>>()).filter(|all| !all.is_empty()),
+        container_statuses: Some(vec![shown("main", attempt, state.clone())]),
         ..PodStatus::default()
     }
+}
+
+fn ended(started: Timestamp, finished: Timestamp, exit_code: i32) -> ContainerState {
+    let terminated = ContainerStateTerminated {
+        exit_code,
+        reason: Some(if exit_code == 0 { "Completed" } else { "Error" }.to_owned()),
+        started_at: Some(seconds(started)),
+        finished_at: Some(seconds(finished)),
+        ..ContainerStateTerminated::default()
+    };
+    ContainerState { terminated: Some(terminated), ..ContainerState::default() }
 }
 
 /// Whether the pod shows this status already, as far as anybody asks.

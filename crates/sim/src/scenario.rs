@@ -1,10 +1,13 @@
 //! What the users want of one world: Jobs, and what they do to them over time.
 
+mod odd;
+
 use jiff::SignedDuration;
 use k8s_openapi::api::batch::v1::Job;
 use serde_json::{Value, json};
 
 use crate::rng::Rng;
+pub use odd::{Knob, Odd};
 
 /// What the users do.
 #[derive(Clone, Debug)]
@@ -36,6 +39,12 @@ pub enum Deed {
     EvictPod(String, usize),
     /// Creates a pod that nobody controls and that the Job's selector selects.
     MakeOrphan(String),
+    /// Takes the labels off a pod of a Job, so that the Job's selector selects it no more.
+    Relabel(String, usize),
+    /// Changes a number or word of a Job.
+    Turn(String, Knob),
+    /// Another controller, which manages the Job, says that it is complete.
+    Conclude(String),
     /// Creates a CronJob.
     CreateCron(CronWish),
     /// Suspends a CronJob, or resumes it.
@@ -85,6 +94,8 @@ pub struct JobWish {
     pub longest: u64,
     /// What each pod requests of the node's CPU.
     pub cpu: Option<&'static str>,
+    /// What few Jobs ask for.
+    pub odd: Odd,
 }
 
 /// A CronJob that a user creates.
@@ -191,6 +202,7 @@ impl JobWish {
         if let Some(cpu) = self.cpu {
             spec["template"]["spec"]["containers"][0]["resources"] = json!({ "requests": { "cpu": cpu } });
         }
+        self.odd.ask(&mut spec);
         json!({ "apiVersion": "batch/v1", "kind": "Job", "metadata": { "name": self.name }, "spec": spec })
     }
 }
@@ -239,8 +251,8 @@ impl Scenario {
         let is_of_cron =
             |deed: &Deed| matches!(deed, Deed::CreateCron(_) | Deed::SuspendCron(..) | Deed::Reschedule(..));
         scenario.deeds.retain(|(_, deed)| !is_of_cron(deed));
-        // A chance of its own, so that the Jobs of a seed stay what they are but for this.
-        let mut rng = Rng::new(seed, 7);
+        // Chances of their own, so that the Jobs of a seed stay what they are but for this.
+        let (mut rng, mut odds) = (Rng::new(seed, 7), Rng::new(seed, 9));
         let last = scenario.deeds.last().map_or(0, |(at, _)| *at);
         let span = last.max(*rng.pick(&[5_000, 60_000, 300_000]));
         let mut more = Vec::new();
@@ -252,6 +264,8 @@ impl Scenario {
             }
             let Deed::Create(wish) = deed else { continue };
             wish.extend(&mut rng);
+            wish.odd = Odd::of(wish, &mut odds);
+            more.extend(wish.odd.deeds(&wish.name, *begins, span, &mut odds));
             for _ in 0..*rng.pick(&[0, 0, 0, 1, 2]) {
                 let which = usize::try_from(rng.range(0, 7)).expect("small");
                 let name = wish.name.clone();
@@ -318,6 +332,7 @@ fn wish(rng: &mut Rng, number: u64) -> JobWish {
         longest: *rng.pick(&[1, 1000, 10_000, 60_000]),
         // None asks for more than the node has, so that every Job can come to its end.
         cpu: *rng.pick(&[None, None, Some("100m"), Some("700m"), Some("1"), Some("2")]),
+        odd: Odd::default(),
     }
 }
 

@@ -146,7 +146,8 @@ async fn attempt(world: &World, client: &Client, deed: &Deed) -> Result<(), kube
             let params = DeleteParams { propagation_policy: Some(policy), ..DeleteParams::default() };
             jobs.delete(job, &params).await.map(drop)
         }
-        Deed::EvictPod(..) | Deed::MakeOrphan(_) => Ok(()), // the model's alone
+        // The model's alone.
+        Deed::EvictPod(..) | Deed::MakeOrphan(_) | Deed::Relabel(..) | Deed::Turn(..) | Deed::Conclude(_) => Ok(()),
         Deed::StepClock(_) | Deed::RestartControllers => unreachable!("nothing that the API is asked for"),
     }
 }

@@ -213,6 +213,10 @@ impl Api {
         if new == *old {
             return Ok(revision(&old.metadata));
         }
+        let owners = new.metadata.owner_references.iter().flatten();
+        if owners.filter(|owner| owner.controller == Some(true)).count() > 1 {
+            return Err(Refusal::Invalid(format!("pod {name} would have two controllers")));
+        }
         let meta = &old.metadata;
         let waits = meta.deletion_timestamp.is_some() && meta.deletion_grace_period_seconds.unwrap_or(0) == 0;
         if waits && new.metadata.finalizers.is_none() {

@@ -14,8 +14,8 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher::Event;
 use stint_controllers::Config;
 use stint_controllers::parts::{Ended, JobKey, Reconciler, Report, Sighting, SlowStart, What, Work};
-use stint_core::job::TRACKING_FINALIZER;
 use stint_core::job::view::{controller_of, is_tracked};
+use stint_core::job::{TRACKING_FINALIZER, foreign_controller};
 use stint_core::owners::Propagation;
 use stint_core::plan::{Action, Phase, Plan, PodRef, Step, Uid};
 use stint_core::ttl;
@@ -302,6 +302,11 @@ fn request(
     (life, result)
 }
 
+/// Whether this Job is another controller's, of which ours deletes nothing but the Job itself, after its time.
+fn is_foreign(job: &Job) -> bool {
+    job.spec.as_ref().is_some_and(|spec| foreign_controller(spec).is_some())
+}
+
 /// Performs one step's write; what the cache must show of it.
 fn perform(
     key: &JobKey,
@@ -313,6 +318,11 @@ fn perform(
     fault: Fault,
 ) -> Result<Option<Sighting>, Refusal> {
     let name = &*key.name;
+    let same = api.jobs.get(name).filter(|same| same.metadata.uid == job.metadata.uid);
+    if same.is_some_and(|job| is_foreign(job)) && !matches!(action, Action::DeleteJob(_)) {
+        api.broken
+            .get_or_insert(format!("job {name}: another controller manages it, and ours takes a step: {action:?}"));
+    }
     match action {
         Action::CreatePod(pod) => {
             if fault == Fault::CreatesTwice {
@@ -341,14 +351,17 @@ fn perform(
             release(pod);
         })),
         Action::DeleteJob(uid) => {
-            // The time of the plan counts: the clock may have stepped back since.
-            let is_early = |job: &Arc<Job>| ttl::expires_at(job).is_none_or(|at| at > planned);
-            if api.jobs.get(name).filter(|job| Uid::of(&job.metadata) == *uid).is_some_and(is_early) {
-                api.broken.get_or_insert(format!("job {name}: it is deleted before its time"));
-            }
             let only = Some((uid, job.metadata.resource_version.as_ref()));
+            let deleted = api.jobs.get(name).cloned();
             match api.delete_job(name, only, Propagation::Foreground) {
-                Ok(()) | Err(Refusal::NotFound) => Ok(None),
+                Ok(()) => {
+                    // The time of the plan counts: the clock may have stepped back since.
+                    if deleted.is_some_and(|job| ttl::expires_at(&job).is_none_or(|at| at > planned)) {
+                        api.broken.get_or_insert(format!("job {name}: it is deleted before its time"));
+                    }
+                    Ok(None)
+                }
+                Err(Refusal::NotFound) => Ok(None),
                 Err(refusal) => Err(refusal),
             }
         }

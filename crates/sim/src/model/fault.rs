@@ -34,11 +34,13 @@ pub enum Fault {
     LosesIndex,
     /// A Job is deleted a minute before its time.
     ExpiresEarly,
+    /// A Job that another controller manages is taken for one's own.
+    IgnoresManager,
 }
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Fault; 11] = [
+    pub const ALL: [Fault; 12] = [
         Fault::NoBarrier,
         Fault::TrustsUnknown,
         Fault::CreatesTwice,
@@ -50,6 +52,7 @@ impl Fault {
         Fault::ForgetsEnd,
         Fault::LosesIndex,
         Fault::ExpiresEarly,
+        Fault::IgnoresManager,
     ];
 
     /// What it is called on the command line.
@@ -70,6 +73,7 @@ impl Fault {
         match self {
             Fault::OneTooMany => spec.parallelism = spec.parallelism.map(|parallelism| parallelism + 1),
             Fault::IgnoresSuspend => spec.suspend = Some(false),
+            Fault::IgnoresManager => spec.managed_by = None,
             Fault::ExpiresEarly => {
                 spec.ttl_seconds_after_finished = spec.ttl_seconds_after_finished.map(|seconds| seconds - 60);
             }

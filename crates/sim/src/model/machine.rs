@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Node, Pod, PodCondition, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 use stint_core::bind::{Room, Wish, amounts};
 use stint_core::job::view::{Class, class, controller_of, uid_of};
 use stint_core::owners::{FOREGROUND, ORPHAN};
@@ -16,7 +16,7 @@ use stint_core::plan::Uid;
 use super::api::{Api, Notice};
 use super::weather::Weather;
 use crate::containers::{Container, Containers};
-use crate::node::{NODE, Next, decide, has};
+use crate::node::{NODE, Next, decide};
 use crate::rng::Rng;
 
 /// How long after a commit garbage is collected, in milliseconds.
@@ -31,21 +31,23 @@ pub struct Machine {
     binds_at: Option<u64>,
     collects_at: Option<u64>,
     room: Room,
+    /// What pods request, by name: it never changes, and is asked for again and again.
+    wishes: BTreeMap<String, Wish>,
 }
 
 impl Machine {
     /// A machine without pods.
     pub fn new(seed: u64) -> Machine {
-        let node: Node = serde_json::from_value(has()).expect("the manifest is a Node");
-        let allocatable = node.status.and_then(|status| status.allocatable).unwrap_or_default();
+        let allocatable = super::NODE.status.as_ref().and_then(|status| status.allocatable.as_ref());
         let mut room = Room::default();
-        room.allocatable = amounts(&allocatable);
+        room.allocatable = allocatable.map(amounts).unwrap_or_default();
         Machine {
             containers: Containers::new(Rng::new(seed, 3)),
             looks: BTreeMap::new(),
             binds_at: None,
             collects_at: None,
             room,
+            wishes: BTreeMap::new(),
         }
     }
 
@@ -61,6 +63,7 @@ impl Machine {
         match notice {
             Notice::Pod(pod) => {
                 let name = pod.metadata.name.clone().unwrap_or_default();
+                self.wishes.entry(name.clone()).or_insert_with(|| Wish::of(pod));
                 if is_bound(pod) {
                     let at = now + weather.lag() + weather.dawdles();
                     self.looks.insert(name, at);
@@ -68,7 +71,9 @@ impl Machine {
                 self.binds_at.get_or_insert(now + weather.lag());
             }
             Notice::PodGone(pod) => {
-                self.looks.remove(pod.metadata.name.as_deref().unwrap_or_default());
+                let name = pod.metadata.name.as_deref().unwrap_or_default();
+                self.looks.remove(name);
+                self.wishes.remove(name);
                 let uid = uid_of(pod).to_string();
                 let last = self.containers.of_pod(&uid).next_back().map(|(attempt, _)| attempt);
                 if let Some(attempt) = last {
@@ -110,17 +115,17 @@ impl Machine {
             return;
         }
         let mut room = self.room.clone();
-        for pod in api.pods.values().filter(|pod| is_bound(pod)) {
+        for (name, pod) in api.pods.iter().filter(|(_, pod)| is_bound(pod)) {
             if matches!(class(pod), Class::Active | Class::Leaving) {
-                room.take(&Wish::of(pod));
+                room.take(&self.wishes[name]);
             }
         }
         let names: Vec<String> =
             api.pods.iter().filter(|(_, pod)| waiting(pod)).map(|(name, _)| name.clone()).collect();
         for name in names {
-            let wish = Wish::of(&api.pods[&name]);
-            if room.lacks(&wish).is_none() {
-                room.take(&wish);
+            let wish = &self.wishes[&name];
+            if room.lacks(wish).is_none() {
+                room.take(wish);
                 let bind = |pod: &mut Pod| pod.spec.get_or_insert_default().node_name = Some(NODE.to_owned());
                 api.change_pod(&name, None, None, bind).expect("it was just looked at");
             }
