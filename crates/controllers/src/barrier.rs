@@ -18,6 +18,8 @@ pub enum Sighting {
     PodLeaving(Uid),
     /// This pod has no tracking finalizer, or is gone.
     PodReleased(Uid),
+    /// This pod is gone.
+    PodGone(Uid),
 }
 
 /// The sightings that one key waits for.
@@ -42,6 +44,7 @@ impl Barrier {
             Sighting::PodsAt(revision) => !pods_fresh && cache.pods_revision() < *revision,
             Sighting::PodLeaving(uid) => !pods_fresh && cache.pod(uid).is_some_and(|pod| !pod.deleting),
             Sighting::PodReleased(uid) => !pods_fresh && cache.pod(uid).is_some_and(|pod| pod.tracked),
+            Sighting::PodGone(uid) => !pods_fresh && cache.pod(uid).is_some(),
         });
         self.awaited.is_empty()
     }

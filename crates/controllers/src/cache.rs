@@ -24,7 +24,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher::Event;
 use stint_core::job::kept::{Ended, Leftover, Settled, slim};
-use stint_core::job::view::{controller_of, uid_of};
+use stint_core::job::view::{controller_of, is_tracked, uid_of};
 use stint_core::plan::Uid;
 
 use loose::{Loose, is_handwritten, is_selected, named_jobs};
@@ -232,9 +232,10 @@ impl Cache {
         if loose.peek().is_none() { pods } else { Cow::Owned(pods.iter().chain(loose).cloned().collect()) }
     }
 
-    /// How it stands with the pod of this UID, if somebody controls it.
+    /// How it stands with the pod of this UID, whether or not somebody controls it.
     pub fn pod(&self, uid: &Uid) -> Option<Standing> {
-        self.owned.get(uid)
+        let of = |pod: &Pod| Standing { tracked: is_tracked(pod), deleting: pod.metadata.deletion_timestamp.is_some() };
+        self.owned.get(uid).or_else(|| self.loose.get(uid).map(of))
     }
 
     /// Every key that has a Job or pods.

@@ -44,6 +44,11 @@ impl Loose {
         }
     }
 
+    /// A pod.
+    pub fn get(&self, uid: &Uid) -> Option<&Pod> {
+        self.pods.get(uid)
+    }
+
     /// The pods that the selector of `job` selects.
     pub fn selected_by<'a>(&'a self, job: &'a Job) -> impl Iterator<Item = &'a Pod> {
         let meta = &job.metadata;

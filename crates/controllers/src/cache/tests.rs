@@ -96,6 +96,21 @@ fn the_barrier_is_down_once_the_cache_has_seen_the_writes() {
     assert!(barrier.is_down(&cache));
 }
 
+/// A Job claimed a pod over and over that nobody controls and that was gone, until the watch said so.
+#[test]
+fn what_a_claim_did_not_find_is_waited_for_until_it_is_seen_to_be_gone() {
+    for owner in [None, Some("j")] {
+        let mut cache = Cache::default();
+        let mut gone = pod("a", owner.unwrap_or_default(), 1);
+        gone.metadata.owner_references = gone.metadata.owner_references.filter(|_| owner.is_some());
+        cache.pod_event(Event::Apply(gone.clone()));
+        let mut barrier = Barrier::new(vec![Sighting::PodGone(Uid::from("a"))], &cache);
+        assert!(!barrier.is_down(&cache), "{owner:?}");
+        cache.pod_event(Event::Delete(gone));
+        assert!(barrier.is_down(&cache), "{owner:?}");
+    }
+}
+
 #[test]
 fn only_a_list_that_began_after_the_write_takes_the_barrier_down() {
     let mut cache = Cache::default();

@@ -151,11 +151,11 @@ impl Executor {
         self.patch(key, pod, patch).await
     }
 
-    /// Patches a pod; one that is gone needs it no more.
+    /// Patches a pod. One that is gone needs it no more; until the cache shows that, the same would be planned again.
     async fn patch(&self, key: &JobKey, pod: &PodRef, patch: serde_json::Value) -> Result<Option<Sighting>, Trouble> {
         match self.send(of::<Pod>(key).patch(&pod.name, &PatchParams::default(), &Patch::Strategic(patch))).await {
             Ok(Written { metadata }) => Ok(Some(Sighting::PodsAt(parse_revision(metadata.resource_version.as_ref())))),
-            Err(error) if is_gone(&error) => Ok(None),
+            Err(error) if is_gone(&error) => Ok(Some(Sighting::PodGone(pod.uid.clone()))),
             Err(error) => Err(trouble(error)),
         }
     }

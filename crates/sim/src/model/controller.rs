@@ -343,13 +343,16 @@ fn perform(
             let Some(fresh) = fresh.filter(|fresh| fresh.metadata.deletion_timestamp.is_none()).cloned() else {
                 return Err(Refusal::Conflict);
             };
-            changed(api.change_pod(&pod.name, Some(&pod.uid), None, |pod| adopt(pod, &fresh)))
+            changed(pod, api.change_pod(&pod.name, Some(&pod.uid), None, |pod| adopt(pod, &fresh)))
         }
-        Action::LetGo(pod) => changed(api.change_pod(&pod.name, Some(&pod.uid), None, |pod| {
-            let owners = pod.metadata.owner_references.iter_mut();
-            owners.for_each(|owners| owners.retain(|owner| Some(&owner.uid) != job.metadata.uid.as_ref()));
-            release(pod);
-        })),
+        Action::LetGo(pod) => {
+            let let_go = |pod: &mut Pod| {
+                let owners = pod.metadata.owner_references.iter_mut();
+                owners.for_each(|owners| owners.retain(|owner| Some(&owner.uid) != job.metadata.uid.as_ref()));
+                release(pod);
+            };
+            changed(pod, api.change_pod(&pod.name, Some(&pod.uid), None, let_go))
+        }
         Action::DeleteJob(uid) => {
             let only = Some((uid, job.metadata.resource_version.as_ref()));
             let deleted = api.jobs.get(name).cloned();
@@ -382,10 +385,10 @@ fn perform(
     }
 }
 
-fn changed(result: Result<u64, Refusal>) -> Result<Option<Sighting>, Refusal> {
+fn changed(pod: &PodRef, result: Result<u64, Refusal>) -> Result<Option<Sighting>, Refusal> {
     match result {
         Ok(at) => Ok(Some(Sighting::PodsAt(at))),
-        Err(Refusal::NotFound) => Ok(None),
+        Err(Refusal::NotFound) => Ok(Some(Sighting::PodGone(pod.uid.clone()))),
         Err(refusal) => Err(refusal),
     }
 }
