@@ -102,6 +102,8 @@ pub struct AgentConfig {
     pub measure_period: Duration,
     /// How often what came from the API is read again for pods that run (the kubelet's `syncFrequency`).
     pub sync_period: Duration,
+    /// Which boot of the machine this is, so that records of an earlier one are known. `None`: there are none.
+    pub boot: Option<String>,
     /// How much of a container's output is kept (the kubelet's `containerLogMaxSize` and `containerLogMaxFiles`). `None`: all.
     pub log_rotation: Option<LogRotation>,
     /// For how long a status that is not final waits for a newer one.
@@ -139,6 +141,7 @@ impl AgentConfig {
             gauge: Arc::new(gauge),
             measure_period: Duration::from_secs(10),
             sync_period: Duration::from_mins(1),
+            boot: None,
             log_rotation: None,
             status_delay,
             observer,
@@ -252,6 +255,11 @@ impl Agent {
 
     /// Runs pods until `shutdown` resolves. Containers that run then go on; the next agent takes them over.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
+        if let Some(boot) = &self.shared.config.boot
+            && let Err(error) = recover::after_reboot(&self.shared.config.folders, boot)
+        {
+            tracing::error!(error = %error.chain(), "what is left of an earlier boot could not be sorted out");
+        }
         self.found = recover::scan(&self.shared.config.folders, &*self.shared.runtime);
         self.claim_networks();
         let names = self.answer_for_names().await;

@@ -1,15 +1,21 @@
 //! What earlier agents left on disk: pods to go on with, and pods that nobody wants any more.
 //!
-//! Invariant: nothing is decided about a pod before everything that its folder tells was read.
+//! A reboot ends every container, and usually empties the memory that the records are in. What is left then are logs: they tell
+//! which runs there were, so that they can be read as long as their pod's object is there, and go with it.
+//!
+//! Invariants: nothing is decided about a pod before everything that its folder tells was read; a record is believed only in
+//! the boot that it is of, since processes have the same numbers in the next.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::io;
 
-use stint_core::pod::{Exit, Found, FoundAttempt};
+use stint_core::pod::{Attempt, Exit, Found, FoundAttempt};
 use stint_network::Network;
 use stint_runtime::{ContainerState, Runtime};
 
 use crate::error::{Error, chain};
-use crate::folder::{Folders, PodFolder};
+use crate::folder::{Folders, PodFolder, is_plain, make_dirs, names};
 use crate::network::{self, Joined};
 use crate::volumes;
 use crate::worker::{container_id, timestamp};
@@ -30,6 +36,40 @@ pub(crate) fn scan(folders: &Folders, runtime: &dyn Runtime) -> HashMap<String, 
         }
     }
     all
+}
+
+/// Removes the records of earlier boots than `boot`, and makes folders for the runs that only their logs tell of.
+pub(crate) fn after_reboot(folders: &Folders, boot: &str) -> Result<(), Error> {
+    let file = folders.state.join(".boot");
+    match fs::read_to_string(&file) {
+        Ok(earlier) if earlier == boot => return Ok(()),
+        Ok(_) => {
+            tracing::info!("the machine was started again: what ran on it has ended");
+            // What is not a pod's has an owner who looks after it.
+            for uid in names(&folders.state).into_iter().filter(|name| is_plain(name)) {
+                let folder = folders.state.join(uid);
+                stint_runtime::remove_folder(&folder).map_err(Error::io("remove", folder))?;
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(Error::io("read", &file)(error)),
+    }
+    let known: BTreeSet<String> = names(&folders.state).into_iter().collect();
+    for (uid, container, attempt) in names(&folders.logs).iter().filter_map(|name| run_of_log(name)) {
+        if !known.contains(uid) {
+            PodFolder::new(folders, uid)?.make_container(container, attempt)?;
+        }
+    }
+    // Last: what was begun is begun again.
+    make_dirs(&folders.state).map_err(Error::io("make folder", &folders.state))?;
+    fs::write(&file, boot).map_err(Error::io("write", file))
+}
+
+/// Whose log a file is, by its name.
+fn run_of_log(name: &str) -> Option<(&str, &str, Attempt)> {
+    let (run, attempt) = name.strip_suffix(".log")?.rsplit_once('_')?;
+    let (uid, container) = run.split_once('_')?;
+    (is_plain(uid) && is_plain(container)).then_some((uid, container, Attempt(attempt.parse().ok()?)))
 }
 
 /// Takes hold of what one pod's folder tells of.
@@ -101,4 +141,43 @@ pub async fn sweep(folders: &Folders, runtime: &dyn Runtime) -> Result<(), Error
         first = first.and(cleaned);
     }
     first
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_of_one_boot_and_logs_of_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let folders = Folders::within(dir.path());
+        let runs = |uid: &str| PodFolder::new(&folders, uid).unwrap().attempts();
+        let run = |container: &str, attempt| (container.to_owned(), Attempt(attempt));
+        after_reboot(&folders, "first").unwrap();
+        let silent = PodFolder::new(&folders, "silent").unwrap();
+        silent.make_container("c", Attempt(0)).unwrap();
+        let pod = PodFolder::new(&folders, "pod").unwrap();
+        for (container, attempt) in [("c", Attempt(0)), ("c", Attempt(11)), ("other", Attempt(0))] {
+            pod.make_container(container, attempt).unwrap();
+            fs::write(pod.container(container, attempt).join("state.json"), "{}").unwrap();
+            fs::write(pod.log(container, attempt), "").unwrap();
+        }
+        fs::write(dir.path().join("logs/of-somebody-else.log"), "").unwrap();
+        fs::create_dir(folders.network()).unwrap();
+
+        after_reboot(&folders, "first").unwrap();
+        assert!(pod.container("c", Attempt(0)).join("state.json").exists(), "the same boot");
+
+        after_reboot(&folders, "second").unwrap();
+        assert_eq!(runs("pod"), [run("c", 0), run("c", 11), run("other", 0)]);
+        assert!(!pod.container("c", Attempt(0)).join("state.json").exists(), "nothing of it runs");
+        assert_eq!(runs("silent"), []);
+        assert!(folders.network().exists(), "is another's to look after");
+
+        fs::remove_dir_all(&folders.state).unwrap(); // as memory does
+        after_reboot(&folders, "third").unwrap();
+        assert_eq!(runs("pod"), [run("c", 0), run("c", 11), run("other", 0)]);
+        pod.remove().unwrap();
+        assert_eq!(names(&folders.logs), ["of-somebody-else.log"]);
+    }
 }

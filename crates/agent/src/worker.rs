@@ -643,6 +643,15 @@ impl Context {
             sleep(pause).await;
             pause = (pause * 2).min(LONGEST_WAIT);
         }
+        // The runtime did that, unless a reboot took its records.
+        let writable = self.folder.writable(container, attempt);
+        if writable.exists() {
+            let removed =
+                blocking(move || stint_runtime::remove_folder(&writable).map_err(Error::io("remove", writable)));
+            if let Err(error) = removed.await {
+                tracing::warn!(container = %id, error = %error.chain(), "failed to remove what a container wrote");
+            }
+        }
         self.release_image(id.as_str()).await;
     }
 }

@@ -60,6 +60,12 @@ pub fn short_id(kind: &str) -> String {
     format!("{kind}-{:08x}", number & 0xffff_ffff)
 }
 
+/// Which boot of the machine this is.
+pub fn boot_id() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned())
+}
+
 /// Random bytes from the kernel.
 fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];

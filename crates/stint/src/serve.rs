@@ -324,6 +324,7 @@ impl Parts {
                 config.max_pods = settings.max_pods;
                 config.events = true;
                 config.volumes = Some(folder::volumes(&resolved.data));
+                config.boot = real::boot_id();
                 config.log_rotation = Some(LogRotation {
                     max_size: settings.container_log_max_size.0,
                     max_files: settings.container_log_max_files.0,

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub mod leftovers;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -15,12 +17,14 @@ use rustix::process::{Pid, Signal, kill_process};
 pub struct Daemon {
     pub data: tempfile::TempDir,
     pub child: Option<Child>,
+    /// The program that is started.
+    pub program: PathBuf,
 }
 
 impl Daemon {
     /// A data folder, and no daemon yet.
     pub fn folder() -> Daemon {
-        Daemon { data: tempfile::tempdir().unwrap(), child: None }
+        Daemon { data: tempfile::tempdir().unwrap(), child: None, program: env!("CARGO_BIN_EXE_stint").into() }
     }
 
     pub fn start(args: &[&str]) -> Daemon {
@@ -39,7 +43,7 @@ impl Daemon {
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_stint"));
+        let mut command = Command::new(&self.program);
         command.arg("--data").arg(self.data.path()).args(args).stdin(Stdio::null());
         // Networks of pods are tested where they touch nothing of this machine; see network.rs.
         command.env("STINT_POD_NETWORK", "host");
@@ -56,6 +60,12 @@ impl Daemon {
         command.arg(daemon.data.path()).args(["serve", "--listen", "127.0.0.1:0", "--no-agent"]).stdin(Stdio::null());
         daemon.spawn(command);
         daemon
+    }
+
+    /// Starts the program, and waits for nothing.
+    pub fn begin(&mut self, args: &[&str]) {
+        let mut command = self.command(&["serve", "--listen", "127.0.0.1:0"]);
+        self.child = Some(command.args(args).stderr(Stdio::null()).spawn().unwrap());
     }
 
     /// Starts the program and waits until it says that it is ready; returns how long that took.
@@ -134,6 +144,14 @@ impl Daemon {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
     }
 
+    /// Where its agent has its records, in memory.
+    pub fn memory_folders(&self) -> Vec<PathBuf> {
+        let Ok(id) = fs::read_to_string(self.data.path().join("id")) else { return Vec::new() };
+        let ours = format!("stint-{}", rustix::process::geteuid().as_raw());
+        let folders = ["/run", "/dev/shm"].map(|parent| Path::new(parent).join(&ours).join(id.trim()));
+        folders.into_iter().filter(|folder| folder.exists()).collect()
+    }
+
     pub fn kubeconfig(&self) -> PathBuf {
         self.data.path().join("kubeconfig")
     }
@@ -145,12 +163,13 @@ impl Drop for Daemon {
             let _ = child.kill();
             let _ = child.wait();
         }
-        // The shims outlive the daemon by design; a test's containers are short, and their cgroup has the folder's id.
-        let Ok(id) = fs::read_to_string(self.data.path().join("id")) else { return };
-        for parent in ["/run", "/dev/shm"] {
-            let uid = rustix::process::geteuid().as_raw();
-            let _ = fs::remove_dir_all(Path::new(parent).join(format!("stint-{uid}")).join(id.trim()));
+        // Their containers outlive daemons by design.
+        for memory in self.memory_folders() {
+            leftovers::end_containers(&memory);
+            leftovers::unmount_below(&memory);
+            let _ = fs::remove_dir_all(memory);
         }
+        leftovers::unmount_below(self.data.path());
     }
 }
 
