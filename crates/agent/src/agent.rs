@@ -31,7 +31,7 @@ use crate::folder::{Folders, PodFolder};
 use crate::gauge::{Gauge, MachineGauge};
 use crate::images::release_images;
 use crate::names::{Finder, Names};
-use crate::network::Joined;
+use crate::network::{Joined, forget};
 use crate::node;
 use crate::pressure::{Ask, Guard, Kept, PressureConfig};
 use crate::reclaim;
@@ -297,9 +297,14 @@ impl Agent {
         let claimed = self.found.values().filter_map(|found| found.joined.clone());
         let claimed: Vec<_> = claimed.map(|Joined { sandbox, ports }| (sandbox, ports)).collect();
         let lost = network.keep(&claimed);
-        for found in self.found.values_mut() {
+        for (uid, found) in &mut self.found {
             if let Some(joined) = found.joined.take_if(|joined| lost.contains(&joined.sandbox)) {
-                tracing::warn!(address = joined.sandbox.name, "the network namespace of a pod is gone");
+                tracing::info!(uid, address = joined.sandbox.name, "the network namespace of a pod is gone");
+                // Soon the address is another's, who must not lose it when this pod gives up what it had.
+                let forgotten = PodFolder::new(&self.shared.config.folders, uid).and_then(|folder| forget(&folder));
+                if let Err(error) = forgotten {
+                    tracing::warn!(uid, error = %error.chain(), "failed to forget the network of a pod");
+                }
             }
         }
     }

@@ -1,7 +1,8 @@
 //! A pod's own network, from before its first container starts until after its last one has ended.
 //!
 //! Invariant: whose a namespace is stands in the pod's folder before anything runs in it, and no longer once it is given up; so
-//! after a crash at any moment each namespace has a pod, or nobody wants it.
+//! after a crash at any moment each namespace has a pod, or nobody wants it. A record whose namespace is gone, as a crash while it
+//! is given up leaves one, is struck out before any address is given away again.
 //! Left out: how a namespace is made (`stint_network`), and what a pod's files say of names ([`crate::etc`]).
 
 use std::fs;
@@ -117,6 +118,11 @@ pub(crate) async fn leave(folder: &PodFolder, network: Option<&Network>) -> Resu
         // That of a daemon that had one, or of one that is no more.
         None => stint_network::abandon(&sandbox)?,
     }
+    forget(folder)
+}
+
+/// Strikes out what a pod's folder tells of its network.
+pub(crate) fn forget(folder: &PodFolder) -> Result<(), Error> {
     let file = folder.network();
     fs::remove_file(&file).map_err(Error::io("remove", &file))
 }
