@@ -28,6 +28,7 @@ use kube::Client;
 use kube::runtime::watcher;
 use stint_core::clock::Clock;
 use stint_core::cronjob::{Action, Look, is_recorded, reconcile};
+use stint_core::job::kept::JobOutline;
 use stint_core::plan::{Phase, Plan};
 use stint_core::schedule::zone;
 
@@ -35,7 +36,7 @@ use crate::Config;
 use crate::events::recorder;
 use crate::job::scoped;
 use crate::queue::{Queue, wait_for};
-use crate::watch::watch;
+use crate::watch::{map, watch};
 use cache::{Awaited, Barrier, Cache, Key, lean};
 use execute::{Ended, Executor, Report};
 use pass::Pass;
@@ -68,7 +69,8 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>, config: &Config) {
         pass: Pass::new(now, config.full_pass),
     };
     let mut cron_jobs = pin!(watch(scoped(&client, config), watcher::Config::default()).fuse());
-    let mut jobs = pin!(watch(scoped(&client, config), watcher::Config::default()).fuse());
+    let jobs = watch(scoped(&client, config), watcher::Config::default());
+    let mut jobs = pin!(jobs.map(|event| map(event, |JobOutline(job)| job)).fuse());
     let mut writing = pin!(writing.fuse());
     loop {
         let more = state.begin(clock.now(), config);

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt, future::BoxFuture};
-use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use stint_core::clock::Clock;
+use stint_core::job::kept::SlimPod;
 
 use crate::Config;
 use crate::cache::JobKey;
@@ -18,7 +18,7 @@ use crate::events::recorder;
 use crate::execute::{Executor, Report};
 use crate::orphan::Orphans;
 use crate::queue::wait_for;
-use crate::watch::watch;
+use crate::watch::{map, watch};
 pub use reconciler::{Reconciler, What, Work};
 
 /// Runs the Job controller until it is dropped.
@@ -29,7 +29,10 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>, config: &Config) {
     let mut reconciler = Reconciler::new(clock.now(), config.clone());
     let mut orphans = Orphans::new(client.clone());
     let mut jobs = pin!(watch(scoped(&client, config), watcher::Config::default()).fuse());
-    let watch_pods = || watch(scoped::<Pod>(&client, config), watcher::Config::default()).fuse();
+    let watch_pods = || {
+        let events = watch(scoped(&client, config), watcher::Config::default());
+        events.map(|event| map(event, |SlimPod(pod)| pod)).fuse()
+    };
     let mut pods = pin!(watch_pods());
     let mut writing = pin!(writing.fuse());
     loop {

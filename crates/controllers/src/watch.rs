@@ -43,6 +43,17 @@ where
     patient(watcher(api, config.page_size(PAGE)), what)
 }
 
+/// The same event, of what `part` makes of its object.
+pub fn map<K, L>(event: Event<K>, part: impl FnOnce(K) -> L) -> Event<L> {
+    match event {
+        Event::Apply(object) => Event::Apply(part(object)),
+        Event::Delete(object) => Event::Delete(part(object)),
+        Event::Init => Event::Init,
+        Event::InitApply(object) => Event::InitApply(part(object)),
+        Event::InitDone => Event::InitDone,
+    }
+}
+
 /// The events of `source`, which is asked again after an error, later each time.
 fn patient<K, E>(
     source: impl Stream<Item = Result<Event<K>, E>> + Send,

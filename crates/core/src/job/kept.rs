@@ -18,6 +18,10 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 
+mod read;
+
+pub use read::{JobOutline, SlimPod};
+
 use super::index::INDEX;
 use super::per_index::{FAILURES, IGNORED};
 use super::view::{Class, class, controller_of, finished_at, is_tracked, uid_of};

@@ -194,3 +194,18 @@ proptest! {
         is_remembered(&reconcile(&job, &pods, now), &job, &pods, now);
     }
 }
+
+proptest! {
+    #[test]
+    fn a_pod_that_is_read_in_part_is_the_whole_one_made_slim(pod in pod()) {
+        let part: SlimPod = serde_json::from_value(pod.clone()).unwrap();
+        prop_assert_eq!(part.0, slim(serde_json::from_value(pod).unwrap()));
+    }
+
+    #[test]
+    fn a_job_that_is_read_in_outline_is_the_whole_one_without_its_spec(job in job()) {
+        let outline: JobOutline = serde_json::from_value(job.clone()).unwrap();
+        let whole: Job = serde_json::from_value(job).unwrap();
+        prop_assert_eq!(outline.0, Job { spec: None, ..whole });
+    }
+}
