@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use kube::{Api, Client};
+use kube::core::Request;
+use kube::{Api, Client, Resource};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -39,7 +40,7 @@ enum Answer {
 ///
 /// A status that is not final is held back for `delay`, since the next one may follow at once.
 pub(crate) async fn write(client: Client, pod: Identity, mut wanted: watch::Receiver<Wanted>, delay: Duration) {
-    let api: Api<Pod> = Api::namespaced(client, &pod.namespace);
+    let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace);
     let mut written: Option<Arc<PodStatus>> = None;
     while wanted.changed().await.is_ok() {
         let is_final = |wanted: &Wanted| wanted.release || wanted.status.as_deref().is_some_and(is_terminal);
@@ -50,7 +51,7 @@ pub(crate) async fn write(client: Client, pod: Identity, mut wanted: watch::Rece
             let newest = wanted.borrow_and_update().clone();
             let mut answer = Answer::Done;
             if let Some(status) = newest.status.filter(|status| written.as_ref() != Some(status)) {
-                answer = write_status(&api, &pod, &status).await;
+                answer = write_status(&client, &pod, &status).await;
                 if let Answer::Done = answer {
                     written = Some(status);
                 }
@@ -75,9 +76,16 @@ fn is_terminal(status: &PodStatus) -> bool {
 }
 
 /// Lists of the status have merge keys or are replaced as a whole, so what other writers set stays.
-async fn write_status(api: &Api<Pod>, pod: &Identity, status: &PodStatus) -> Answer {
+async fn write_status(client: &Client, pod: &Identity, status: &PodStatus) -> Answer {
     let patch = json!({ "metadata": { "uid": pod.uid }, "status": status });
-    match api.patch_status(&pod.name, &PatchParams::default(), &Patch::Strategic(&patch)).await {
+    let pods = Request::new(Pod::url_path(&(), Some(&pod.namespace)));
+    let request = pods.patch_subresource("status", &pod.name, &PatchParams::default(), &Patch::Strategic(&patch));
+    // As text, since nobody reads the answer.
+    let answer = match request {
+        Ok(request) => client.request_text(request).await,
+        Err(fault) => Err(kube::Error::BuildRequest(fault)),
+    };
+    match answer {
         Ok(_) => Answer::Done,
         Err(error) => judge(pod, "write the status of", &error),
     }

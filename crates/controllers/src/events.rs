@@ -11,12 +11,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event as ApiEvent, ObjectReference};
-use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client, Resource};
+use kube::api::{Patch, PatchParams};
+use kube::{Client, Resource};
 use stint_core::clock::Clock;
 use stint_core::events::{Journal, count_up};
 use stint_core::plan::{Event, Note, Severity};
 use tokio::sync::mpsc;
+
+use crate::request::{create, of, send_unread};
 
 /// How many Events are written at once.
 const LANES: usize = 8;
@@ -104,9 +106,7 @@ fn lane(event: &ApiEvent) -> usize {
 
 async fn write(client: Client, mut waiting: mpsc::Receiver<ApiEvent>) {
     while let Some(event) = waiting.recv().await {
-        let namespace = event.metadata.namespace.as_deref().unwrap_or("default");
-        let api: Api<ApiEvent> = Api::namespaced(client.clone(), namespace);
-        if let Err(error) = put(&api, &event).await {
+        if let Err(error) = put(&client, &event).await {
             let reason = event.reason.unwrap_or_default();
             tracing::debug!(%error, reason, "an Event could not be written");
         }
@@ -114,13 +114,15 @@ async fn write(client: Client, mut waiting: mpsc::Receiver<ApiEvent>) {
 }
 
 /// Counts an Event up that was told before; creates it where it is new, or no longer there.
-async fn put(api: &Api<ApiEvent>, event: &ApiEvent) -> kube::Result<()> {
+async fn put(client: &Client, event: &ApiEvent) -> kube::Result<()> {
+    let namespace = event.metadata.namespace.as_deref().unwrap_or("default");
     if let Some(patch) = count_up(event) {
         let name = event.metadata.name.as_deref().unwrap_or_default();
-        match api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
+        let patch = of::<ApiEvent>(namespace).patch(name, &PatchParams::default(), &Patch::Strategic(patch));
+        match send_unread(client, patch).await {
             Err(kube::Error::Api(status)) if status.code == 404 => {}
-            result => return result.map(drop),
+            result => return result,
         }
     }
-    api.create(&PostParams::default(), event).await.map(drop)
+    send_unread(client, create(namespace, event)).await
 }

@@ -25,6 +25,7 @@ mod namespaces;
 mod orphan;
 mod queue;
 mod quotas;
+mod request;
 mod served;
 mod storage;
 mod texts;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Binding, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::Client;
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client};
+use kube::core::request;
 use serde_json::json;
 use stint_core::bind::Seat;
 use stint_core::clock::Clock;
@@ -14,6 +15,7 @@ use stint_core::plan::{Event, Note, Severity};
 
 use crate::ToldBindings;
 use crate::events::Recorder;
+use crate::request::{of, send_unread};
 
 /// What became of a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,10 +50,12 @@ impl Writer {
             ..ObjectReference::default()
         };
         let binding = Binding { metadata, target: node };
-        let answer: Result<serde_json::Value, _> =
-            self.pods(seat).create_subresource("binding", &seat.name, &PostParams::default(), &binding).await;
-        match answer {
-            Ok(_) => {
+        let binding = serde_json::to_vec(&binding).map_err(request::Error::SerializeBody);
+        let request = binding.and_then(|binding| {
+            of::<Pod>(&seat.namespace).create_subresource("binding", &seat.name, &PostParams::default(), binding)
+        });
+        match send_unread(&self.client, request).await {
+            Ok(()) => {
                 // Where nobody reads Events, one that was bound at once needs none: a write is as dear as the binding itself.
                 if seat.had_waited || self.told == ToldBindings::All {
                     let Seat { namespace, name, .. } = seat;
@@ -85,8 +89,10 @@ impl Writer {
             condition["lastTransitionTime"] = json!(Time(now));
         }
         let patch = json!({ "metadata": { "uid": seat.uid.to_string() }, "status": { "conditions": [condition] } });
-        match self.pods(seat).patch_status(&seat.name, &PatchParams::default(), &Patch::Strategic(patch)).await {
-            Ok(_) => {
+        let pods = of::<Pod>(&seat.namespace);
+        let request = pods.patch_subresource("status", &seat.name, &PatchParams::default(), &Patch::Strategic(patch));
+        match send_unread(&self.client, request).await {
+            Ok(()) => {
                 self.announce(self.clock.now(), seat, Severity::Warning, "FailedScheduling", why.to_owned());
                 true
             }
@@ -106,10 +112,6 @@ impl Writer {
             Pod { metadata: ObjectMeta { name: Some(seat.name.to_string()), ..identity(seat) }, ..Pod::default() };
         let event = Event { severity, reason: reason.to_owned(), note: Note::Text(note) };
         self.recorder.record_since(since, &pod, &event, None);
-    }
-
-    fn pods(&self, seat: &Seat) -> Api<Pod> {
-        Api::namespaced(self.client.clone(), &seat.namespace)
     }
 }
 

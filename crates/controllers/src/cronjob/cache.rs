@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::watcher::Event;
 use serde::Serialize;
 use stint_core::cronjob::SCHEDULED_TIMESTAMP;
+use stint_core::json;
 use stint_core::plan::Uid;
 
 use crate::cache::progress::Progress;
@@ -151,13 +152,13 @@ impl Cache {
     /// The CronJob `key`.
     pub fn cron_job(&self, key: &Key) -> Option<CronJob> {
         let kept = self.cron_jobs.get(key)?;
-        Some(serde_json::from_slice(&kept.json).expect("it was written from a CronJob"))
+        Some(json::read(&kept.json).expect("it was written from a CronJob"))
     }
 
     /// The Jobs that a CronJob of this name controls.
     pub fn jobs_of(&self, key: &Key) -> Vec<Job> {
         let jobs = self.jobs.get(key).into_iter().flat_map(BTreeMap::values);
-        jobs.map(|kept| serde_json::from_slice(&kept.json).expect("it was written from a Job")).collect()
+        jobs.map(|kept| json::read(&kept.json).expect("it was written from a Job")).collect()
     }
 
     /// How many CronJobs there are.

@@ -6,15 +6,17 @@
 use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
 use stint_core::cronjob::{Action, JobRef};
+use stint_core::job::kept::JobOutline;
 use stint_core::plan::{Plan, Step};
 
 use super::cache::{Awaited, Key};
 use crate::cache::parse_revision;
 use crate::events::Recorder;
 use crate::metrics::Metrics;
+use crate::request::{self, Written, replace_status, send};
 
 /// How executing a plan ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -92,8 +94,9 @@ impl Executor {
         match action {
             Action::Announce => {}
             Action::CreateJob(job) => {
-                let job = match self.jobs(key).create(&PostParams::default(), job).await {
-                    Ok(job) => {
+                let created = send(&self.client, request::create(&key.namespace, &**job)).await;
+                let job = match created {
+                    Ok(JobOutline(job)) => {
                         self.metrics.created_by_schedule(&job);
                         job
                     }
@@ -110,10 +113,8 @@ impl Executor {
                 awaited.leaving.push(job.uid.clone());
             }
             Action::WriteStatus(status) => {
-                let mut cron_job = cron_job.clone();
-                cron_job.status = Some((**status).clone());
-                let written = self.cron_jobs(key).replace_status(&key.name, &PostParams::default(), &cron_job).await;
-                let written = written.map_err(|error| trouble(error, |_| Trouble::Refused))?;
+                let written = send(&self.client, replace_status(cron_job, status)).await;
+                let written: Written = written.map_err(|error| trouble(error, |_| Trouble::Refused))?;
                 awaited.cron_jobs_at = Some(parse_revision(written.metadata.resource_version.as_ref()));
             }
         }

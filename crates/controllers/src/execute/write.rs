@@ -4,10 +4,8 @@
 
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::{Request, request};
-use kube::{Api, Resource};
-use serde::{Deserialize, Serialize};
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::json;
 use stint_core::job::TRACKING_FINALIZER;
 use stint_core::plan::{Action, PodRef, Step, Uid};
@@ -16,6 +14,7 @@ use stint_core::ttl;
 use super::Executor;
 use crate::barrier::Sighting;
 use crate::cache::{JobKey, parse_revision};
+use crate::request::{self, Written, of, replace_status, send, send_unread};
 
 /// Why one step did not go through.
 pub(super) enum Trouble {
@@ -32,27 +31,14 @@ pub(super) enum Trouble {
     Unknown(String),
 }
 
-/// What is read of an answer. The whole object is many times larger, and comes by the watch anyway.
-#[derive(Deserialize)]
-struct Written {
-    metadata: WrittenMeta,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WrittenMeta {
-    name: Option<String>,
-    resource_version: Option<String>,
-}
-
 impl Executor {
     /// Takes one step.
     pub(super) async fn take(&self, key: &JobKey, job: &Job, step: &Step) -> Result<Option<Sighting>, Trouble> {
         tracing::debug!(job = &*key.name, why = step.why, "taking a step");
         let (sighting, pod) = match &step.action {
             Action::CreatePod(pod) => {
-                let request = body(pod).and_then(|pod| of::<Pod>(key).create(&PostParams::default(), pod));
-                let Written { metadata } = self.send(request).await.map_err(trouble)?;
+                let request = request::create(&key.namespace, &**pod);
+                let Written { metadata } = send(&self.client, request).await.map_err(trouble)?;
                 (Some(Sighting::PodsAt(parse_revision(metadata.resource_version.as_ref()))), metadata.name)
             }
             Action::DeletePod(pod) => (self.delete(key, pod).await?, Some(pod.name.clone())),
@@ -64,7 +50,7 @@ impl Executor {
             Action::LetGo(pod) => (self.let_go(key, job, pod).await?, None),
             Action::DeleteJob(uid) => (self.expire(key, job, uid).await?, None),
             Action::Announce => (None, None),
-            Action::WriteJobStatus(status) => (Some(self.write_status(key, job, status).await?), None),
+            Action::WriteJobStatus(status) => (Some(self.write_status(job, status).await?), None),
         };
         for event in &step.events {
             self.recorder.record(job, event, pod.as_deref());
@@ -73,12 +59,8 @@ impl Executor {
     }
 
     /// Writes the status of the Job as it was reconciled; a conflict if it has changed since.
-    async fn write_status(&self, key: &JobKey, job: &Job, status: &JobStatus) -> Result<Sighting, Trouble> {
-        let changed = Job { status: Some(status.clone()), ..job.clone() };
-        let parameters = PostParams::default();
-        let request = body(&changed)
-            .and_then(|changed| of::<Job>(key).replace_subresource("status", &key.name, &parameters, changed));
-        match self.send(request).await {
+    async fn write_status(&self, job: &Job, status: &JobStatus) -> Result<Sighting, Trouble> {
+        match send(&self.client, replace_status(job, status)).await {
             Ok(Written { metadata }) => {
                 self.metrics.wrote(job, status);
                 Ok(Sighting::JobsAt(parse_revision(metadata.resource_version.as_ref())))
@@ -114,8 +96,9 @@ impl Executor {
             patch["metadata"]["resourceVersion"] = json!(revision);
         }
         let released = Some(Sighting::PodReleased(pod.uid.clone()));
-        match self.send(of::<Pod>(key).patch(&pod.name, &PatchParams::default(), &Patch::Strategic(patch))).await {
-            Ok(_) => Ok(released),
+        let request = of::<Pod>(&key.namespace).patch(&pod.name, &PatchParams::default(), &Patch::Strategic(patch));
+        match send_unread(&self.client, request).await {
+            Ok(()) => Ok(released),
             Err(error) if is_gone(&error) => Ok(released),
             // Another pod has the name now, or others wrote to this one faster than the API could patch it: not
             // released, as far as anybody knows. The cache will tell which.
@@ -153,7 +136,8 @@ impl Executor {
 
     /// Patches a pod. One that is gone needs it no more; until the cache shows that, the same would be planned again.
     async fn patch(&self, key: &JobKey, pod: &PodRef, patch: serde_json::Value) -> Result<Option<Sighting>, Trouble> {
-        match self.send(of::<Pod>(key).patch(&pod.name, &PatchParams::default(), &Patch::Strategic(patch))).await {
+        let request = of::<Pod>(&key.namespace).patch(&pod.name, &PatchParams::default(), &Patch::Strategic(patch));
+        match send(&self.client, request).await {
             Ok(Written { metadata }) => Ok(Some(Sighting::PodsAt(parse_revision(metadata.resource_version.as_ref())))),
             Err(error) if is_gone(&error) => Ok(Some(Sighting::PodGone(pod.uid.clone()))),
             Err(error) => Err(trouble(error)),
@@ -176,11 +160,6 @@ impl Executor {
         }
     }
 
-    /// Sends a write, and reads of the answer what is needed.
-    async fn send(&self, request: Result<http::Request<Vec<u8>>, request::Error>) -> kube::Result<Written> {
-        self.client.request(request.map_err(kube::Error::BuildRequest)?).await
-    }
-
     pub(super) fn pods(&self, key: &JobKey) -> Api<Pod> {
         Api::namespaced(self.client.clone(), &key.namespace)
     }
@@ -188,15 +167,6 @@ impl Executor {
     pub(super) fn jobs(&self, key: &JobKey) -> Api<Job> {
         Api::namespaced(self.client.clone(), &key.namespace)
     }
-}
-
-/// Requests about objects of the Job's namespace.
-fn of<K: Resource<DynamicType = ()>>(key: &JobKey) -> Request {
-    Request::new(K::url_path(&(), Some(&key.namespace)))
-}
-
-fn body(object: &impl Serialize) -> Result<Vec<u8>, request::Error> {
-    serde_json::to_vec(object).map_err(request::Error::SerializeBody)
 }
 
 fn is_gone(error: &kube::Error) -> bool {

@@ -12,8 +12,9 @@ use std::time::Duration;
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Patch, PatchParams, PostParams};
+use kube::core::Request;
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 use stint_server::Api as Server;
 use stint_sim::virtual_time::{CountingIds, VirtualClock};
@@ -58,16 +59,19 @@ pub async fn run_pods(client: Client) {
     };
     let waiting = stream::unfold(waiting, |mut waiting| async move { Some((waiting.recv().await?, waiting)) });
     let run = waiting.for_each_concurrent(WRITES, |(namespace, name)| {
-        let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
-        async move { run_pod(&api, &name).await }
+        let client = client.clone();
+        async move { run_pod(&client, &namespace, &name).await }
     });
     tokio::join!(see, run);
 }
 
-async fn run_pod(api: &Api<Pod>, name: &str) {
+async fn run_pod(client: &Client, namespace: &str, name: &str) {
+    let pods = Request::new(Pod::url_path(&(), Some(namespace)));
     for phase in ["Running", "Succeeded"] {
         let patch = Patch::Merge(json!({ "status": { "phase": phase } }));
-        api.patch_status(name, &PatchParams::default(), &patch).await.expect("the status is taken");
+        let request = pods.patch_subresource("status", name, &PatchParams::default(), &patch);
+        // As text, since the agent does not read the answer either.
+        client.request_text(request.expect("the request is well-formed")).await.expect("the status is taken");
     }
 }
 
