@@ -22,7 +22,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, ObjectMeta, StatusCause, Time};
 use serde_json::{Map, Value, json};
 use stint_core::field::quote;
-use stint_schema::fields::{FieldPath, FieldSet};
+use stint_schema::fields::{Element, FieldPath, FieldSet};
 use stint_schema::form::Form;
 use stint_schema::merge::{compare, complete, faults, fields_of, merge, remove, with_named_fields};
 
@@ -298,8 +298,13 @@ pub(crate) fn enter(kind: &'static Kind, entries: Entries<'_>, old: Option<&dyn 
 /// Whether both have the same entries but for times, and not the same times.
 pub(crate) fn differ_in_times_only(new: &ObjectMeta, old: &ObjectMeta) -> bool {
     let (Some(new), Some(old)) = (&new.managed_fields, &old.managed_fields) else { return false };
-    let timeless = |entry: &ManagedFieldsEntry| ManagedFieldsEntry { time: None, ..entry.clone() };
-    new != old && new.len() == old.len() && new.iter().zip(old).all(|(new, old)| timeless(new) == timeless(old))
+    new.len() == old.len() && new.iter().zip(old).all(|(new, old)| timeless(new) == timeless(old)) && new != old
+}
+
+/// All of an entry but its time.
+fn timeless(entry: &ManagedFieldsEntry) -> impl PartialEq {
+    let ManagedFieldsEntry { api_version, fields_type, fields_v1, manager, operation, subresource, time: _ } = entry;
+    (api_version, fields_type, fields_v1, manager, operation, subresource)
 }
 
 /// Records in `new` what `writer` has changed of `old`; of nothing, when it creates.
@@ -308,9 +313,15 @@ fn track(kind: &'static Kind, writer: &Writer, old: Option<&dyn Object>, new: &m
     let nothing = ObjectMeta::default();
     let live_meta = old.map_or(&nothing, |old| old.meta());
     let mut managed = Managed::requested(new.meta(), live_meta, writer.part, kind);
-    let live = live_value(kind, form, old);
-    let next = value_of(form, new);
-    let found = compare(form, &live, &next).outside(kind.reset_fields(writer.part));
+    let reset = kind.reset_fields(writer.part);
+    let spec = if old.is_some_and(|old| reset.contains(&[Element::field("spec")]) || new.has_same_spec(old)) {
+        Spec::Alike
+    } else {
+        Spec::Compared
+    };
+    let live = live_value(kind, form, old, spec);
+    let next = value_of(form, new, spec);
+    let found = compare(form, &live, &next).outside(reset);
     let changed = found.changed();
     managed.take(&changed.union(&found.removed), None);
     let owned = changed.difference(never_owned());
@@ -331,9 +342,19 @@ fn never_owned() -> &'static FieldSet {
     SET.get_or_init(|| FieldSet::of_fields(&NEVER_OWNED))
 }
 
+/// What is compared of two objects' specs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spec {
+    /// All of them.
+    Compared,
+    /// Nothing: they are alike, or how they differ does not matter.
+    Alike,
+}
+
 /// An object as it is compared: without its entries, and with what Go's structs always have.
-fn value_of(form: Form, object: &dyn Object) -> Value {
-    let mut value = object.to_value();
+fn value_of(form: Form, object: &dyn Object, spec: Spec) -> Value {
+    let outline = if spec == Spec::Alike { object.outline() } else { None };
+    let mut value = outline.as_deref().unwrap_or(object).to_value();
     if let Some(Value::Object(meta)) = value.get_mut("metadata") {
         meta.remove("managedFields");
     }
@@ -341,9 +362,9 @@ fn value_of(form: Form, object: &dyn Object) -> Value {
     value
 }
 
-fn live_value(kind: &'static Kind, form: Form, old: Option<&dyn Object>) -> Cow<'static, Value> {
+fn live_value(kind: &'static Kind, form: Form, old: Option<&dyn Object>, spec: Spec) -> Cow<'static, Value> {
     match old {
-        Some(old) => Cow::Owned(value_of(form, old)),
+        Some(old) => Cow::Owned(value_of(form, old, spec)),
         None => Cow::Borrowed(kind.nothing()),
     }
 }
@@ -382,7 +403,7 @@ pub(crate) fn apply(
         };
         return Err(Error::Internal(format!("failed to create typed patch object ({}): {why}", named(config))));
     }
-    let live = live_value(kind, form, old);
+    let live = live_value(kind, form, old, Spec::Compared);
     let entries = match old {
         Some(old) => Managed::read(old.meta().managed_fields.as_ref(), kind)
             .ok_or_else(|| Error::Internal("failed to decode managed fields".into()))?,

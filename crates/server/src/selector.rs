@@ -117,10 +117,11 @@ type FieldPath = &'static [&'static str];
 
 impl Traits {
     pub(crate) fn of(kind: &Kind, value: &[u8]) -> Self {
-        let paths: Vec<FieldPath> =
-            [NAME, NAMESPACE].into_iter().chain(kind.facts.fields.iter().map(|(_, path, _)| *path)).collect();
-        let fields = pick(&paths, value).map(|found| paths.iter().copied().zip(found).collect());
-        Self { labels: labels_of(value), fields }
+        let own = kind.facts.fields.iter().map(|(_, path, _)| *path);
+        let paths: Vec<FieldPath> = [LABELS, NAME, NAMESPACE].into_iter().chain(own).collect();
+        let Some(mut found) = pick(&paths, value) else { return Self { labels: BTreeMap::new(), fields: None } };
+        let labels = found[0].take().and_then(|labels| serde_json::from_str(&labels).ok()).unwrap_or_default();
+        Self { labels, fields: Some(paths.iter().copied().zip(found).skip(1).collect()) }
     }
 
     fn satisfy(&self, term: &FieldTerm) -> bool {
@@ -141,6 +142,7 @@ fn pick(paths: &[FieldPath], value: &[u8]) -> Option<Vec<Option<String>>> {
     Some(found)
 }
 
+const LABELS: &[&str] = &["metadata", "labels"];
 const NAME: &[&str] = &["metadata", "name"];
 const NAMESPACE: &[&str] = &["metadata", "namespace"];
 
@@ -179,9 +181,7 @@ impl<'de> Visitor<'de> for Pick<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<(), A::Error> {
-        while let Some(name) = map.next_key::<String>()? {
-            let below: Vec<usize> =
-                self.active.iter().copied().filter(|at| self.paths[*at][self.depth] == name).collect();
+        while let Some(below) = map.next_key_seed(Below { pick: &self })? {
             let Some(first) = below.first() else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
@@ -201,6 +201,32 @@ impl<'de> Visitor<'de> for Pick<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// Which of the active paths go on below a member's name.
+struct Below<'a, 'b> {
+    pick: &'a Pick<'b>,
+}
+
+impl<'de> DeserializeSeed<'de> for Below<'_, '_> {
+    type Value = Vec<usize>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Vec<usize>, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Below<'_, '_> {
+    type Value = Vec<usize>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a member's name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> std::result::Result<Vec<usize>, E> {
+        let Pick { paths, active, depth, .. } = self.pick;
+        Ok(active.iter().copied().filter(|at| paths[*at][*depth] == name).collect())
     }
 }
 

@@ -124,6 +124,17 @@ pub trait Strategy:
         faults
     }
 
+    /// A copy of its metadata, as [`outline_of`] makes it, and its status. None: objects of this kind are only looked at
+    /// whole.
+    fn outline(&self) -> Option<Self> {
+        None
+    }
+
+    /// Takes the status of `other`. False: objects of this kind are only read and changed whole.
+    fn take_status(&mut self, _other: &mut Self) -> bool {
+        false
+    }
+
     /// The part whose changes `metadata.generation` counts.
     fn desired(&self) -> Value {
         Value::Null
@@ -171,6 +182,7 @@ pub trait Object: Send + Sync {
     fn encode(&self) -> Encoded;
     fn to_value(&self) -> Value;
     fn duplicate(&self) -> Box<dyn Object>;
+    fn outline(&self) -> Option<Box<dyn Object>>;
     fn as_any(&self) -> &dyn Any;
     fn as_any_mut(&mut self) -> &mut dyn Any;
 
@@ -182,6 +194,8 @@ pub trait Object: Send + Sync {
     fn update_faults(&self, old: &dyn Object) -> Vec<Fault>;
     fn prepare_status_update(&mut self, old: &dyn Object);
     fn status_update_faults(&self, old: &dyn Object) -> Vec<Fault>;
+    fn take_status(&mut self, other: &mut dyn Object) -> bool;
+    fn has_same_spec(&self, old: &dyn Object) -> bool;
     fn desires_the_same_as(&self, old: &dyn Object) -> bool;
     fn prepare_finalize(&mut self, old: &dyn Object) -> bool;
     fn deletion(&self) -> Deletion;
@@ -210,6 +224,9 @@ impl<T: Strategy> Object for T {
     }
     fn duplicate(&self) -> Box<dyn Object> {
         Box::new(self.clone())
+    }
+    fn outline(&self) -> Option<Box<dyn Object>> {
+        Some(Box::new(Strategy::outline(self)?))
     }
     fn as_any(&self) -> &dyn Any {
         self
@@ -241,6 +258,13 @@ impl<T: Strategy> Object for T {
     fn status_update_faults(&self, old: &dyn Object) -> Vec<Fault> {
         Strategy::status_update_faults(self, same_kind(old))
     }
+    fn take_status(&mut self, other: &mut dyn Object) -> bool {
+        let other = other.as_any_mut().downcast_mut();
+        Strategy::take_status(self, other.expect("both are of the kind that the request names"))
+    }
+    fn has_same_spec(&self, old: &dyn Object) -> bool {
+        Strategy::has_same_spec(self, same_kind(old))
+    }
     fn desires_the_same_as(&self, old: &dyn Object) -> bool {
         let old: &T = same_kind(old);
         !T::GENERATION
@@ -264,6 +288,27 @@ impl<T: Strategy> Object for T {
     }
     fn bind(&mut self, node: &str, now: jiff::Timestamp) -> Option<Result<(), String>> {
         Strategy::bind(self, node, now)
+    }
+}
+
+/// Metadata without the entries of field managers, which may be larger than all the rest.
+pub(crate) fn outline_of(meta: &ObjectMeta) -> ObjectMeta {
+    ObjectMeta {
+        annotations: meta.annotations.clone(),
+        creation_timestamp: meta.creation_timestamp.clone(),
+        deletion_grace_period_seconds: meta.deletion_grace_period_seconds,
+        deletion_timestamp: meta.deletion_timestamp.clone(),
+        finalizers: meta.finalizers.clone(),
+        generate_name: meta.generate_name.clone(),
+        generation: meta.generation,
+        labels: meta.labels.clone(),
+        managed_fields: None,
+        name: meta.name.clone(),
+        namespace: meta.namespace.clone(),
+        owner_references: meta.owner_references.clone(),
+        resource_version: meta.resource_version.clone(),
+        self_link: meta.self_link.clone(),
+        uid: meta.uid.clone(),
     }
 }
 

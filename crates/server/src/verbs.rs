@@ -7,6 +7,7 @@ pub(crate) mod evict;
 pub(crate) mod get;
 mod json_patch;
 pub(crate) mod list;
+mod parts;
 pub(crate) mod patch;
 pub(crate) mod update;
 pub(crate) mod watch;

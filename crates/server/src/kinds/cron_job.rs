@@ -1,11 +1,11 @@
 //! CronJobs. Upstream: `pkg/registry/batch/cronjob/strategy.go`, v1.36.
 
-use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus};
+use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, CronJobStatus};
 use serde_json::Value;
 use stint_core::field::Fault;
 use stint_core::{admit, defaults, validate};
 
-use crate::strategy::Strategy;
+use crate::strategy::{Strategy, outline_of};
 
 impl Strategy for CronJob {
     const GENERATION: bool = true;
@@ -37,9 +37,26 @@ impl Strategy for CronJob {
         validate::cron_job_update(old, self)
     }
 
+    fn outline(&self) -> Option<Self> {
+        Some(CronJob {
+            metadata: outline_of(&self.metadata),
+            spec: CronJobSpec::default(),
+            status: self.status.clone(),
+        })
+    }
+
+    fn take_status(&mut self, other: &mut Self) -> bool {
+        self.status = other.status.take();
+        true
+    }
+
     fn prepare_status_update(&mut self, old: &Self) {
         self.spec.clone_from(&old.spec);
         self.status.get_or_insert_default();
+    }
+
+    fn has_same_spec(&self, old: &Self) -> bool {
+        self.spec == old.spec
     }
 
     fn desired(&self) -> Value {

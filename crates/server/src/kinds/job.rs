@@ -6,7 +6,7 @@ use stint_core::field::Fault;
 use stint_core::{admit, defaults, validate};
 
 use crate::encoding::Encoded;
-use crate::strategy::{SelectableField, Strategy, UnknownField};
+use crate::strategy::{SelectableField, Strategy, UnknownField, outline_of};
 
 impl Strategy for Job {
     const GENERATION: bool = true;
@@ -51,6 +51,15 @@ impl Strategy for Job {
 
     fn update_faults(&self, old: &Self) -> Vec<Fault> {
         validate::job_update(old, self)
+    }
+
+    fn outline(&self) -> Option<Self> {
+        Some(Job { metadata: outline_of(&self.metadata), spec: None, status: self.status.clone() })
+    }
+
+    fn take_status(&mut self, other: &mut Self) -> bool {
+        self.status = other.status.take();
+        true
     }
 
     fn prepare_status_update(&mut self, old: &Self) {

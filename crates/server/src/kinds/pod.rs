@@ -11,7 +11,7 @@ use serde_json::Value;
 use stint_core::field::{Fault, Path};
 use stint_core::{admit, defaults, validate};
 
-use crate::strategy::{Deletion, SelectableField, Strategy, UnknownField};
+use crate::strategy::{Deletion, SelectableField, Strategy, UnknownField, outline_of};
 
 const MAY_CHANGE: &str = "pod updates may not change fields other than `spec.containers[*].image`,\
 `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),\
@@ -65,6 +65,15 @@ impl Strategy for Pod {
             faults.push(Fault::forbidden(&Path::root().field("spec"), MAY_CHANGE));
         }
         faults
+    }
+
+    fn outline(&self) -> Option<Self> {
+        Some(Pod { metadata: outline_of(&self.metadata), spec: None, status: self.status.clone() })
+    }
+
+    fn take_status(&mut self, other: &mut Self) -> bool {
+        self.status = other.status.take();
+        true
     }
 
     fn prepare_status_update(&mut self, old: &Self) {

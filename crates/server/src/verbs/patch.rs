@@ -16,13 +16,14 @@ use stint_schema::{form::Form, go};
 use stint_store::Entry;
 
 use crate::dispatch::Call;
+use crate::kinds::Kind;
 use crate::managed::{Entries, apply};
 use crate::params::{FieldValidation, object_revision};
 use crate::status::{Error, Result};
 use crate::strategy::Object;
 use crate::update::{Change, Part, Replaced, find, load, replace};
 use crate::verbs::update::{expect_same_patched_place, expect_same_place, expect_same_uid};
-use crate::verbs::{create, json_patch};
+use crate::verbs::{create, json_patch, parts};
 use crate::{auth, body};
 
 /// The most operations of a JSON patch.
@@ -30,7 +31,8 @@ const MOST_OPERATIONS: usize = 10_000;
 const OPTIONS: &str = "PatchOptions";
 
 /// A patch that was read.
-enum Patch {
+#[derive(Debug)]
+pub(super) enum Patch {
     Merge(Value),
     Strategic(Map<String, Value>),
     Json {
@@ -59,7 +61,10 @@ pub(crate) async fn patch(call: &Call, name: &str, part: Part) -> Result<Respons
     loop {
         let entry = find(api, place, name)?;
         let old = load(place, &entry)?;
-        let (mut new, mut warnings) = patched(call, &patch, &entry, validation)?;
+        let (mut new, mut warnings) = match parts::patched(kind, &patch, old.as_ref(), &entry.value) {
+            Some(new) => (new, Vec::new()),
+            None => patched(kind, &patch, &entry, validation)?,
+        };
         expect_same_patched_place(place, name, new.as_mut())?;
         warnings.extend(dedup_owner_references(new.meta_mut()));
         expect_same_uid(place, name, new.as_ref(), old.as_ref())?;
@@ -164,13 +169,12 @@ fn configuration(call: &Call, validation: FieldValidation) -> Result<(Value, Vec
 }
 
 /// The stored state with the patch applied, defaulted.
-fn patched(
-    call: &Call,
+pub(super) fn patched(
+    kind: &'static Kind,
     patch: &Patch,
     entry: &Entry,
     validation: FieldValidation,
 ) -> Result<(Box<dyn Object>, Vec<String>)> {
-    let kind = call.place.kind;
     let stored: Value = serde_json::from_slice(&kind.shown(entry.value.clone()))
         .map_err(|error| Error::Internal(format!("cannot read the stored {}: {error}", entry.key)))?;
     let form = kind.form().unwrap_or(Form::ANY);
@@ -279,8 +283,16 @@ impl Patch {
         }
     }
 
+    /// The members that it changes, if it says so in its form.
+    pub(super) fn members(&self) -> Option<&Map<String, Value>> {
+        match self {
+            Self::Merge(Value::Object(members)) | Self::Strategic(members) => Some(members),
+            Self::Merge(_) | Self::Json { .. } => None,
+        }
+    }
+
     /// The patched document.
-    fn apply(&self, mut document: Value, form: Form) -> Result<Value> {
+    pub(super) fn apply(&self, mut document: Value, form: Form) -> Result<Value> {
         match self {
             Self::Merge(patch) => merge(&mut document, patch),
             Self::Strategic(patch) => {
