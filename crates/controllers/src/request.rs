@@ -1,11 +1,12 @@
 //! Requests whose answers are read no further than they are needed. The whole object comes by the watch anyway.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::{Request, request};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
+use stint_core::json::merge_patch;
 
 /// What is read of an object that was written.
 #[derive(Deserialize)]
@@ -37,25 +38,18 @@ pub fn create<K: Resource<DynamicType = ()> + Serialize>(namespace: &str, object
     of::<K>(namespace).create(&PostParams::default(), body(object)?)
 }
 
-/// The replacement of an object's status. Its spec does not go along, which such a request can't change; nor do its field
-/// managers, which only the server does.
-pub fn replace_status<K: Resource<DynamicType = ()>>(object: &K, status: &impl Serialize) -> Formed {
-    let meta = object.meta();
+/// The patch that makes the status of an object, as it was seen, the new one; a conflict if it has changed since. What a newer
+/// API has in a status and this program has never heard of stays.
+pub fn patch_status<K: Resource<DynamicType = ()>, S: Serialize>(seen: &K, old: Option<&S>, new: &S) -> Formed {
+    let meta = seen.meta();
     let (name, namespace) = (meta.name.as_deref().unwrap_or_default(), meta.namespace.as_deref().unwrap_or_default());
-    let (api_version, kind) = (K::api_version(&()), K::kind(&()));
-    let metadata = ObjectMeta { managed_fields: None, ..meta.clone() };
-    let body = body(&Outline { api_version: &api_version, kind: &kind, metadata: &metadata, status })?;
-    of::<K>(namespace).replace_subresource("status", name, &PostParams::default(), body)
-}
-
-/// An object without its spec.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Outline<'a, S> {
-    api_version: &'a str,
-    kind: &'a str,
-    metadata: &'a ObjectMeta,
-    status: &'a S,
+    let json = |status: &S| serde_json::to_value(status).map_err(request::Error::SerializeBody);
+    let old = old.map_or_else(|| Ok(json!({})), json)?;
+    let patch = Patch::Merge(json!({
+        "metadata": { "uid": meta.uid, "resourceVersion": meta.resource_version },
+        "status": merge_patch(&old, &json(new)?),
+    }));
+    of::<K>(namespace).patch_subresource("status", name, &PatchParams::default(), &patch)
 }
 
 /// Sends a request, and reads of the answer what `T` has.

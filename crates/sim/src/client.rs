@@ -128,7 +128,7 @@ impl Way {
             bytes = job.to_string().into();
         }
         let again = |bytes: Bytes| Request::from_parts(parts.clone(), Body::from(bytes));
-        if bug == Bug::ReleaseFirst && parts.method == Method::PUT && parts.uri.path().ends_with("/status") {
+        if bug == Bug::ReleaseFirst && parts.method == Method::PATCH && parts.uri.path().ends_with("/status") {
             for pod in self.recorded(&bytes) {
                 let patch = json!({ "metadata": { "finalizers": null } }).to_string();
                 let request = Request::patch(format!("/api/v1/namespaces/default/pods/{pod}"))

@@ -16,7 +16,7 @@ use super::cache::{Awaited, Key};
 use crate::cache::parse_revision;
 use crate::events::Recorder;
 use crate::metrics::Metrics;
-use crate::request::{self, Written, replace_status, send};
+use crate::request::{self, Written, patch_status, send};
 
 /// How executing a plan ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -113,7 +113,7 @@ impl Executor {
                 awaited.leaving.push(job.uid.clone());
             }
             Action::WriteStatus(status) => {
-                let written = send(&self.client, replace_status(cron_job, status)).await;
+                let written = send(&self.client, patch_status(cron_job, cron_job.status.as_ref(), &**status)).await;
                 let written: Written = written.map_err(|error| trouble(error, |_| Trouble::Refused))?;
                 awaited.cron_jobs_at = Some(parse_revision(written.metadata.resource_version.as_ref()));
             }

@@ -116,7 +116,7 @@ async fn creations_start_slowly_and_end_with_the_first_batch_that_is_refused() {
         let report = execute(client, plan).await;
         assert_eq!(report.ended, Ended::Refused);
         assert_eq!(bodies(&asked, &Method::POST, "/pods").len(), tried, "{allowed} were allowed");
-        let otherwise = bodies(&asked, &Method::PUT, "/jobs/j/status").len();
+        let otherwise = bodies(&asked, &Method::PATCH, "/jobs/j/status").len();
         assert_eq!(otherwise, 1, "the status is that of what was refused, and not that of what was planned");
         assert_eq!(report.sightings.len(), allowed + 1);
     }

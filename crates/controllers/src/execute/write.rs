@@ -14,7 +14,7 @@ use stint_core::ttl;
 use super::Executor;
 use crate::barrier::Sighting;
 use crate::cache::{JobKey, parse_revision};
-use crate::request::{self, Written, of, replace_status, send, send_unread};
+use crate::request::{self, Written, of, patch_status, send, send_unread};
 
 /// Why one step did not go through.
 pub(super) enum Trouble {
@@ -60,7 +60,7 @@ impl Executor {
 
     /// Writes the status of the Job as it was reconciled; a conflict if it has changed since.
     async fn write_status(&self, job: &Job, status: &JobStatus) -> Result<Sighting, Trouble> {
-        match send(&self.client, replace_status(job, status)).await {
+        match send(&self.client, patch_status(job, job.status.as_ref(), status)).await {
             Ok(Written { metadata }) => {
                 self.metrics.wrote(job, status);
                 Ok(Sighting::JobsAt(parse_revision(metadata.resource_version.as_ref())))
