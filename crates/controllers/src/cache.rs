@@ -4,6 +4,7 @@
 //!   Job that goes on ─► whole       its pods ─► slim        reconciled often, as they are
 //!                                            ─► Settled     those that are counted: when the latest one ended
 //!   Job that ended   ─► Ended       its pods ─► Leftover    looked at rarely, made up again then
+//!   somebody else's  ─► Stranger    its pods ─► nothing
 //! ```
 //!
 //! Invariants: only watch events change the cache, in their order, so that its revision says what it has seen. A fresh list
@@ -25,6 +26,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher::Event;
 use stint_core::job::kept::{Ended, Leftover, Settled, slim};
 use stint_core::job::view::{controller_of, is_tracked, uid_of};
+use stint_core::mandate::Mandate;
 use stint_core::plan::Uid;
 
 use loose::{Loose, is_handwritten, is_selected, named_jobs};
@@ -54,6 +56,8 @@ impl JobKey {
 /// The cache.
 #[derive(Debug, Default)]
 pub struct Cache {
+    /// Which Jobs are ours.
+    mandate: Mandate,
     jobs: HashMap<JobKey, Held>,
     owned: Owned,
     /// Pods that nobody controls: a Job's selector may select them.
@@ -77,10 +81,13 @@ pub struct Cache {
 enum Held {
     Whole(Arc<Job>),
     Ended(Box<Ended>),
+    Stranger(Uid),
 }
 
 impl Held {
-    fn of(job: Job) -> Held {
+    fn of(job: Job, mandate: Mandate) -> Held {
+        let uid = Uid::of(&job.metadata);
+        let Some(job) = mandate.job(job) else { return Held::Stranger(uid) };
         match Ended::of(&job) {
             Some(ended) => Held::Ended(Box::new(ended)),
             None => Held::Whole(Arc::new(job)),
@@ -91,11 +98,17 @@ impl Held {
         match self {
             Held::Whole(job) => Uid::of(&job.metadata),
             Held::Ended(ended) => ended.uid().clone(),
+            Held::Stranger(uid) => uid.clone(),
         }
     }
 }
 
 impl Cache {
+    /// An empty one, of the Jobs that `mandate` makes ours.
+    pub fn new(mandate: Mandate) -> Cache {
+        Cache { mandate, ..Cache::default() }
+    }
+
     /// Takes in an event of the Job watch; returns the keys that it makes dirty.
     pub fn job_event(&mut self, event: Event<Job>) -> BTreeSet<JobKey> {
         match event {
@@ -107,7 +120,7 @@ impl Cache {
             Event::InitApply(job) => {
                 self.jobs_progress.lists(&job.metadata);
                 let key = self.shared(JobKey::of(&job));
-                self.listed_jobs.push((key, Held::of(job)));
+                self.listed_jobs.push((key, Held::of(job, self.mandate)));
                 BTreeSet::new()
             }
             Event::InitDone => {
@@ -124,7 +137,7 @@ impl Cache {
             Event::Apply(job) => {
                 self.jobs_progress.saw(&job.metadata);
                 let key = self.shared(JobKey::of(&job));
-                self.put_job(key.clone(), Held::of(job));
+                self.put_job(key.clone(), Held::of(job, self.mandate));
                 BTreeSet::from([key])
             }
             Event::Delete(job) => {
@@ -194,9 +207,15 @@ impl Cache {
         self.missed.is_some_and(|lists| self.pods_progress.lists_begun <= lists)
     }
 
-    /// The Job `key`, or one of which the decisions are the same.
+    /// Whether there is a Job `key`, and it is somebody else's.
+    pub fn is_strangers(&self, key: &JobKey) -> bool {
+        matches!(self.jobs.get(key), Some(Held::Stranger(_)))
+    }
+
+    /// The Job `key`, or one of which the decisions are the same, if it is ours.
     pub fn job(&self, key: &JobKey) -> Option<Arc<Job>> {
         Some(match self.jobs.get(key)? {
+            Held::Stranger(_) => return None,
             Held::Whole(job) => job.clone(),
             Held::Ended(ended) => Arc::new(ended.job(&key.namespace, &key.name)),
         })
@@ -268,6 +287,7 @@ impl Cache {
         let uid = job.uid();
         match &job {
             Held::Ended(_) => self.owned.shrink(&key, &uid),
+            Held::Stranger(_) => self.owned.forget(&key, &uid),
             Held::Whole(job) => {
                 if self.owned.leftovers(&key).iter().any(|leftover| leftover.job == uid) {
                     self.missed = Some(self.pods_progress.lists_begun);
@@ -298,7 +318,8 @@ impl Cache {
             return dirty;
         }
         self.loose.remove(&uid);
-        let Some(key) = owner_key(&pod) else { return self.owned.remove(&uid).into_iter().collect() };
+        let own = owner_key(&pod).filter(|key| !self.is_strangers_pod(key, &pod));
+        let Some(key) = own else { return self.owned.remove(&uid).into_iter().collect() };
         let (key, before) = if let Some((key, leftover)) = self.leftover(&pod) {
             let before = self.owned.put_leftover(&key, leftover);
             (key, before)
@@ -311,6 +332,12 @@ impl Cache {
             (key, before)
         };
         before.into_iter().chain([key]).collect() // two where it changed hands
+    }
+
+    /// Whether the Job `key` is somebody else's and controls `pod`.
+    fn is_strangers_pod(&self, key: &JobKey, pod: &Pod) -> bool {
+        let owner = controller_of(pod).map(|owner| owner.uid.as_str());
+        matches!(self.jobs.get(key), Some(Held::Stranger(uid)) if owner.is_some_and(|owner| *uid == Uid::from(owner)))
     }
 
     /// What is to be remembered of `pod`, and under which key, if its Job has ended.

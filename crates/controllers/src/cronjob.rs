@@ -25,7 +25,6 @@ use futures::{FutureExt, StreamExt, future::BoxFuture};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use kube::Client;
-use kube::runtime::watcher;
 use stint_core::clock::Clock;
 use stint_core::cronjob::{Action, Look, is_recorded, reconcile};
 use stint_core::job::kept::JobOutline;
@@ -57,7 +56,7 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>, config: &Config) {
     let (recorder, writing) = recorder(client.clone(), clock.clone(), "cronjob-controller");
     let now = clock.now();
     let mut state = State {
-        cache: Cache::default(),
+        cache: Cache::new(config.cron_job_mandate),
         queue: Queue::telling(config.metrics.cron_jobs.clone()),
         barriers: HashMap::new(),
         changed: HashMap::new(),
@@ -68,8 +67,8 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>, config: &Config) {
         looked: now,
         pass: Pass::new(now, config.full_pass),
     };
-    let mut cron_jobs = pin!(watch(scoped(&client, config), watcher::Config::default()).fuse());
-    let jobs = watch(scoped(&client, config), watcher::Config::default());
+    let mut cron_jobs = pin!(watch(scoped(&client, config), config.lists.first()).fuse());
+    let jobs = watch(scoped(&client, config), config.lists.first());
     let mut jobs = pin!(jobs.map(|event| map(event, |JobOutline(job)| job)).fuse());
     let mut writing = pin!(writing.fuse());
     loop {

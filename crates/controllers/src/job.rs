@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt, future::BoxFuture};
-use kube::runtime::watcher;
 use kube::{Api, Client};
 use stint_core::clock::Clock;
 use stint_core::job::kept::SlimPod;
+use stint_core::mandate::Mandate;
 
 use crate::Config;
 use crate::cache::JobKey;
@@ -28,9 +28,9 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>, config: &Config) {
     let mut executing: FuturesUnordered<BoxFuture<'static, (JobKey, Report)>> = FuturesUnordered::new();
     let mut reconciler = Reconciler::new(clock.now(), config.clone());
     let mut orphans = Orphans::new(client.clone());
-    let mut jobs = pin!(watch(scoped(&client, config), watcher::Config::default()).fuse());
+    let mut jobs = pin!(watch(scoped(&client, config), config.lists.first()).fuse());
     let watch_pods = || {
-        let events = watch(scoped(&client, config), watcher::Config::default());
+        let events = watch(scoped(&client, config), config.lists.first());
         events.map(|event| map(event, |SlimPod(pod)| pod)).fuse()
     };
     let mut pods = pin!(watch_pods());
@@ -48,7 +48,9 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>, config: &Config) {
             Some(event) = jobs.next() => reconciler.job_event(event, clock.now()),
             // After the Jobs, so that of a pod whose Job has ended no more is remembered than has to be.
             Some(event) = pods.next(), if reconciler.has_jobs() => {
-                orphans.see(&event);
+                if config.job_mandate != Mandate::Beside {
+                    orphans.see(&event);
+                }
                 config.metrics.saw(&event);
                 reconciler.pod_event(event, clock.now());
             }

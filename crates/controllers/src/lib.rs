@@ -16,6 +16,7 @@ mod barrier;
 mod bind;
 mod cache;
 mod cronjob;
+pub mod election;
 mod events;
 mod execute;
 mod garbage;
@@ -26,6 +27,7 @@ mod orphan;
 mod queue;
 mod quotas;
 mod request;
+pub mod rights;
 mod served;
 mod storage;
 mod texts;
@@ -48,8 +50,10 @@ use kube::Client;
 pub use metrics::Metrics;
 pub use stint_core::clock::Clock;
 use stint_core::job::Tuning;
+use stint_core::mandate::Mandate;
 use stint_core::schedule::zone::{self, Zone};
 use stint_core::storage::Provisioner;
+pub use watch::Lists;
 
 /// What the controllers may be told.
 #[derive(Clone, Debug)]
@@ -62,8 +66,14 @@ pub struct Config {
     pub namespace: Option<String>,
     /// Whether Jobs are worked on. Not where another controller manager does it.
     pub jobs: bool,
+    /// Which Jobs are worked on.
+    pub job_mandate: Mandate,
     /// Whether CronJobs are worked on.
     pub cron_jobs: bool,
+    /// Which CronJobs are worked on.
+    pub cron_job_mandate: Mandate,
+    /// How first lists are read.
+    pub lists: Lists,
     /// The zone of schedules that name none: the machine's own.
     pub local_zone: Zone,
     /// How many Jobs are worked on at once (upstream: 5).
@@ -113,7 +123,10 @@ impl Default for Config {
             told_bindings: ToldBindings::Late,
             namespace: None,
             jobs: true,
+            job_mandate: Mandate::Sole,
             cron_jobs: true,
+            cron_job_mandate: Mandate::Sole,
+            lists: Lists::Pages,
             local_zone: zone::local(),
             workers: 5,
             tuning: Tuning::default(),
@@ -132,6 +145,10 @@ impl Default for Config {
 ///
 /// Dropping it in the middle of a plan is a crash: whatever was written stays, and the next run goes on from there.
 pub async fn run(client: Client, clock: Arc<dyn Clock>, config: Config) {
+    let client = match config.lists {
+        Lists::Pages => client,
+        Lists::Streams => watch::most_recent(client),
+    };
     let binder = async {
         match &config.node {
             Some(node) => Box::pin(bind::run(client.clone(), clock.clone(), &config, node)).await,

@@ -15,8 +15,10 @@ use std::fmt::{Debug, Display};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt, stream};
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Resource};
+use http::{Request, Uri};
+use kube::client::Body;
+use kube::runtime::watcher::{self, Error, Event, InitialListStrategy, watcher};
+use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
 
@@ -26,6 +28,49 @@ const QUIET: Duration = Duration::from_mins(1);
 /// How many objects of a list are taken in at once: with all of their members they are far larger than what is remembered of
 /// them, and several watches begin at the same time.
 const PAGE: u32 = 100;
+
+/// How long a watch of an API far away lasts, in seconds. Of a connection that was lost without a word nothing else tells.
+const FAR_AWAY: u32 = 60;
+
+/// How the first list of a watch is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lists {
+    /// In pages: from an API that is near.
+    Pages,
+    /// As events of the watch itself (KEP-3157), which costs an API far away least; in pages where it does not know of that.
+    Streams,
+}
+
+impl Lists {
+    /// The watch of everything that begins so.
+    pub(crate) fn first(self) -> watcher::Config {
+        match self {
+            Lists::Pages => watcher::Config::default(),
+            Lists::Streams => watcher::Config::default().timeout(FAR_AWAY).streaming_lists(),
+        }
+    }
+}
+
+/// A client whose streamed lists are most recent. kube asks for any state that the API server has at hand, which may be older
+/// than what was seen before.
+pub(crate) fn most_recent(client: Client) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let service = tower::service_fn(move |mut request: Request<Body>| {
+        if let Some(uri) = without_any_state(request.uri()) {
+            *request.uri_mut() = uri;
+        }
+        let client = client.clone();
+        async move { client.send(request).await }
+    });
+    Client::new(service, namespace)
+}
+
+/// The same request for the most recent state, if `uri` streams a list of any.
+fn without_any_state(uri: &Uri) -> Option<Uri> {
+    let query = uri.query().filter(|query| query.split('&').any(|pair| pair == "sendInitialEvents=true"))?;
+    let kept: Vec<&str> = query.split('&').filter(|pair| *pair != "resourceVersion=0").collect();
+    format!("{}?{}", uri.path(), kept.join("&")).parse().ok()
+}
 
 /// Watches what `api` holds, from a most-recent first list on, for ever.
 pub fn watch<K>(api: Api<K>, config: watcher::Config) -> impl Stream<Item = Event<K>> + Send
@@ -40,7 +85,30 @@ pub fn watch_with<K>(api: Api<K>, config: watcher::Config, what: String) -> impl
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    patient(watcher(api, config.page_size(PAGE)), what)
+    let paged = watcher::Config { initial_list_strategy: InitialListStrategy::ListWatch, ..config.clone() };
+    let pages = watcher(api.clone(), paged.page_size(PAGE));
+    if config.initial_list_strategy == InitialListStrategy::ListWatch {
+        return patient(pages.boxed(), what).left_stream();
+    }
+    patient(or_pages(watcher(api, config).boxed(), pages.boxed()), what).right_stream()
+}
+
+/// The events of `streamed`, or of `paged` from when on the API does not know how to stream lists.
+fn or_pages<S: Stream<Item = watcher::Result<Event<K>>> + Unpin + Send, K: Send>(
+    streamed: S,
+    paged: S,
+) -> impl Stream<Item = watcher::Result<Event<K>>> + Send {
+    stream::unfold((streamed, Some(paged)), |(mut source, mut paged)| async move {
+        let mut event = source.next().await?;
+        let is_unheard_of = matches!(&event, Err(Error::WatchStartFailed(kube::Error::Api(status)))
+            if matches!(status.code, 400 | 422));
+        if is_unheard_of && let Some(paged) = paged.take() {
+            tracing::debug!("the API does not stream lists; they are read in pages");
+            source = paged;
+            event = source.next().await?;
+        }
+        Some((event, (source, paged)))
+    })
 }
 
 /// The same event, of what `part` makes of its object.

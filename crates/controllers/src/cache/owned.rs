@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use stint_core::job::kept::{Leftover, Settled};
-use stint_core::job::view::{is_tracked, uid_of};
+use stint_core::job::view::{controller_of, is_tracked, uid_of};
 use stint_core::plan::Uid;
 
 use super::JobKey;
@@ -88,6 +88,19 @@ impl Owned {
         let leftovers: Vec<Leftover> = leftovers.filter(|leftover| leftover.job == *uid).collect();
         for leftover in leftovers {
             self.put_leftover(key, leftover);
+        }
+    }
+
+    /// Forgets the pods of the Job `uid`.
+    pub fn forget(&mut self, key: &JobKey, uid: &Uid) {
+        let Some(entry) = self.entries.get(key) else { return };
+        let settled = entry.settled.iter().map(|settled| &settled.leftover);
+        let leftovers = settled.chain(&entry.leftovers).filter(|leftover| leftover.job == *uid);
+        let is_its = |pod: &&Pod| controller_of(pod).is_some_and(|owner| Uid::from(owner.uid.as_str()) == *uid);
+        let pods = entry.pods.iter().filter(is_its).map(uid_of);
+        let forgotten: Vec<Uid> = leftovers.map(|leftover| leftover.uid.clone()).chain(pods).collect();
+        for uid in forgotten {
+            self.remove(&uid);
         }
     }
 

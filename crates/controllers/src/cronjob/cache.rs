@@ -13,6 +13,7 @@ use kube::runtime::watcher::Event;
 use serde::Serialize;
 use stint_core::cronjob::SCHEDULED_TIMESTAMP;
 use stint_core::json;
+use stint_core::mandate::Mandate;
 use stint_core::plan::Uid;
 
 use crate::cache::progress::Progress;
@@ -29,6 +30,8 @@ pub struct Key {
 /// The cache.
 #[derive(Debug, Default)]
 pub struct Cache {
+    /// Which CronJobs are ours; of others there is nothing here.
+    mandate: Mandate,
     cron_jobs: BTreeMap<Key, KeptCronJob>,
     /// Jobs by their UID, under the CronJob that controls them.
     jobs: HashMap<Key, BTreeMap<Uid, KeptJob>>,
@@ -65,6 +68,11 @@ pub struct Dirty {
 }
 
 impl Cache {
+    /// An empty one, of the CronJobs that `mandate` makes ours.
+    pub fn new(mandate: Mandate) -> Cache {
+        Cache { mandate, ..Cache::default() }
+    }
+
     /// Takes in an event of the CronJob watch.
     pub fn cron_job_event(&mut self, event: Event<CronJob>) -> Dirty {
         match event {
@@ -75,7 +83,7 @@ impl Cache {
             }
             Event::InitApply(cron_job) => {
                 self.cron_job_watch.lists(&cron_job.metadata);
-                self.listed_cron_jobs.push(keep_cron_job(cron_job));
+                self.listed_cron_jobs.extend(self.mandate.cron_job(cron_job).map(keep_cron_job));
                 Dirty::default()
             }
             Event::InitDone => {
@@ -94,7 +102,11 @@ impl Cache {
             }
             Event::Apply(cron_job) => {
                 self.cron_job_watch.saw(&cron_job.metadata);
-                let (key, kept) = keep_cron_job(cron_job);
+                let key = key_of(&cron_job.metadata);
+                let Some((_, kept)) = self.mandate.cron_job(cron_job).map(keep_cron_job) else {
+                    let was_ours = self.cron_jobs.remove(&key).is_some();
+                    return Dirty { keys: was_ours.then_some(key).into_iter().collect(), changed: Vec::new() };
+                };
                 let changed = self.cron_jobs.get(&key).is_some_and(|before| before.is_retimed_by(&kept));
                 self.cron_jobs.insert(key.clone(), kept);
                 let changed = changed.then(|| key.clone()).into_iter().collect();

@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher::Event;
 use stint_core::job::view::{controller_of, is_tracked};
 use stint_core::job::{foreign_controller, reconcile_absent, reconcile_kept};
+use stint_core::mandate::{JOB_CONTROLLER, Mandate};
 use stint_core::plan::{Phase, Plan, Uid};
 use stint_core::ttl;
 
@@ -73,7 +74,7 @@ impl Reconciler {
     /// One that knows nothing yet.
     pub fn new(now: Timestamp, config: Config) -> Reconciler {
         Reconciler {
-            cache: Cache::default(),
+            cache: Cache::new(config.job_mandate),
             queue: Queue::telling(config.metrics.jobs.clone()),
             barriers: HashMap::new(),
             next_full_pass: now.saturating_add(config.full_pass).unwrap_or(Timestamp::MAX),
@@ -176,12 +177,18 @@ impl Reconciler {
     fn count_foreign(&self, event: &Event<Job>) {
         let (Event::Apply(job) | Event::InitApply(job)) = event else { return };
         let Some(controller) = job.spec.as_ref().and_then(foreign_controller) else { return };
-        if self.cache.job(&JobKey::of(job)).is_none() {
+        let key = JobKey::of(job);
+        let is_ours = self.config.job_mandate != Mandate::Sole && controller == JOB_CONTROLLER;
+        if !is_ours && self.cache.job(&key).is_none() && !self.cache.is_strangers(&key) {
             self.config.metrics.managed_by(controller);
         }
     }
 
     fn reconcile(&mut self, key: JobKey, now: Timestamp) -> Option<Work> {
+        if self.cache.is_strangers(&key) {
+            self.queue.done(&key);
+            return None;
+        }
         let job = self.cache.job(&key);
         let uid = job.as_ref().and_then(|job| job.metadata.uid.clone());
         if let Some(job) = job {
