@@ -1,5 +1,7 @@
 //! The command line, as typed.
 
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +12,8 @@ use crate::exit::Exit;
 use crate::folder;
 use stint_core::job::Backoff;
 
-use crate::settings::{Flags, Value, signed};
+use crate::remote::Source;
+use crate::settings::{Flags, LogFormat, LogLevel, Value, signed};
 
 /// Run Kubernetes Jobs and CronJobs without a cluster.
 #[derive(Debug, Parser)]
@@ -53,6 +56,11 @@ pub enum Command {
     /// certificates and the settings marked [reloads] again. SIGTERM stops it; containers go on, and the next daemon on
     /// the data folder takes them over.
     Serve(Flags),
+    /// Run the controllers of Jobs and CronJobs before another Kubernetes API: a cluster's, or that of a `stint serve`
+    ///
+    /// Without --take-over only what asks for it is theirs: Jobs whose `spec.managedBy` is stint.dev/job-controller, and
+    /// suspended CronJobs with the annotation `stint.dev/cronjob-controller: "true"`. SIGTERM stops them.
+    Controllers(ControllersArgs),
     /// Print the settings that `stint serve` would have, and where each came from
     Config(Flags),
     /// Print a kubeconfig for the API of this data folder, with the administrator's certificate in it
@@ -67,7 +75,7 @@ pub enum Command {
     ///
     /// What its pods did, what it waits for and until when, and what comes next.
     Explain(ExplainArgs),
-    /// Tell when a schedule, or a CronJob of the daemon, fires next
+    /// Tell when a schedule, or a CronJob of the daemon or of a cluster, fires next
     ///
     /// With what the clocks do to it; of a CronJob also what happens after downtime.
     Schedule(ScheduleArgs),
@@ -91,6 +99,68 @@ pub enum Command {
     /// Import, list, pull and remove container images
     #[command(subcommand)]
     Image(ImageCommand),
+}
+
+/// Arguments of `stint controllers`.
+#[derive(Debug, ClapArgs)]
+pub struct ControllersArgs {
+    /// Where the API is, and who asks: the current context of this file, or in-cluster for what a cluster gives its pods
+    #[arg(long, env = "STINT_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Source,
+    /// Which controllers to run
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Work::Jobs, Work::CronJobs], value_name = "NAME")]
+    pub controllers: Vec<Work>,
+    /// Take everything of this kind but what names another controller: for APIs whose own controller is switched off
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME")]
+    pub take_over: Vec<Work>,
+    /// Work in this namespace only [default: in all]
+    #[arg(short, long, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// Let one of several replicas work, and another when it can't, by a Lease
+    #[arg(long, num_args = 0..=1, default_value_t = true, default_missing_value = "true", require_equals = true,
+        action = ArgAction::Set, value_name = "BOOL")]
+    pub leader_elect: bool,
+    /// The namespace of the Lease [default: the kubeconfig's, or the pod's]
+    #[arg(long, value_name = "NAME")]
+    pub lease_namespace: Option<String>,
+    /// The name of the Lease
+    #[arg(long, default_value = "stint-controllers", value_name = "NAME")]
+    pub lease_name: String,
+    /// How long others wait when a replica that works is silent; it stops by itself after two thirds of it
+    #[arg(long, default_value = "15s", value_name = "TIME", value_parser = lease_duration)]
+    pub lease_duration: Duration,
+    /// Where /livez, /healthz and /readyz are served, without TLS [default: nowhere]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub health_address: Option<SocketAddr>,
+    /// Where /metrics is served, without TLS; may be the same [default: nowhere]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics_address: Option<SocketAddr>,
+    /// How many Jobs are worked on at once
+    #[arg(long, default_value = "16", value_name = "NUMBER")]
+    pub concurrent_job_syncs: NonZeroU32,
+    /// For how long events about pods gather before their Job is looked at again (a cluster's own controller: 1s)
+    #[arg(long, default_value = "0s", value_name = "TIME", value_parser = delay)]
+    pub job_sync_batch_period: Duration,
+    /// How long failed pods wait.
+    #[command(flatten)]
+    pub backoff: BackoffArgs,
+    /// How log lines are written: text or json
+    #[arg(long, default_value = "text", value_name = "FORMAT", value_parser = setting::<LogFormat>)]
+    pub log_format: LogFormat,
+    /// What is logged: error, warn, info, debug or trace
+    #[arg(long, default_value = "info", value_name = "LEVEL", value_parser = setting::<LogLevel>)]
+    pub log_level: LogLevel,
+}
+
+/// What a controller works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Work {
+    /// Jobs, and how long they stay when they have finished.
+    #[value(alias = "job")]
+    Jobs,
+    /// CronJobs.
+    #[value(name = "cronjobs", alias = "cronjob")]
+    CronJobs,
 }
 
 /// What to import.
@@ -194,7 +264,7 @@ pub struct ExplainArgs {
     pub output: Option<Format>,
     /// Ask the API of this kubeconfig's current context instead of the daemon of the data folder
     #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
+    pub kubeconfig: Option<Source>,
 }
 
 /// Arguments of `stint schedule`.
@@ -215,6 +285,9 @@ pub struct ScheduleArgs {
     /// The CronJob's namespace
     #[arg(long, default_value = "default", value_name = "NAME")]
     pub namespace: String,
+    /// Ask the API of this kubeconfig's current context instead of the daemon of the data folder
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<Source>,
 }
 
 /// Arguments of `stint trigger`.
@@ -229,6 +302,9 @@ pub struct TriggerArgs {
     /// Set this variable in every container (may be repeated)
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     pub env: Vec<(String, String)>,
+    /// Ask the API of this kubeconfig's current context instead of the daemon of the data folder
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<Source>,
     /// Print only what the containers print, and errors
     #[arg(short, long)]
     pub quiet: bool,
@@ -375,7 +451,19 @@ pub fn parse() -> Result<Args, Exit> {
 }
 
 fn delay(text: &str) -> Result<Duration, String> {
-    <Duration as Value>::read(&[text.to_owned()])
+    setting(text)
+}
+
+/// What a setting of the same type would be.
+fn setting<T: Value>(text: &str) -> Result<T, String> {
+    T::read(&[text.to_owned()])
+}
+
+/// Leases count in whole seconds, and nobody should wait as long as a clock may be wrong.
+fn lease_duration(text: &str) -> Result<Duration, String> {
+    let duration: Duration = setting(text)?;
+    let is_whole = duration.subsec_nanos() == 0 && (3..=3600).contains(&duration.as_secs());
+    is_whole.then_some(duration).ok_or_else(|| "give a time in whole seconds, from 3s to 1h".to_owned())
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -14,11 +14,11 @@ use hyper_util::rt::TokioIo;
 use kube::Client;
 use kube::client::Body;
 use stint_server::Peer;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tower::ServiceExt;
 
 use crate::folder;
+use crate::remote::{self, Source};
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,8 @@ pub enum Part {
 }
 
 impl Part {
-    const fn agent(self) -> &'static str {
+    /// What it calls itself.
+    pub const fn agent(self) -> &'static str {
         match self {
             Part::Controllers => concat!("stint-controllers/", env!("CARGO_PKG_VERSION")),
             Part::Agent => concat!("stint-agent/", env!("CARGO_PKG_VERSION")),
@@ -52,6 +53,18 @@ pub fn client(router: &Router, part: Part) -> Client {
     Client::new(named, "default")
 }
 
+/// A client of the API that a kubeconfig names or else of the daemon of a data folder, for a command.
+///
+/// # Errors
+///
+/// Those of [`remote::client`] and [`daemon`].
+pub async fn named(kubeconfig: Option<&Source>, data: &Path) -> anyhow::Result<Client> {
+    match kubeconfig {
+        Some(source) => remote::client(source, Part::Command).await,
+        None => daemon(data),
+    }
+}
+
 /// A client of the daemon of a data folder, through its unix socket: the kernel says who asks.
 ///
 /// # Errors
@@ -69,22 +82,8 @@ pub fn daemon(data: &Path) -> anyhow::Result<Client> {
 /// Sends one request over a connection of its own.
 async fn ask(socket: PathBuf, mut request: Request<Body>) -> anyhow::Result<Response<Incoming>> {
     request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
-    let stream = UnixStream::connect(&socket).await.with_context(|| format!("can't reach {}", socket.display()))?;
-    send(Box::new(stream), request).await
-}
-
-/// What a request is sent over.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
-/// Sends one request of a command over a stream that carries no other.
-///
-/// # Errors
-///
-/// If the stream breaks before the answer's head is there, or what comes is no HTTP.
-pub async fn send(stream: Box<dyn Stream>, mut request: Request<Body>) -> anyhow::Result<Response<Incoming>> {
     request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(Part::Command.agent()));
+    let stream = UnixStream::connect(&socket).await.with_context(|| format!("can't reach {}", socket.display()))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {

@@ -18,9 +18,8 @@ use stint_core::job::Tuning;
 use stint_core::job::explain::{Attempt, Explanation, Run, Wait, explain};
 
 use crate::args::ExplainArgs;
-use crate::client::daemon;
+use crate::client::named;
 use crate::exit::Exit;
-use crate::remote;
 use crate::serve::SETTINGS;
 use crate::settings::Settings;
 
@@ -38,10 +37,7 @@ pub fn main(data: &Path, args: &ExplainArgs) -> anyhow::Result<Exit> {
 
 async fn ask(data: &Path, args: &ExplainArgs) -> anyhow::Result<Explanation> {
     let name = name_of(&args.what)?;
-    let client = match &args.kubeconfig {
-        Some(file) => remote::client(file)?,
-        None => daemon(data)?,
-    };
+    let client = named(args.kubeconfig.as_ref(), data).await?;
     let jobs: Api<Job> = Api::namespaced(client.clone(), &args.namespace);
     let job = jobs.get(name).await.with_context(|| format!("can't read {}", args.what))?;
     let pods: Api<Pod> = Api::namespaced(client.clone(), &args.namespace);

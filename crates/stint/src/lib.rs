@@ -6,6 +6,7 @@
 pub mod args;
 pub mod client;
 pub mod config;
+pub mod controllers;
 pub mod embedded;
 pub mod exit;
 pub mod explain;
@@ -16,6 +17,7 @@ pub mod import;
 pub mod install;
 pub mod kubeconfig;
 pub mod lint;
+pub mod process;
 pub mod real;
 pub mod remote;
 pub mod run;
@@ -33,12 +35,13 @@ pub fn main() -> ExitCode {
         Ok(args) => args,
         Err(exit) => return exit.into(),
     };
-    // The daemon has settings for its log.
-    if !matches!(args.command, args::Command::Serve(_)) {
+    // Those that stay say how they log.
+    if !matches!(args.command, args::Command::Serve(_) | args::Command::Controllers(_)) {
         real::log_to_stderr(args.verbose);
     }
     exit::report(match &args.command {
         args::Command::Serve(flags) => serve::main(flags),
+        args::Command::Controllers(controllers) => controllers::main(controllers),
         args::Command::Config(flags) => config::main(flags),
         args::Command::Install(install) => install::install(&args.data, install),
         args::Command::Uninstall => install::uninstall(),

@@ -1,187 +1,201 @@
-//! A client of the API that a kubeconfig names: of a daemon on another machine, or of a cluster.
+//! A client of an API that a kubeconfig names, or of the cluster that this process runs in.
 //!
-//! Invariant: nothing is sent before the server has shown a certificate of the kubeconfig's authority, and a kubeconfig that
-//! asks for what is not done here is refused, not followed by half.
-//! Left out: programs that log in (`exec`), authorities of the machine, and proxies. They take more than the program has
-//! room for, and `kubectl proxy` does all of it: its address may stand in a kubeconfig as `http://127.0.0.1:8001`.
+//! ```text
+//!   request ─► kube's client ─► answer
+//!     ▲                           │ 429: it was not performed, so once more, when the API says
+//!     └───────────────────────────┤ 401: the kubeconfig is read again, and once more with what it says now
+//!                                 └ nobody answers, or not in time: an error, and the kubeconfig is read again
+//! ```
+//!
+//! Invariant: a request goes out twice only where the answer says that it was not performed. Whatever may have been performed
+//! is for whoever asked to find out: a pod that is created twice is one too many.
 
-use std::fs;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use http::header::{AUTHORIZATION, HOST};
-use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, Uri};
-use hyper::body::Incoming;
-use kube::Client;
-use kube::client::Body;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
-use serde_json::Value;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use http::header::{RETRY_AFTER, USER_AGENT};
+use http::uri::Scheme;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use kube::client::{Body, ClientBuilder};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use tower::BoxError;
 
-use crate::client::{Stream, send};
+use crate::client::Part;
 
-/// A client of the API of the kubeconfig's current context.
+/// How long an answer may take that does not stay open.
+const ANSWER: Duration = Duration::from_secs(30);
+/// How long nothing may come of a connection. Longer than the watches of the controllers last.
+const SILENCE: Duration = Duration::from_secs(90);
+/// How often a request is sent that the API has no room for.
+const ATTEMPTS: usize = 10;
+/// The longest wait for room.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// How often the kubeconfig is read again at most.
+const RENEWAL: Duration = Duration::from_secs(5);
+
+/// What says where an API is, and who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The current context of this kubeconfig.
+    File(PathBuf),
+    /// What a cluster gives every pod: an address in the environment, and a token in a volume.
+    InCluster,
+}
+
+impl FromStr for Source {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Source, Self::Err> {
+        Ok(if text == "in-cluster" { Source::InCluster } else { Source::File(PathBuf::from(text)) })
+    }
+}
+
+/// A client of the API of `source`, for `part` of this process.
 ///
 /// # Errors
 ///
-/// When there is no such file, or its current context can't be used here. Whether the server answers is only seen later.
-pub fn client(file: &Path) -> anyhow::Result<Client> {
-    let text = fs::read_to_string(file).with_context(|| format!("can't read the kubeconfig {}", file.display()))?;
-    let config: Value = serde_saphyr::from_str(&text).with_context(|| format!("{} is not YAML", file.display()))?;
-    let folder = file.parent().unwrap_or(Path::new(""));
-    let server = Server::of(&config, folder).with_context(|| format!("can't use the kubeconfig {}", file.display()))?;
-    let server = Arc::new(server);
+/// When there is no such file, or its current context can't be used. Whether the server answers is only seen later.
+pub async fn client(source: &Source, part: Part) -> anyhow::Result<Client> {
+    let client = connect(source, part).await?;
+    let namespace = client.default_namespace().to_owned();
+    let way = Way { source: source.clone(), part, now: Mutex::new(Current { client, since: Instant::now() }) };
+    let way = std::sync::Arc::new(way);
     let service = tower::service_fn(move |request: Request<Body>| {
-        let server = Arc::clone(&server);
-        async move { server.ask(request).await }
+        let way = std::sync::Arc::clone(&way);
+        async move { way.send(request).await }
     });
-    Ok(Client::new(service, "default"))
+    Ok(Client::new(service, namespace))
 }
 
-/// Where an API is, and who asks it.
-struct Server {
-    host: String,
-    port: u16,
-    /// What its paths begin with, without a slash at the end.
-    base: String,
-    /// None: it is asked without TLS.
-    tls: Option<(TlsConnector, ServerName<'static>)>,
-    token: Option<HeaderValue>,
+/// The way to one API.
+struct Way {
+    source: Source,
+    part: Part,
+    now: Mutex<Current>,
 }
 
-impl Server {
-    /// That of the current context of `config`, which lies in `folder`.
-    fn of(config: &Value, folder: &Path) -> anyhow::Result<Server> {
-        let current = config["current-context"].as_str().filter(|name| !name.is_empty());
-        let context = entry(config, "contexts", "context", current.context("it has no current context")?)?;
-        let name_of = |what: &str| context[what].as_str().with_context(|| format!("its context names no {what}"));
-        let cluster = entry(config, "clusters", "cluster", name_of("cluster")?)?;
-        let user = match context["user"].as_str() {
-            Some(user) => entry(config, "users", "user", user)?,
-            None => &Value::Null,
-        };
-        for (of, what) in [(cluster, "proxy-url"), (user, "exec"), (user, "auth-provider"), (user, "username")] {
-            if !of[what].is_null() {
-                bail!("{what} is not supported; `kubectl proxy` can stand between");
+/// Kube's client, made of what the source said at that time.
+struct Current {
+    client: Client,
+    since: Instant,
+}
+
+impl Way {
+    async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, BoxError> {
+        for attempt in 1.. {
+            let again = copy(&request);
+            let answer = self.send_once(request).await;
+            let (Ok(response), Some(next)) = (&answer, again.filter(|_| attempt < ATTEMPTS)) else {
+                if answer.is_err() {
+                    self.renew().await;
+                }
+                return answer;
+            };
+            match response.status() {
+                StatusCode::TOO_MANY_REQUESTS => tokio::time::sleep(wait(response.headers())).await,
+                StatusCode::UNAUTHORIZED if self.renew().await => {}
+                _ => return answer,
+            }
+            request = next;
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    async fn send_once(&self, request: Request<Body>) -> Result<Response<Body>, BoxError> {
+        let client = self.now().client.clone();
+        let stays = request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"));
+        let what = format!("{} {}", request.method(), request.uri().path());
+        let answer = client.send(request);
+        if stays {
+            return Ok(answer.await?);
+        }
+        match tokio::time::timeout(ANSWER, answer).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(format!("{what}: no answer within {} s", ANSWER.as_secs()).into()),
+        }
+    }
+
+    /// Reads the source again and goes on with what it says; returns whether it did. What can't be used changes nothing.
+    async fn renew(&self) -> bool {
+        if self.now().since.elapsed() < RENEWAL {
+            return false;
+        }
+        self.now().since = Instant::now();
+        match connect(&self.source, self.part).await {
+            Ok(client) => {
+                *self.now() = Current { client, since: Instant::now() };
+                true
+            }
+            Err(error) => {
+                tracing::warn!("goes on with what it knew of the API: {error:#}");
+                false
             }
         }
-        let url: Uri = cluster["server"]
-            .as_str()
-            .context("its cluster names no server")?
-            .parse()
-            .context("its server is no URL")?;
-        let host = url.host().context("its server has no host")?.trim_matches(['[', ']']).to_owned();
-        let is_plain = match url.scheme_str() {
-            Some("https") => false,
-            Some("http") => true,
-            _ => bail!("its server is neither https:// nor http://"),
-        };
-        let port = url.port_u16().unwrap_or(if is_plain { 80 } else { 443 });
-        let tls = if is_plain { None } else { Some(tls(cluster, user, folder, &host)?) };
-        let token = match (user["token"].as_str(), user["tokenFile"].as_str()) {
-            (Some(token), _) => Some(token.to_owned()),
-            (None, Some(path)) => Some(String::from_utf8(read(&folder.join(path))?).context("its token is no text")?),
-            (None, None) => None,
-        };
-        let token = token.map(|token| HeaderValue::from_str(&format!("Bearer {}", token.trim()))).transpose();
-        let token = token.context("its token can't be sent")?;
-        if is_plain && token.is_some() {
-            bail!("its token would be sent without TLS");
+    }
+
+    fn now(&self) -> MutexGuard<'_, Current> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The same request, unless its body can only be sent once.
+fn copy(request: &Request<Body>) -> Option<Request<Body>> {
+    let mut copy = Request::new(request.body().try_clone()?);
+    request.method().clone_into(copy.method_mut());
+    request.uri().clone_into(copy.uri_mut());
+    request.headers().clone_into(copy.headers_mut());
+    Some(copy)
+}
+
+/// For how long the API wants to be left alone.
+fn wait(headers: &HeaderMap) -> Duration {
+    let said = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    said.map_or(Duration::from_secs(1), Duration::from_secs).min(LONGEST_WAIT)
+}
+
+/// Kube's own client, which asks nothing yet.
+async fn connect(source: &Source, part: Part) -> anyhow::Result<Client> {
+    let mut config = match source {
+        Source::File(file) => {
+            of_file(file).await.with_context(|| format!("can't use the kubeconfig {}", file.display()))?
         }
-        Ok(Server { host, port, base: url.path().trim_end_matches('/').to_owned(), tls, token })
-    }
-
-    /// Sends one request over a connection of its own.
-    async fn ask(&self, mut request: Request<Body>) -> anyhow::Result<Response<Incoming>> {
-        let (host, port) = (self.host.as_str(), self.port);
-        let headers = request.headers_mut();
-        headers.insert(HOST, HeaderValue::from_str(host).context("the server's name can't be sent")?);
-        if let Some(token) = &self.token {
-            headers.insert(AUTHORIZATION, token.clone());
-        }
-        let asked = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
-        *request.uri_mut() = format!("{}{asked}", self.base).parse().context("the path can't be asked for")?;
-        let stream = TcpStream::connect((host, port)).await;
-        let stream = stream.with_context(|| format!("can't reach {host}, port {port}"))?;
-        let stream: Box<dyn Stream> = match &self.tls {
-            None => Box::new(stream),
-            Some((connector, name)) => {
-                let stream = connector.connect(name.clone(), stream).await;
-                Box::new(stream.with_context(|| format!("{host}, port {port}, is not who the kubeconfig names"))?)
-            }
-        };
-        send(stream, request).await
-    }
-}
-
-/// What the entry `name` of a list holds.
-fn entry<'a>(config: &'a Value, list: &str, what: &str, name: &str) -> anyhow::Result<&'a Value> {
-    let entries = config[list].as_array().into_iter().flatten();
-    let mut named = entries.filter(|entry| entry["name"] == name);
-    Ok(&named.next().with_context(|| format!("it has no {what} {name}"))?[what])
-}
-
-/// What stands under `name` in base64, or in the file that `name` without `-data` names.
-fn bytes(of: &Value, name: &str, folder: &Path) -> anyhow::Result<Option<Vec<u8>>> {
-    let data = &of[format!("{name}-data")];
-    if !data.is_null() {
-        let bytes: Result<k8s_openapi::ByteString, _> = serde_json::from_value(data.clone());
-        return Ok(Some(bytes.with_context(|| format!("its {name}-data is not in base64"))?.0));
-    }
-    of[name].as_str().map(|path| read(&folder.join(path))).transpose()
-}
-
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("can't read {}", path.display()))
-}
-
-/// How to speak with `host`, of which name its certificate has to be.
-fn tls(
-    cluster: &Value,
-    user: &Value,
-    folder: &Path,
-    host: &str,
-) -> anyhow::Result<(TlsConnector, ServerName<'static>)> {
-    if cluster["insecure-skip-tls-verify"] == true {
-        bail!("insecure-skip-tls-verify is not supported: give its certificate-authority");
-    }
-    let certificates = |pem: &[u8]| -> anyhow::Result<Vec<CertificateDer<'static>>> {
-        CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().context("a certificate is not PEM")
+        Source::InCluster => Config::incluster().context("can't use what a cluster gives its pods; is this a pod?")?,
     };
-    let authority = bytes(cluster, "certificate-authority", folder)?.context("its cluster names no authority")?;
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(&authority)? {
-        roots.add(certificate).context("its certificate-authority can't be used")?;
+    config.default_retry = false; // it repeats what may have been performed
+    if part == Part::Controllers {
+        // What a command follows may be silent for as long as it likes.
+        config.read_timeout = Some(SILENCE);
+        config.reset_reader_on_write = true;
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let builder = builder.context("can't speak TLS")?.with_root_certificates(roots);
-    let own = bytes(user, "client-certificate", folder)?.zip(bytes(user, "client-key", folder)?);
-    let config = match own {
-        None => builder.with_no_client_auth(),
-        Some((chain, key)) => {
-            let key = PrivateKeyDer::from_pem_slice(&key).context("its client-key is not PEM")?;
-            builder.with_client_auth_cert(certificates(&chain)?, key).context("its client-certificate can't be used")?
-        }
-    };
-    let name = cluster["tls-server-name"].as_str().unwrap_or(host).to_owned();
-    let name = ServerName::try_from(name).context("its server's name is none")?;
-    Ok((TlsConnector::from(Arc::new(config)), name))
+    config.headers.push((USER_AGENT, HeaderValue::from_static(part.agent())));
+    // A program that logs in may take its time.
+    let built = tokio::task::spawn_blocking(move || ClientBuilder::try_from(config).map(ClientBuilder::build)).await?;
+    built.context("can't make a client of it")
+}
+
+async fn of_file(file: &Path) -> anyhow::Result<Config> {
+    std::fs::metadata(file).with_context(|| format!("can't read the kubeconfig {}", file.display()))?;
+    let config = Config::from_custom_kubeconfig(Kubeconfig::read_from(file)?, &KubeConfigOptions::default()).await?;
+    let (auth, plain) = (&config.auth_info, config.cluster_url.scheme() == Some(&Scheme::HTTP));
+    if plain && (auth.token.is_some() || auth.token_file.is_some() || auth.password.is_some() || auth.exec.is_some()) {
+        bail!("what shows who asks would be sent without TLS");
+    }
+    Ok(config)
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
     fn config(cluster: &Value, user: &Value) -> Value {
         json!({
+            "apiVersion": "v1", "kind": "Config",
             "current-context": "c",
             "contexts": [{ "name": "c", "context": { "cluster": "here", "user": "me" } }],
             "clusters": [{ "name": "other", "cluster": {} }, { "name": "here", "cluster": cluster }],
@@ -189,35 +203,42 @@ mod tests {
         })
     }
 
-    #[test]
-    fn the_current_context_says_where_the_api_is() {
-        let plain = |server: &str| config(&json!({ "server": server }), &json!({}));
-        let server = Server::of(&plain("http://127.0.0.1:8001/k8s/"), Path::new("")).unwrap();
-        assert_eq!((server.host.as_str(), server.port, server.base.as_str()), ("127.0.0.1", 8001, "/k8s"));
-        let server = Server::of(&plain("http://[::1]"), Path::new("")).unwrap();
-        assert_eq!((server.host.as_str(), server.port, server.base.as_str()), ("::1", 80, ""));
-    }
-
-    #[test]
-    fn what_is_not_done_here_is_refused() {
+    #[tokio::test]
+    async fn what_cannot_be_used_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config");
         let (plain, none) = (json!({ "server": "http://a" }), json!({}));
         let mut nowhere = config(&plain, &none);
         nowhere["current-context"] = json!("gone");
-        let insecure = json!({ "server": "https://a", "insecure-skip-tls-verify": true });
+        let bad = json!({ "server": "https://a", "certificate-authority-data": "?" });
+        let absent = json!({ "server": "https://a", "certificate-authority": "no/file" });
         for (config, expected) in [
-            (Value::Null, "no current context"),
-            (nowhere, "no context gone"),
-            (config(&none, &none), "names no server"),
-            (config(&json!({ "server": "a" }), &none), "neither https"),
-            (config(&json!({ "server": "https://a" }), &none), "names no authority"),
-            (config(&insecure, &none), "insecure-skip-tls-verify is not supported"),
-            (config(&plain, &json!({ "exec": {} })), "exec is not supported"),
+            (json!({}), "current context"),
+            (nowhere, "gone"),
+            (config(&none, &none), "cluster url is missing"),
             (config(&plain, &json!({ "token": "secret" })), "without TLS"),
-            (config(&json!({ "server": "https://a", "certificate-authority-data": "?" }), &none), "not in base64"),
-            (config(&json!({ "server": "https://a", "certificate-authority": "no/file" }), &none), "can't read"),
+            (config(&bad, &none), "base64"),
+            (config(&absent, &none), "no/file"),
         ] {
-            let error = Server::of(&config, Path::new("/nowhere")).err().expect(expected);
-            assert!(format!("{error:#}").contains(expected), "{expected}: {error:#}");
+            std::fs::write(&file, config.to_string()).unwrap();
+            let error = client(&Source::File(file.clone()), Part::Command).await.err().expect(expected);
+            let error = format!("{error:#}");
+            assert!(error.contains(expected) && error.contains("can't use the kubeconfig"), "{expected}: {error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+        std::fs::write(&file, config(&plain, &none).to_string()).unwrap();
+        assert!(client(&Source::File(file), Part::Command).await.is_ok());
+    }
+
+    #[test]
+    fn the_api_says_how_long_it_wants_to_be_left_alone() {
+        let waits = |said: Option<&'static str>| {
+            wait(&said.map(|said| (RETRY_AFTER, HeaderValue::from_static(said))).into_iter().collect())
+        };
+        assert_eq!(waits(Some("7")), Duration::from_secs(7));
+        assert_eq!(waits(Some("86400")), LONGEST_WAIT);
+        for unsaid in [None, Some("Wed, 21 Oct 2026 07:28:00 GMT")] {
+            assert_eq!(waits(unsaid), Duration::from_secs(1));
         }
     }
 }

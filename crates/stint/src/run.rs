@@ -30,7 +30,7 @@ use crate::embedded::{self, Embedded, Launcher};
 use crate::exit::Exit;
 use crate::folder::{self, RunFolder};
 use crate::real;
-pub(crate) use follow::{Downloads, Follow};
+pub(crate) use follow::{Downloads, Follow, Place};
 pub(crate) use load::manifests;
 use load::{LoadError, Root, Workload, load};
 pub use screen::{Screen, Stream, Style};
@@ -89,7 +89,7 @@ async fn run(data: &Path, args: &RunArgs, launcher: Launcher, workload: Workload
     let stint = Embedded::start(Arc::clone(&containers), &folder, rootfs, Arc::new(observer), backoff, claims);
     let jobs = submit(&stint.client, workload).await?;
     let (client, folders) = (stint.client.clone(), folder.agent.clone());
-    let mut follow = Follow::new(client, Arc::clone(&screen), folders, pulling, jobs, started);
+    let mut follow = Follow::new(client, Arc::clone(&screen), Place::Here(folders), pulling, jobs, started);
     let timeout = async {
         match args.timeout {
             Some(timeout) => tokio::time::sleep(timeout).await,

@@ -17,7 +17,7 @@ use stint_core::schedule::preview::Row;
 use stint_core::schedule::zone::{self, Zone};
 
 use crate::args::ScheduleArgs;
-use crate::client::daemon;
+use crate::client::named;
 use crate::exit::Exit;
 use crate::trigger::name_of;
 use crate::zones;
@@ -44,7 +44,7 @@ fn stored(data: &Path, args: &ScheduleArgs) -> anyhow::Result<CronJob> {
     let name = name_of(&args.what)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("can't start the async runtime")?.block_on(async {
-        let cron_jobs: Api<CronJob> = Api::namespaced(daemon(data)?, &args.namespace);
+        let cron_jobs: Api<CronJob> = Api::namespaced(named(args.kubeconfig.as_ref(), data).await?, &args.namespace);
         cron_jobs.get(name).await.with_context(|| format!("can't read {}", args.what))
     })
 }

@@ -15,10 +15,10 @@ use kube::{Api, ResourceExt};
 use stint_core::cronjob::manual_job;
 
 use crate::args::TriggerArgs;
-use crate::client::daemon;
+use crate::client::named;
 use crate::exit::Exit;
 use crate::folder;
-use crate::run::{Downloads, Follow, Screen, Style};
+use crate::run::{Downloads, Follow, Place, Screen, Style};
 
 /// Starts the Job.
 pub fn main(data: &Path, args: &TriggerArgs) -> anyhow::Result<Exit> {
@@ -28,7 +28,7 @@ pub fn main(data: &Path, args: &TriggerArgs) -> anyhow::Result<Exit> {
 
 async fn trigger(data: &Path, args: &TriggerArgs) -> anyhow::Result<Exit> {
     let started = Instant::now();
-    let client = daemon(data)?;
+    let client = named(args.kubeconfig.as_ref(), data).await?;
     let name = name_of(&args.what)?;
     let cron_jobs: Api<CronJob> = Api::namespaced(client.clone(), &args.namespace);
     let cron_job = cron_jobs.get(name).await.with_context(|| format!("can't read {}", args.what))?;
@@ -38,7 +38,11 @@ async fn trigger(data: &Path, args: &TriggerArgs) -> anyhow::Result<Exit> {
     let screen = Arc::new(Screen::new(Style { quiet: args.quiet, prefix: false, objects_on_stdout: false }));
     screen.say(&format!("job/{} started", job.name_any()));
     let (_, pulling) = Downloads::new(Arc::clone(&screen));
-    let mut follow = Follow::new(client, Arc::clone(&screen), folder::served(data, ""), pulling, vec![job], started);
+    let place = match args.kubeconfig {
+        Some(_) => Place::Anywhere(args.namespace.clone()),
+        None => Place::Here(folder::served(data, "")),
+    };
+    let mut follow = Follow::new(client, Arc::clone(&screen), place, pulling, vec![job], started);
     tokio::select! {
         ended = follow.until_finished() => ended?,
         _ = tokio::signal::ctrl_c() => {
@@ -105,6 +109,7 @@ mod tests {
             namespace: "n".to_owned(),
             env: vec![("K".to_owned(), "3".to_owned())],
             quiet: false,
+            kubeconfig: None,
             args: vec!["new".to_owned()],
         };
         let job = serde_json::to_value(job(&cron_job, &args)).unwrap();

@@ -9,14 +9,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use futures::StreamExt;
+use futures::{AsyncBufReadExt, StreamExt};
 use jiff::Timestamp;
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodCondition};
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, LogParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 use stint_agent::logs::{self, Follow as Log};
 use stint_agent::{Attempt, Folders, Observer, log_path};
 use stint_core::job::view::controller_of;
@@ -28,12 +29,19 @@ use tokio::task::JoinSet;
 use super::screen::{Screen, Stream};
 use crate::exit::Exit;
 
+/// Where the Jobs run.
+pub enum Place {
+    /// On this machine: what containers print is in files of its agent's.
+    Here(Folders),
+    /// Anywhere. What containers print comes from the API, of attempts that it still knows, and this namespace is looked at.
+    Anywhere(String),
+}
+
 /// Follows the Jobs of one run.
 pub struct Follow {
     client: Client,
     screen: Arc<Screen>,
-    /// Where the logs are.
-    folders: Folders,
+    place: Place,
     /// The Jobs by UID, in the newest state seen.
     jobs: BTreeMap<String, Job>,
     /// UIDs in the order of the manifests.
@@ -58,7 +66,7 @@ impl Follow {
     pub fn new(
         client: Client,
         screen: Arc<Screen>,
-        folders: Folders,
+        place: Place,
         pulling: watch::Receiver<Layers>,
         jobs: Vec<Job>,
         started: Instant,
@@ -67,7 +75,7 @@ impl Follow {
         Follow {
             client,
             screen,
-            folders,
+            place,
             order: jobs.iter().map(uid).collect(),
             jobs: jobs.into_iter().map(|job| (uid(&job), job)).collect(),
             started,
@@ -83,10 +91,8 @@ impl Follow {
 
     /// Shows everything until every Job has finished and all that its containers printed is on the screen.
     pub async fn until_finished(&mut self) -> anyhow::Result<()> {
-        let mut jobs =
-            pin!(watcher(Api::<Job>::all(self.client.clone()), watcher::Config::default()).default_backoff());
-        let mut pods =
-            pin!(watcher(Api::<Pod>::all(self.client.clone()), watcher::Config::default()).default_backoff());
+        let mut jobs = pin!(watcher(self.api::<Job>(), watcher::Config::default()).default_backoff());
+        let mut pods = pin!(watcher(self.api::<Pod>(), watcher::Config::default()).default_backoff());
         while self.ended.len() < self.jobs.len() {
             tokio::select! {
                 Some(event) = jobs.next() => match event.context("watching the Jobs")? {
@@ -110,7 +116,7 @@ impl Follow {
             let api: Api<Job> = Api::namespaced(self.client.clone(), &job.namespace().unwrap_or_default());
             ignore_gone(api.delete(&job.name_any(), &DeleteParams::background()).await).context("deleting a Job")?;
         }
-        let all: Api<Pod> = Api::all(self.client.clone());
+        let all = self.api::<Pod>();
         let mut delay = Duration::from_millis(2);
         loop {
             let pods = all.list(&ListParams::default()).await.context("listing the pods")?;
@@ -266,18 +272,45 @@ impl Follow {
         let ended = state.terminated.as_ref().and_then(|end| end.container_id.as_deref());
         let latest_is_over = ended.and_then(|id| id.rsplit('_').next()).is_some_and(|of| of == latest.to_string());
         for attempt in 0..=latest {
-            // A name that makes no path has no log.
-            let Ok(path) = log_path(&self.folders, &uid, &container.name, Attempt(attempt)) else { return };
+            let path = match &self.place {
+                // A name that makes no path has no log.
+                Place::Here(folders) => match log_path(folders, &uid, &container.name, Attempt(attempt)) {
+                    Ok(path) => path,
+                    Err(_) => return,
+                },
+                Place::Anywhere(_) if attempt < latest || (state.running.is_none() && !latest_is_over) => continue,
+                Place::Anywhere(_) => PathBuf::from(format!("{uid}/{}/{attempt}", container.name)),
+            };
             let is_over = attempt < latest || latest_is_over;
             let (screen, followers) = (&self.screen, &mut self.followers);
+            let (place, client) = (&self.place, &self.client);
             let ended = self.attempts.entry(path.clone()).or_insert_with(|| {
                 let (ended, over) = watch::channel(false);
-                followers.spawn(show(Log::new(path, over), Arc::clone(screen), source.clone()));
+                let (screen, source) = (Arc::clone(screen), source.clone());
+                match place {
+                    Place::Here(_) => followers.spawn(show(Log::new(path, over), screen, source)),
+                    Place::Anywhere(namespace) => {
+                        let pods = Api::namespaced(client.clone(), namespace);
+                        let (pod, container) = (pod.name_any(), container.name.clone());
+                        followers.spawn(show_from_api(pods, pod, container, screen, source))
+                    }
+                };
                 ended
             });
             if is_over {
                 ended.send_replace(true);
             }
+        }
+    }
+
+    /// The objects of a kind that are looked at.
+    fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        match &self.place {
+            Place::Here(_) => Api::all(self.client.clone()),
+            Place::Anywhere(namespace) => Api::namespaced(self.client.clone(), namespace),
         }
     }
 
@@ -297,7 +330,7 @@ impl Follow {
 
     /// Reads every pod once more, since the pod watch may lag behind the Job watch, and shows their logs to the end.
     async fn drain(&mut self) -> anyhow::Result<()> {
-        let pods: Api<Pod> = Api::all(self.client.clone());
+        let pods = self.api::<Pod>();
         for pod in pods.list(&ListParams::default()).await.context("listing the pods")? {
             self.pod(&pod);
         }
@@ -329,6 +362,23 @@ async fn show(mut log: Log, screen: Arc<Screen>, source: String) {
                 break;
             }
         }
+    }
+    screen.output_ends(&source);
+}
+
+/// Shows what the API tells that a container prints, until it has ended.
+async fn show_from_api(pods: Api<Pod>, pod: String, container: String, screen: Arc<Screen>, source: String) {
+    let params = LogParams { container: Some(container), follow: true, ..LogParams::default() };
+    let mut line = Vec::new();
+    match pods.log_stream(&pod, &params).await {
+        Ok(log) => {
+            let mut log = pin!(log);
+            while log.read_until(b'\n', &mut line).await.is_ok_and(|read| read > 0) {
+                screen.output(&source, Stream::Out, &line);
+                line.clear();
+            }
+        }
+        Err(error) => tracing::warn!(%error, container = source, "a log could not be read"),
     }
     screen.output_ends(&source);
 }
