@@ -35,6 +35,7 @@ const STORIES: &str = "crates/sim/tests/traces/stories.rs";
 const TRACES: &str = "crates/sim/tests/traces/main.rs";
 const WORLDS: &str = "crates/sim/tests/worlds.rs";
 const EXPLAIN: &str = "crates/stint/tests/explain.rs";
+const ATTACHED: &str = "crates/stint/tests/controllers/ownership.rs";
 
 /// The table.
 pub static GROUPS: &[Group] = &[
@@ -281,10 +282,11 @@ pub static GROUPS: &[Group] = &[
             },
             Feature {
                 name: "`managedBy`",
-                does: "a Job that another controller manages is not touched",
+                does: "a Job that another controller manages is not touched; `stint controllers` manages those that name it",
                 tests: &[
                     (TESTS, "a_job_managed_elsewhere_is_left_alone"),
                     (RULES, "a_job_that_another_controller_manages_is_not_touched"),
+                    (ATTACHED, "beside_a_cluster_only_what_asks_for_stint_is_worked_on"),
                 ],
             },
             Feature {

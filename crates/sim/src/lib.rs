@@ -42,6 +42,7 @@ use chaos::Chaos;
 pub use chaos::{Bug, OnWrite};
 pub use model::{Fault, run_model};
 use process::Ended;
+pub use process::Wiring;
 use scenario::Scenario;
 use world::World;
 
@@ -63,6 +64,13 @@ pub struct Report {
 /// Runs the world of `seed`, with `bug` planted; keeps the story if `trace`.
 pub fn run_seed(seed: u64, bug: Bug, trace: bool) -> Report {
     run(&World::new(Scenario::of_seed(seed), Chaos::of_seed(seed, bug), seed, trace))
+}
+
+/// Runs the world of `seed` with controllers that are [attached](Wiring::Attached), as `stint controllers` are.
+pub fn run_attached(seed: u64, bug: Bug, trace: bool) -> Report {
+    let world = World::new(Scenario::of_seed(seed), Chaos::of_seed(seed, bug), seed, trace);
+    world.state().wiring = Wiring::Attached;
+    run(&world)
 }
 
 /// Runs a small scenario in which one thing goes wrong, at one write.

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Parser;
-use stint_sim::{Bug, Fault, Report, run_exhaustively, run_model, run_seed, run_small};
+use stint_sim::{Bug, Fault, Report, run_attached, run_exhaustively, run_model, run_seed, run_small};
 
 /// Runs simulated worlds of Stint and checks its invariants.
 #[derive(Parser)]
+#[allow(clippy::struct_excessive_bools)] // each is a flag of its own
 struct Args {
     /// Run this seed alone.
     #[arg(long)]
@@ -30,6 +31,9 @@ struct Args {
     /// Plant a bug: no-barrier, release-first, lying-disk, forgetful-node, create-twice, any-name.
     #[arg(long, value_parser = bug)]
     plant: Option<Bug>,
+    /// The controllers are attached, as by `stint controllers`: two replicas before the API.
+    #[arg(long, conflicts_with = "model")]
+    attached: bool,
     /// Instead of the whole program: decisions about Jobs alone, in a model of the API. Thousands of worlds a second.
     #[arg(long)]
     model: bool,
@@ -71,6 +75,8 @@ impl Args {
     fn run(&self, seed: u64, told: bool) -> Report {
         if self.model {
             run_model(seed, self.fault.unwrap_or_default(), told)
+        } else if self.attached {
+            run_attached(seed, self.plant.unwrap_or_default(), told)
         } else {
             run_seed(seed, self.plant.unwrap_or_default(), told)
         }
@@ -78,7 +84,11 @@ impl Args {
 
     /// How to run this seed alone.
     fn again(&self, seed: u64) -> String {
-        let level = if self.model { "--model " } else { "" };
+        let level = match (self.model, self.attached) {
+            (true, _) => "--model ",
+            (_, true) => "--attached ",
+            _ => "",
+        };
         format!("again: sim {level}--seed {seed} --trace")
     }
 }

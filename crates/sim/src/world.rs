@@ -15,6 +15,7 @@ use crate::chaos::Chaos;
 use crate::containers::Containers;
 use crate::disk::Files;
 use crate::history::History;
+use crate::process::Wiring;
 use crate::rng::Rng;
 use crate::scenario::Scenario;
 
@@ -46,6 +47,8 @@ pub struct State {
     pub deeds_done: usize,
     /// Chance for names.
     pub names: Rng,
+    /// How the controllers are joined to the API.
+    pub wiring: Wiring,
     /// Whether the process has crashed and was not started again.
     pub crashed: bool,
     /// When the process will crash, because its disk has failed.
@@ -75,6 +78,7 @@ impl World {
                 scenario,
                 deeds_done: 0,
                 names: Rng::new(seed, 4),
+                wiring: Wiring::Joined,
                 crashed: false,
                 doom: None,
                 broken: None,

@@ -1,7 +1,7 @@
 //! A few worlds, on every run of the tests: enough to see that the simulator works and finds what it is to find. The
 //! search for bugs is the binary's: `cargo run --release -p stint-sim -- --seeds 0..10000`.
 
-use stint_sim::{Bug, run_exhaustively, run_seed};
+use stint_sim::{Bug, run_attached, run_exhaustively, run_seed};
 
 fn assert_holds(seed: u64) {
     let report = run_seed(seed, Bug::None, false);
@@ -13,6 +13,15 @@ fn assert_holds(seed: u64) {
 #[test]
 fn the_first_worlds_break_no_invariant() {
     (0..40).for_each(assert_holds);
+}
+
+#[test]
+fn the_first_worlds_with_attached_controllers_break_no_invariant() {
+    for seed in 0..20 {
+        if let Some(broken) = run_attached(seed, Bug::None, false).broken {
+            panic!("{}seed {seed} breaks, attached: {broken}", run_attached(seed, Bug::None, true).trace);
+        }
+    }
 }
 
 #[test]
