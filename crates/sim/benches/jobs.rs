@@ -1,11 +1,12 @@
 //! Jobs at full speed: the real controllers before the real server and a durable store, and a node that runs nothing.
 //!
 //! `cargo bench -p stint-sim --bench jobs [-- SCALE]` prints pods per second through their whole life: created, bound,
-//! Running, Succeeded, counted; what a decision about a Job with many pods takes; and what one Job costs beside few and
-//! many that have ended. With a scale (a divisor of the numbers), a quick look.
+//! Running, Succeeded, counted; what a decision about a Job with many pods takes; what one Job costs beside few and
+//! many that have ended; and the same by `stint controllers` over TLS. With a scale (a divisor of the numbers), a quick look.
 //!
 //! Left out: containers.
 
+mod attached;
 mod pieces;
 
 use std::collections::HashSet;
@@ -47,6 +48,7 @@ fn main() {
     print("one Indexed Job", pods, runtime.block_on(measure(jobs)));
     decide(10_000 / scale, 500 / scale);
     beside(&runtime, &[10, 100_000 / scale]);
+    runtime.block_on(attached::compare(2000 / scale, 100_000 / scale));
 }
 
 /// How long a decision takes about an Indexed Job with `all` pods of which `active` run: given as the controller remembers
