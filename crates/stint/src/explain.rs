@@ -16,6 +16,7 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use stint_core::job::Tuning;
 use stint_core::job::explain::{Attempt, Explanation, Run, Wait, explain};
+use stint_core::mandate::Mandate;
 
 use crate::args::ExplainArgs;
 use crate::client::named;
@@ -39,7 +40,12 @@ async fn ask(data: &Path, args: &ExplainArgs) -> anyhow::Result<Explanation> {
     let name = name_of(&args.what)?;
     let client = named(args.kubeconfig.as_ref(), data).await?;
     let jobs: Api<Job> = Api::namespaced(client.clone(), &args.namespace);
-    let job = jobs.get(name).await.with_context(|| format!("can't read {}", args.what))?;
+    let mut job = jobs.get(name).await.with_context(|| format!("can't read {}", args.what))?;
+    if args.kubeconfig.is_some()
+        && let Some(managed) = Mandate::Instead.job(job.clone())
+    {
+        job = managed; // by `stint controllers`, as far as anybody here can know
+    }
     let pods: Api<Pod> = Api::namespaced(client.clone(), &args.namespace);
     let pods = pods.list(&candidates(&job)).await.with_context(|| format!("can't list the pods of {}", args.what))?;
     let events: Api<Event> = Api::namespaced(client.clone(), &args.namespace);
