@@ -12,7 +12,7 @@
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -22,6 +22,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use kube::client::{Body, ClientBuilder};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use tokio::sync::Semaphore;
 use tower::BoxError;
 
 use crate::client::Part;
@@ -30,6 +31,8 @@ use crate::client::Part;
 const ANSWER: Duration = Duration::from_secs(30);
 /// How long nothing may come of a connection. Longer than the watches of the controllers last.
 const SILENCE: Duration = Duration::from_secs(90);
+/// How many requests are under way at once, watches apart: each has a connection of its own.
+const AT_ONCE: usize = 64;
 /// How often a request is sent that the API has no room for.
 const ATTEMPTS: usize = 10;
 /// The longest wait for room.
@@ -62,10 +65,10 @@ impl FromStr for Source {
 pub async fn client(source: &Source, part: Part) -> anyhow::Result<Client> {
     let client = connect(source, part).await?;
     let namespace = client.default_namespace().to_owned();
-    let way = Way { source: source.clone(), part, now: Mutex::new(Current { client, since: Instant::now() }) };
-    let way = std::sync::Arc::new(way);
+    let now = Mutex::new(Current { client, since: Instant::now() });
+    let way = Arc::new(Way { source: source.clone(), part, now, room: Semaphore::new(AT_ONCE) });
     let service = tower::service_fn(move |request: Request<Body>| {
-        let way = std::sync::Arc::clone(&way);
+        let way = Arc::clone(&way);
         async move { way.send(request).await }
     });
     Ok(Client::new(service, namespace))
@@ -76,6 +79,8 @@ struct Way {
     source: Source,
     part: Part,
     now: Mutex<Current>,
+    /// Of requests that do not stay open.
+    room: Semaphore,
 }
 
 /// Kube's client, made of what the source said at that time.
@@ -113,6 +118,7 @@ impl Way {
         if stays {
             return Ok(answer.await?);
         }
+        let _room = self.room.acquire().await.expect("it is never closed");
         match tokio::time::timeout(ANSWER, answer).await {
             Ok(answer) => Ok(answer?),
             Err(_) => Err(format!("{what}: no answer within {} s", ANSWER.as_secs()).into()),

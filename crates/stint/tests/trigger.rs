@@ -33,6 +33,13 @@ fn a_cron_job_is_started_by_hand_and_only_its_job_is_shown() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "by hand\n", "{words}");
     assert_eq!(output.status.code(), Some(4), "the container's own: {words}");
     assert!(words.contains("job/c-manual-") && !words.contains("other"), "{words}");
+    // And by its kubeconfig, where what the container prints comes from the API.
+    let kubeconfig = daemon.kubeconfig();
+    let args = ["trigger", "cronjob/c", "--kubeconfig", kubeconfig.to_str().unwrap(), "--env", "K=from", "--", "afar"];
+    let output = daemon.command(&args).output().unwrap();
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "from afar\n", "{words}");
+    assert_eq!(output.status.code(), Some(4), "{words}");
     let jobs = daemon.get(&format!("{BATCH}/jobs"));
     let manual = jobs["items"].as_array().unwrap().iter().find(|job| job["metadata"]["name"] != "other").unwrap();
     assert_eq!(manual["metadata"]["annotations"]["cronjob.kubernetes.io/instantiate"], "manual");

@@ -29,8 +29,6 @@ use tokio::time::{sleep, timeout};
 
 use crate::process::Process;
 
-/// How long the API may be silent about the lease before a replica is not ready.
-const SILENCE: Duration = Duration::from_secs(30);
 /// How often the API is asked for the rights while some are missing, and while none is.
 const ASKED: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(5));
 /// How long a client may take for a request.
@@ -89,9 +87,10 @@ impl Health {
     /// Each thing that readiness asks for, with what is wrong about it.
     fn checks(&self) -> Vec<(&'static str, Option<String>)> {
         let rights = self.rights.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let lease = self.election.as_ref().map(|(_, board)| {
+        let lease = self.election.as_ref().map(|(election, board)| {
             let standing = board.standing();
-            let is_recent = standing.told.is_some_and(|told| told.elapsed() < SILENCE);
+            // As long as two leases last nobody knows who leads.
+            let is_recent = standing.told.is_some_and(|told| told.elapsed() < election.terms.duration * 2);
             let silent = || standing.trouble.clone().unwrap_or_else(|| "the API has not told of it".to_owned());
             ("lease", (!is_recent).then(silent))
         });

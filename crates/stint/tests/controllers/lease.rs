@@ -28,7 +28,7 @@ fn one_of_two_works_and_the_other_goes_on_at_once_when_it_is_stopped() {
     let first = Attached::start(&daemon, &args);
     first.says("leads lease");
     runs(&daemon, "a");
-    let second = Attached::start(&daemon, &["--lease-duration", "15m", "--health-address", "127.0.0.1:0"]);
+    let second = Attached::start(&daemon, &args);
     second.says("the lease is held");
     assert!(!second.said().contains("leads lease"), "{}", second.said());
     let holder = daemon.get(LEASE)["spec"]["holderIdentity"].as_str().unwrap().to_owned();

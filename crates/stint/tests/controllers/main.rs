@@ -7,6 +7,7 @@ mod support;
 
 mod attached;
 mod chaos;
+mod health;
 mod lease;
 mod ownership;
 mod proxy;

@@ -70,6 +70,10 @@ fn a_suspended_cron_job_is_lent_by_its_annotation_and_given_back_when_it_is_resu
         assert_eq!(seen["spec"]["suspend"], true, "it stays suspended: {seen:#}");
         seen["status"]["lastScheduleTime"] != "2026-01-01T00:00:00Z"
     });
+    let kubeconfig = daemon.kubeconfig();
+    let told = daemon.command(&["schedule", "cronjob/lent", "--kubeconfig", kubeconfig.to_str().unwrap()]).output();
+    let told = text(&told.unwrap());
+    assert!(told.starts_with("every hour"), "{told}");
     for other in ["theirs", "asleep", "resumed"] {
         assert!(!started(&daemon, other), "{other}");
     }
