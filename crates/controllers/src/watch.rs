@@ -244,4 +244,29 @@ mod tests {
         assert_eq!(broke("gone", 30), Some(2));
         assert_eq!(broke("gone", 100), Some(1), "it worked for a minute");
     }
+    #[test]
+    fn a_streamed_list_is_the_most_recent_one() {
+        let asked = |uri: &str| without_any_state(&uri.parse().unwrap()).map(|uri| uri.to_string());
+        let streamed = "/api/v1/pods?&watch=true&allowWatchBookmarks=true&sendInitialEvents=true&resourceVersion=0";
+        let recent = "/api/v1/pods?&watch=true&allowWatchBookmarks=true&sendInitialEvents=true";
+        assert_eq!(asked(streamed).as_deref(), Some(recent));
+        for other in ["/api/v1/pods?watch=true&resourceVersion=0", "/api/v1/pods"] {
+            assert_eq!(asked(other), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn where_lists_are_not_streamed_they_are_read_in_pages() {
+        let refusal = |code| {
+            let status = kube::core::Status::failure("sendInitialEvents is forbidden", "Invalid").with_code(code);
+            Err(Error::WatchStartFailed(kube::Error::Api(status.boxed())))
+        };
+        let pages = || stream::iter([Ok(Event::<Pod>::Init), Ok(Event::InitDone)]);
+        for (code, events) in [(422, 2), (400, 2), (403, 1)] {
+            let streamed = stream::iter([refusal(code)]);
+            let shown: Vec<_> = or_pages(streamed.boxed(), pages().boxed()).collect().await;
+            assert_eq!(shown.len(), events, "{code}");
+            assert_eq!(shown.iter().all(Result::is_ok), events == 2, "{code}");
+        }
+    }
 }

@@ -249,3 +249,32 @@ fn a_job_that_has_ended_and_its_pod_take_less_than_two_kilobytes() {
     assert_eq!(cache.keys().len(), PAIRS);
     assert!(each < 2000, "{each} bytes for a Job and its pod");
 }
+
+#[test]
+fn of_a_strangers_job_nothing_is_kept_but_that_it_is_there() {
+    let job = |manager: Option<&str>| -> Job {
+        serde_json::from_value(serde_json::json!({
+            "metadata": { "name": "j", "namespace": "", "uid": "u", "resourceVersion": "5" },
+            "spec": { "managedBy": manager, "template": {} },
+        }))
+        .unwrap()
+    };
+    let owned = || {
+        let mut pod = pod("p", "j", 6);
+        pod.metadata.owner_references.as_mut().unwrap()[0].uid = "u".to_owned();
+        pod
+    };
+    let mut cache = Cache::new(Mandate::Beside);
+    cache.pod_event(Event::Apply(owned())); // before its Job is known
+    cache.job_event(Event::Apply(job(None)));
+    assert!(cache.is_strangers(&key("j")) && cache.job(&key("j")).is_none());
+    assert_eq!(cache.looks_at(&key("j")), 0, "it is forgotten");
+    assert!(cache.pod_event(Event::Apply(owned())).is_empty(), "nothing has to be looked at");
+    assert_eq!((cache.looks_at(&key("j")), cache.pods_revision()), (0, 6));
+    cache.job_event(Event::Delete(job(None)));
+    cache.job_event(Event::Apply(job(Some("stint.dev/job-controller"))));
+    let seen = cache.job(&key("j")).unwrap();
+    assert_eq!(seen.spec.as_ref().unwrap().managed_by, None, "it is seen as if it had always been ours");
+    cache.pod_event(Event::Apply(owned()));
+    assert_eq!(cache.looks_at(&key("j")), 1);
+}
