@@ -224,7 +224,7 @@ async fn containers_share_the_processes_of_a_holder(world: &World) -> Verdict {
     let sleeper = sharing(world, "exec sleep 4321", &namespace);
     inside(&world.native, sleeper, async |runtime, sleeper| {
         // An orphan goes to process 1, which leaves no zombie.
-        let script = "ps -o pid,args; readlink /proc/1/exe; (sh -c 'sleep 0.1 & exit 0'); sleep 0.5; cat /proc/[0-9]*/status | grep -c '^State:.Z'; \
+        let script = "ps -o args | grep ^sleep; readlink /proc/1/exe; (sh -c 'sleep 0.1 & exit 0'); sleep 0.5; cat /proc/[0-9]*/status | grep -c '^State:.Z'; \
                       (echo x > /proc/1/exe) 2>/dev/null && echo wrote; kill -TERM 1; kill -STOP 1; true";
         for runtime in [runtime, &world.older as &dyn Runtime] {
             let looker = sharing(world, script, &namespace);
