@@ -12,6 +12,8 @@ use oci_spec::runtime::{
     LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources, Mount, MountBuilder, Process, Root, Spec, User,
 };
 
+use crate::rootless::{self, Ids};
+
 /// The capabilities that a container has by default.
 pub fn default_capabilities() -> HashSet<Capability> {
     HashSet::from([
@@ -77,14 +79,22 @@ pub fn default_readonly_paths() -> Vec<String> {
 }
 
 /// `/proc`, `/dev` and its parts, and `/sys` read-only. `/dev` is filled with the standard devices.
+///
+/// In a user namespace `/sys` is the machine's own, and terminals are of no group if it has none of theirs.
 pub fn default_mounts() -> Vec<Mount> {
+    let terminals = if Ids::here().groups.has(5) { ",gid=5" } else { "" };
+    let terminals = format!("nosuid,noexec,newinstance,ptmxmode=0666,mode=0620{terminals}");
+    let sys = match rootless::is_confined() {
+        false => ("sysfs", "sysfs", "nosuid,noexec,nodev,ro"),
+        true => ("bind", "/sys", "rbind,rslave,rnosuid,rnoexec,rnodev,rro"),
+    };
     [
         ("/proc", "proc", "proc", "nosuid,noexec,nodev"),
         ("/dev", "tmpfs", "tmpfs", "nosuid,strictatime,mode=755,size=65536k"),
-        ("/dev/pts", "devpts", "devpts", "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5"),
+        ("/dev/pts", "devpts", "devpts", terminals.as_str()),
         ("/dev/shm", "tmpfs", "shm", "nosuid,noexec,nodev,mode=1777,size=65536k"),
         ("/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev"),
-        ("/sys", "sysfs", "sysfs", "nosuid,noexec,nodev,ro"),
+        ("/sys", sys.0, sys.1, sys.2),
     ]
     .map(|(destination, kind, source, options)| {
         MountBuilder::default()
@@ -99,8 +109,13 @@ pub fn default_mounts() -> Vec<Mount> {
 }
 
 /// Deny all devices, allow the standard ones, and making (not opening) any node.
+///
+/// In a user namespace none: no device can be made there.
 pub fn default_device_rules() -> Vec<LinuxDeviceCgroup> {
     use LinuxDeviceType::{A, B, C};
+    if rootless::is_confined() {
+        return Vec::new();
+    }
     let rule = |allow: bool, kind: LinuxDeviceType, major: Option<i64>, minor: Option<i64>, access: &str| {
         let mut rule = LinuxDeviceCgroupBuilder::default().allow(allow).typ(kind).access(access);
         if let Some(major) = major {

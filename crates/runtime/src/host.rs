@@ -2,11 +2,16 @@
 //!
 //! Invariant: nothing here changes the machine. Leaves out trying things: [`check_host`] reads, it starts nothing.
 
+use std::collections::BTreeSet;
+use std::ffi::CString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::{fs, io};
 
-use crate::Problem;
+use crate::plan::Frame;
+use crate::{Problem, rootless};
 
 /// Where cgroups are mounted.
 pub(crate) const CGROUPS: &str = "/sys/fs/cgroup";
@@ -61,6 +66,76 @@ fn is_shared_in(mountinfo: &str, path: &Path) -> bool {
     found.is_some_and(|(_, shared)| shared)
 }
 
+/// The machine's root filesystem as a user namespace may show it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct View {
+    /// What is there of it by itself.
+    pub(crate) frame: Vec<Frame>,
+    /// What is shown of it: overlaid each by itself.
+    pub(crate) pieces: Vec<PathBuf>,
+}
+
+/// How many pieces a view may have: each is a mount for each container.
+const MOST_PIECES: usize = 1000;
+
+/// Takes the root filesystem apart where something is mounted.
+///
+/// In a user namespace the kernel overlays no tree in which something is mounted, since that could bring to light what lies
+/// below. So each folder on the way to a mount point becomes a folder of the frame, and what else is in it is a piece.
+/// Of what is mounted disks are pieces, and of anything else there is the mount point.
+pub(crate) fn view() -> io::Result<View> {
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo")?;
+    let points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(|path| PathBuf::from(unescape(path)));
+    let points: BTreeSet<PathBuf> = points.filter(|path| path != Path::new("/")).collect();
+    let taken_apart = points.iter().flat_map(|path| path.ancestors().skip(1)).map(Path::to_owned).collect();
+    let mut view = View::default();
+    let taking = Taking { points, taken_apart, disks: disks_in(&mountinfo) };
+    taking.take(Path::new("/"), &mut view)?;
+    if view.pieces.len() > MOST_PIECES {
+        return Err(io::Error::other(format!("the root filesystem comes in more than {MOST_PIECES} pieces")));
+    }
+    Ok(view)
+}
+
+struct Taking {
+    /// Where something is mounted.
+    points: BTreeSet<PathBuf>,
+    /// The folders above those.
+    taken_apart: BTreeSet<PathBuf>,
+    disks: Vec<PathBuf>,
+}
+
+impl Taking {
+    fn take(&self, folder: &Path, view: &mut View) -> io::Result<()> {
+        let mut entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let path = entry.path();
+            let Ok(found) = path.symlink_metadata() else { continue }; // gone, or not for us to see
+            let name = CString::new(&path.as_os_str().as_bytes()[1..])?;
+            let kind = found.file_type();
+            if kind.is_symlink() {
+                view.frame.push(Frame::Link(name, CString::new(fs::read_link(&path)?.into_os_string().into_vec())?));
+                continue;
+            }
+            // Of pipes, sockets and devices there is the name.
+            let is_hidden = self.points.contains(&path) && !self.disks.contains(&path);
+            view.frame.push(if kind.is_dir() { Frame::Folder(name, found.mode() & 0o7777) } else { Frame::File(name) });
+            if is_hidden || !(kind.is_dir() || kind.is_file()) {
+                continue;
+            }
+            if !self.taken_apart.contains(&path) {
+                view.pieces.push(path);
+            } else if let Err(error) = self.take(&path, view)
+                && error.kind() != io::ErrorKind::PermissionDenied
+            {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Filesystems that hold a machine's files. Kernel views, memory filesystems and other containers' overlays do not.
 const DISK_FILESYSTEMS: [&str; 20] = [
     "ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "bcachefs", "jfs", "reiserfs", "nilfs2", "erofs",
@@ -105,7 +180,7 @@ pub fn check_host() -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut add = |what: &str, advice: &str| problems.push(Problem { what: what.into(), advice: advice.into() });
     if !rustix::process::geteuid().is_root() {
-        add("containers need root here, and this is another user", "run it as root, e.g. with sudo");
+        add("containers need root, or a user namespace", "run it as root, e.g. with sudo, or enter a namespace first");
     } else if !has_capability_sys_admin() {
         add("this root user lacks CAP_SYS_ADMIN", "run it outside of a container, or in a privileged one");
     }
@@ -127,7 +202,8 @@ pub fn check_host() -> Vec<Problem> {
         add("this kernel is older than Linux 5.12", "use Linux 5.15 or later");
     }
     for controller in ["memory", "cpu", "pids"] {
-        if !has_controller(controller) {
+        // Limits that can't be are no fault where nobody was promised any.
+        if !rootless::is_confined() && !has_controller(controller) {
             add(
                 &format!("the cgroup controller {controller} is not available in {CGROUPS}"),
                 "mount cgroups, or run containers without limits on it",
@@ -184,6 +260,38 @@ mod tests {
 22 21 0:6 / /srv/in rw,relatime shared:2 master:1 - tmpfs tmpfs rw";
         let shared = |path| is_shared_in(mountinfo, Path::new(path));
         assert!(shared("/home") && shared("/srv/in/x") && !shared("/srv/x"));
+    }
+
+    #[test]
+    fn a_view_is_taken_apart_where_something_is_mounted() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        for folder in ["home/a", "var/lib/volume/x", "var/log", "tmp/x", "disk/x"] {
+            fs::create_dir_all(at(folder)).unwrap();
+        }
+        fs::write(at("var/file"), "").unwrap();
+        std::os::unix::fs::symlink("home", at("link")).unwrap();
+        let points = BTreeSet::from(["var/lib/volume", "tmp", "disk"].map(at));
+        let taken_apart = BTreeSet::from(["var/lib", "var", ""].map(at));
+        let taking = Taking { points, taken_apart, disks: vec![at("disk")] };
+        let mut view = View::default();
+        taking.take(dir.path(), &mut view).unwrap();
+        let pieces = ["disk", "home", "var/file", "var/log"].map(at);
+        assert_eq!(view.pieces, pieces, "what is mounted in memory, and what lies above, is no piece");
+        let names: Vec<String> = view
+            .frame
+            .iter()
+            .map(|part| match part {
+                Frame::Folder(path, _) | Frame::File(path) | Frame::Link(path, _) => {
+                    path.to_string_lossy().into_owned()
+                }
+            })
+            .map(|path| path.trim_start_matches(&dir.path().to_string_lossy()[1..]).to_owned())
+            .collect();
+        assert_eq!(
+            names,
+            ["/disk", "/home", "/link", "/tmp", "/var", "/var/file", "/var/lib", "/var/lib/volume", "/var/log"]
+        );
     }
 
     #[test]

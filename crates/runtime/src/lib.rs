@@ -23,7 +23,7 @@
 //!
 //! One process per container, the shim, holds what a container needs while it lives; see `shim` for its story, `plan` for
 //! what it is told, `supervisor` for the daemon's side. `exec` tells of commands in a
-//! running container.
+//! running container, `rootless` of how an ordinary user has any.
 
 mod bundle;
 pub mod defaults;
@@ -36,6 +36,7 @@ mod native;
 mod plan;
 mod prepare;
 mod record;
+pub mod rootless;
 mod scratch;
 pub mod seccomp;
 mod shim;

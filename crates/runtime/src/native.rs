@@ -29,7 +29,8 @@ pub struct Native {
 impl Native {
     /// A launcher on top of a zygote.
     pub fn new(zygote: ZygoteHandle) -> Self {
-        let detached = crate::host::kernel() >= (6, 15);
+        // In a user namespace the kernel wants /proc in sight to mount another.
+        let detached = crate::host::kernel() >= (6, 15) && !crate::rootless::is_confined();
         Self { supervisor: Supervisor::new(zygote), detached, filters: Mutex::default() }
     }
 

@@ -205,12 +205,37 @@ pub(crate) struct Group {
 pub(crate) struct Root {
     /// A host folder to mount it on, in the container's own mount namespace.
     pub(crate) mountpoint: CString,
-    /// Layers, topmost first. None: it is an empty folder that takes no writes.
+    /// Layers, topmost first. None: it is what `frame` and `host_mounts` say, or without those an empty folder that takes no
+    /// writes.
     pub(crate) lower: Vec<CString>,
+    /// What is in a root without layers, folders before what is in them.
+    pub(crate) frame: Vec<Frame>,
+    /// Where overlayfs keeps its marks.
+    pub(crate) marks: Marks,
     /// Where writes go.
     pub(crate) upper: Upper,
     /// Further filesystems of the host, shown under the same path: overlaid where possible, else read-only.
     pub(crate) host_mounts: Vec<CString>,
+}
+
+/// A part of a root that has no layers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Frame {
+    /// A folder and its permissions.
+    Folder(CString, u32),
+    /// An empty file.
+    File(CString),
+    /// A symbolic link and where it leads.
+    Link(CString, CString),
+}
+
+/// Where overlayfs keeps its marks: in attributes that only the machine's root may write, or in those that any user may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Marks {
+    /// `trusted.overlay.*`.
+    Trusted,
+    /// `user.overlay.*`.
+    User,
 }
 
 /// Where writes go.
@@ -344,8 +369,8 @@ pub(crate) enum Step {
     Seccomp(Vec<u8>, u32),
     /// Go to a folder of the container.
     Cwd(CString),
-    /// Drop to a user and to capability sets: uid, gid, groups, umask.
-    Become(u32, u32, Vec<u32>, Option<u32>, Capabilities),
+    /// Drop to a user and to capability sets: uid, gid, groups (none: those it has, as they can't be set), umask.
+    Become(u32, u32, Option<Vec<u32>>, Option<u32>, Capabilities),
     /// Execute the program: arguments, environment.
     Exec(Vec<CString>, Vec<CString>),
     /// Become a program that waits to be killed, and leaves no dead process of its PID namespace unreaped.

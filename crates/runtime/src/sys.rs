@@ -146,11 +146,13 @@ pub(crate) fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result
     check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) }).map(drop)
 }
 
-/// Becomes a user: supplementary groups, group and user, in this order (of this one thread).
-pub(crate) fn set_ids(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
+/// Becomes a user: supplementary groups where given, group and user, in this order (of this one thread).
+pub(crate) fn set_ids(uid: u32, gid: u32, groups: Option<&[u32]>) -> Result<()> {
     // SAFETY: groups is an array of as many gid_t as its length says; the other calls take integers.
     unsafe {
-        check(libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()))?;
+        if let Some(groups) = groups {
+            check(libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()))?;
+        }
         check(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
         check(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
     }

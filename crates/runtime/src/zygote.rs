@@ -17,6 +17,7 @@ use rustix::net::{
     SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 
+use crate::rootless::Member;
 use crate::shim;
 use crate::sys::{self, Fork};
 
@@ -34,6 +35,12 @@ pub struct ZygoteHandle {
 /// Call it while the process has one thread: before tokio, before anything that might start a thread. It is an error
 /// otherwise.
 pub fn spawn() -> io::Result<ZygoteHandle> {
+    spawn_as(None)
+}
+
+/// The same of an ordinary user's: the zygote and its shims are members of the user's namespaces, which thereby last as long as
+/// any container.
+pub fn spawn_as(member: Option<&Member>) -> io::Result<ZygoteHandle> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("the zygote must be forked before the process has a second thread"));
     }
@@ -43,7 +50,7 @@ pub fn spawn() -> io::Result<ZygoteHandle> {
         Fork::Child => {
             drop(ours);
             // A panic must not unwind into the daemon's code, in what is no daemon.
-            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(theirs)));
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(theirs, member)));
             sys::exit(70)
         }
         Fork::Parent(..) => Ok(ZygoteHandle { socket: Arc::new(ours) }),
@@ -83,8 +90,8 @@ impl ZygoteHandle {
     }
 }
 
-fn run(socket: OwnedFd) {
-    let socket = settle(socket).unwrap_or_else(|_| sys::exit(1));
+fn run(socket: OwnedFd, member: Option<&Member>) {
+    let socket = settle(socket, member).unwrap_or_else(|_| sys::exit(1));
     let nursery = nursery().ok();
     loop {
         let mut byte = [0];
@@ -148,8 +155,8 @@ fn nursery() -> io::Result<OwnedFd> {
     }
 }
 
-/// Lets go of everything that the daemon had: descriptors, terminal, signals, working directory.
-fn settle(socket: OwnedFd) -> io::Result<OwnedFd> {
+/// Lets go of everything that the daemon had: descriptors, terminal, signals, working directory. A member stays one.
+fn settle(socket: OwnedFd, member: Option<&Member>) -> io::Result<OwnedFd> {
     use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
     let _ = rustix::thread::set_name(c"stint-zygote");
     sys::default_signals();
@@ -161,14 +168,11 @@ fn settle(socket: OwnedFd) -> io::Result<OwnedFd> {
         sys::dup2(null.as_fd(), target)?;
     }
     drop(null);
-    let keep = u32::try_from(socket.as_raw_fd()).map_err(io::Error::other)?;
-    if keep < 3 {
+    let mut keep: Vec<BorrowedFd<'_>> = member.into_iter().map(Member::as_fd).chain([socket.as_fd()]).collect();
+    if keep.iter().any(|fd| fd.as_raw_fd() < 3) {
         return Err(io::Error::other("standard input, output and error must be open"));
     }
-    if keep > 3 {
-        sys::close_range(3, keep - 1, false)?;
-    }
-    sys::close_range(keep + 1, u32::MAX, false)?;
+    sys::close_all_but(&mut keep)?;
     // Descriptor numbers of the daemon's are closed now; none of its Rust objects is used or dropped in this process.
     let socket = socket.into_raw_fd();
     // SAFETY: `socket` was just released by its owner and is still open.

@@ -123,7 +123,7 @@ mod tests {
         vec![
             Step::Cwd(c"/".into()),
             Step::NoNewPrivileges,
-            Step::Become(1, 2, vec![3], None, Capabilities::default()),
+            Step::Become(1, 2, Some(vec![3]), None, Capabilities::default()),
             Step::Exec(vec![c"sleep".into()], vec![c"A=1".into(), c"B=2".into()]),
         ]
     }
@@ -148,7 +148,7 @@ mod tests {
             [
                 r#"Cwd("/tmp")"#,
                 "NoNewPrivileges",
-                "Become(1, 2, [3], None, Capabilities { bounding: 0, effective: 0, permitted: 0, inheritable: 0, ambient: 0 })",
+                "Become(1, 2, Some([3]), None, Capabilities { bounding: 0, effective: 0, permitted: 0, inheritable: 0, ambient: 0 })",
                 r#"Exec(["ls", "-l"], ["B=2", "A=9", "C=3", "TERM=xterm"])"#,
             ]
         );

@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, Spec};
 
-use crate::plan::{Bind, Input, Launch, Plan, Root, Step, Upper};
-use crate::{Bundle, ContainerId, Rootfs, StartError, Stdin, Writable, host};
+use crate::plan::{Bind, Input, Launch, Marks, Plan, Root, Step, Upper};
+use crate::{Bundle, ContainerId, Rootfs, StartError, Stdin, Writable, host, rootless};
 
 /// The folder in a bundle that the root filesystem is mounted on: an empty one, so that the mount hides nothing.
 pub(crate) const MOUNTPOINT: &str = "rootfs";
@@ -235,20 +235,23 @@ fn scratch(bundle: &Bundle) -> Result<Vec<CString>> {
 
 fn root(bundle: &Bundle, mountpoint: &Path) -> Result<Root> {
     let mountpoint = c_path(mountpoint, "dir")?;
+    let marks = if rootless::is_confined() { Marks::User } else { Marks::Trusted };
     let host_root = |size: Option<u64>| {
-        let disks = host::disks().or_else(|e| invalid(format!("the host's mounts can't be read: {e}")))?;
-        let host_mounts = disks.iter().map(|d| c_path(d, "a mount point")).collect::<Result<_>>()?;
-        Ok(Root {
-            mountpoint: mountpoint.clone(),
-            lower: vec![c"/".to_owned()],
-            upper: Upper::Tmpfs(size),
-            host_mounts,
-        })
+        let unreadable = |e| Refusal::Invalid(format!("the host's mounts can't be read: {e}"));
+        let (lower, frame, pieces) = if rootless::is_confined() {
+            let view = host::view().map_err(unreadable)?;
+            (Vec::new(), view.frame, view.pieces)
+        } else {
+            (vec![c"/".to_owned()], Vec::new(), host::disks().map_err(unreadable)?)
+        };
+        let host_mounts = pieces.iter().map(|d| c_path(d, "a mount point")).collect::<Result<_>>()?;
+        Ok(Root { mountpoint: mountpoint.clone(), lower, frame, marks, upper: Upper::Tmpfs(size), host_mounts })
     };
     match &bundle.rootfs {
         Rootfs::Host { size } => host_root(*size),
         Rootfs::Nothing => {
-            Ok(Root { mountpoint, lower: Vec::new(), upper: Upper::Tmpfs(None), host_mounts: Vec::new() })
+            let (lower, frame, host_mounts) = Default::default();
+            Ok(Root { mountpoint, lower, frame, marks, upper: Upper::Tmpfs(None), host_mounts })
         }
         Rootfs::Overlay { lower, writable } => {
             if lower.is_empty() {
@@ -264,7 +267,7 @@ fn root(bundle: &Bundle, mountpoint: &Path) -> Result<Root> {
                 Writable::Directory(dir) => Upper::Directory(c_path(dir, "writable")?),
             };
             let lower = lower.iter().map(|l| c_path(l, "a layer")).collect::<Result<_>>()?;
-            Ok(Root { mountpoint, lower, upper, host_mounts: Vec::new() })
+            Ok(Root { mountpoint, lower, frame: Vec::new(), marks, upper, host_mounts: Vec::new() })
         }
     }
 }

@@ -6,11 +6,12 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use oci_spec::runtime::{Capability, PosixRlimitType, Spec};
+use oci_spec::runtime::{Capability, LinuxNamespaceType, PosixRlimitType, Spec, User};
 
-use super::{Filter, Result, c_path, c_string, inside, invalid};
+use super::{Filter, Result, c_path, c_string, has_namespace, inside, invalid, unsupported};
 use crate::Rootfs;
 use crate::plan::{Capabilities, Step};
+use crate::rootless::Ids;
 
 /// The process's steps, by when they happen.
 pub(super) struct Steps {
@@ -45,7 +46,10 @@ pub(super) fn steps(spec: &Spec, rootfs: &Rootfs, filter: Option<Filter>) -> Res
     late.push(Step::Go);
 
     let user = process.user();
-    let groups = user.additional_gids().clone().unwrap_or_default();
+    let groups = match has_namespace(spec, LinuxNamespaceType::User) {
+        true => Some(user.additional_gids().clone().unwrap_or_default()),
+        false => groups(user, Ids::here())?,
+    };
     let become_user = Step::Become(user.uid(), user.gid(), groups, user.umask(), capabilities(spec));
     let filter = filter.map(|(bytes, flags)| Step::Seccomp(bytes, flags));
     if process.no_new_privileges() == Some(true) {
@@ -60,6 +64,24 @@ pub(super) fn steps(spec: &Spec, rootfs: &Rootfs, filter: Option<Filter>) -> Res
     let env = env.iter().map(|e| c_string(e, "process.env")).collect::<Result<_>>()?;
     late.push(if holds { Step::Hold } else { Step::Exec(args, env) });
     Ok(Steps { early, folder, late })
+}
+
+/// The groups beside its own that the process gets, once it is sure that it can be this user at all.
+fn groups(user: &User, ids: &Ids) -> Result<Option<Vec<u32>>> {
+    const RANGES: &str = "install uidmap, and give this user ranges of ids in /etc/subuid and /etc/subgid";
+    let groups = user.additional_gids().clone().unwrap_or_default();
+    let strange = [("user", &ids.users, user.uid()), ("group", &ids.groups, user.gid())]
+        .into_iter()
+        .chain(groups.iter().map(|&group| ("group", &ids.groups, group)))
+        .find(|(_, map, id)| !map.has(*id));
+    match strange {
+        Some((kind, _, id)) => {
+            unsupported(format!("to run as {kind} {id}, which this user's namespace does not have"), RANGES)
+        }
+        None if ids.groups_can_be_set => Ok(Some(groups)),
+        None if groups.is_empty() => Ok(None),
+        None => unsupported("supplementary groups", RANGES),
+    }
 }
 
 /// No capabilities in the spec means none.

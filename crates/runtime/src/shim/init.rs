@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString, c_char};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, Result};
@@ -99,9 +99,8 @@ fn enter(
     for step in before {
         Init::new(before, pipes, None).step(step).map_err(|errno| failed(step.to_string(), errno))?;
     }
-    let namespaces =
-        libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWNET | libc::CLONE_NEWCGROUP;
-    sys::setns(container.as_fd(), namespaces.cast_unsigned()).map_err(fail("enter the container's namespaces"))?;
+    let namespaces = others_of(&container).map_err(fail("look at the container's namespaces"))?;
+    sys::setns(container.as_fd(), namespaces).map_err(fail("enter the container's namespaces"))?;
     if let Some(owner) = owner {
         if terminal.is_none() {
             give(&pipes.stdio, owner).map_err(fail("give its streams to the container's user"))?;
@@ -133,7 +132,7 @@ fn enter(
 /// Becomes root of a user namespace, which the host's root may. The kernel then has the process hidden from others.
 fn become_root_of(users: BorrowedFd<'_>) -> Result<()> {
     sys::setns(users, libc::CLONE_NEWUSER.cast_unsigned())?;
-    sys::set_ids(0, 0, &[])
+    sys::set_ids(0, 0, Some(&[]))
 }
 
 /// Gives streams to a user, who may reopen them, e.g. as /dev/stdout. One that is neither pipe nor terminal is the host's
@@ -146,6 +145,32 @@ fn give<'a>(streams: impl IntoIterator<Item = &'a OwnedFd>, owner: u32) -> Resul
         }
     }
     Ok(())
+}
+
+/// Which namespaces of a container this process is not in already: the host's that it shares may only be entered by the host's
+/// root, even by who is there.
+///
+/// Should the container end meanwhile, and its number be given to another process, then entering its namespaces fails.
+fn others_of(container: &OwnedFd) -> Result<u32> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", container.as_raw_fd()));
+    let info = info.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse::<i32>().ok()).ok_or(Errno::SRCH)?;
+    let of = |process: &str, kind: &str| {
+        let found = rustix::fs::stat(format!("/proc/{process}/ns/{kind}"))?;
+        Ok::<_, Errno>((found.st_dev, found.st_ino))
+    };
+    let mut others = libc::CLONE_NEWNS;
+    for (kind, flag) in [
+        ("uts", libc::CLONE_NEWUTS),
+        ("ipc", libc::CLONE_NEWIPC),
+        ("net", libc::CLONE_NEWNET),
+        ("cgroup", libc::CLONE_NEWCGROUP),
+    ] {
+        if of(&pid.to_string(), kind)? != of("self", kind)? {
+            others |= flag;
+        }
+    }
+    Ok(others.cast_unsigned())
 }
 
 /// Has nobody but the host's root look into this process: not at its memory, nor at its executable.
@@ -302,7 +327,7 @@ impl<'a> Init<'a> {
             Step::Seccomp(filter, flags) => sys::load_seccomp(filter, *flags),
             Step::Cwd(path) => change_folder(path),
             Step::Become(uid, gid, groups, umask, capabilities) => {
-                self.become_user(*uid, *gid, groups, *umask, *capabilities)
+                self.become_user(*uid, *gid, groups.as_deref(), *umask, *capabilities)
             }
             Step::Exec(..) | Step::Hold => Ok(()),
         }
@@ -363,7 +388,14 @@ impl<'a> Init<'a> {
         }
     }
 
-    fn become_user(&self, uid: u32, gid: u32, groups: &[u32], umask: Option<u32>, sets: Capabilities) -> Result<()> {
+    fn become_user(
+        &self,
+        uid: u32,
+        gid: u32,
+        groups: Option<&[u32]>,
+        umask: Option<u32>,
+        sets: Capabilities,
+    ) -> Result<()> {
         if uid != 0 {
             if !self.given_away {
                 give(&self.pipes.stdio, uid)?;

@@ -15,7 +15,7 @@ use rustix::mount::{
 };
 
 use super::inside;
-use crate::plan::{Bind, Mount, Root, Source, Upper};
+use crate::plan::{Bind, Frame, Marks, Mount, Root, Source, Upper};
 use crate::sys::{self, attr};
 
 /// Has `open_tree` copy what a descriptor refers to.
@@ -25,6 +25,9 @@ const CLONE: OpenTreeFlags =
 /// `/dev` entries every container has: name, major, minor.
 const DEVICES: [(&CStr, u32, u32); 6] =
     [(c"null", 1, 3), (c"zero", 1, 5), (c"full", 1, 7), (c"random", 1, 8), (c"urandom", 1, 9), (c"tty", 5, 0)];
+
+/// Whom the kernel shows as the owner in place of a user that the namespace does not have (`fs.overflowuid`).
+const OVERFLOW_ID: u32 = 65_534;
 
 /// `/dev` links every container has.
 const LINKS: [(&CStr, &CStr); 5] = [
@@ -47,7 +50,7 @@ pub(crate) struct Filesystem {
 /// Needs Linux 6.15: overlayfs by descriptors, on top of a tmpfs that is itself not mounted anywhere. With a user namespace
 /// the layers show their files with its ids, and what is written belongs to the ids of the host that those are.
 pub(crate) fn build_root(root: &Root, users: Option<BorrowedFd<'_>>) -> Result<Filesystem> {
-    if root.lower.is_empty() {
+    if root.lower.is_empty() && root.frame.is_empty() {
         return Ok(Filesystem { root: empty_folder()?, disks: Vec::new() });
     }
     let mapped = |folder: OwnedFd| match users {
@@ -66,12 +69,16 @@ pub(crate) fn build_root(root: &Root, users: Option<BorrowedFd<'_>>) -> Result<F
     for layer in &root.lower {
         layers.push(mapped(folder(layer)?)?);
     }
-    let main = detached_overlay(&layers, &store, (c"upper", c"work"), volatile)?;
+    let main = if layers.is_empty() {
+        framed(root)?
+    } else {
+        detached_overlay(&layers, &store, (c"upper", c"work"), root.marks, volatile)?
+    };
     let mut disks = Vec::with_capacity(root.host_mounts.len());
     for (n, path) in root.host_mounts.iter().enumerate() {
         let source = mapped(rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)?;
         let (upper, work) = numbered(n)?;
-        let tree = match detached_overlay(std::slice::from_ref(&source), &store, (&upper, &work), false) {
+        let tree = match detached_overlay(std::slice::from_ref(&source), &store, (&upper, &work), root.marks, false) {
             Ok(tree) => tree,
             Err(_) => read_only_clone(&source)?,
         };
@@ -151,9 +158,10 @@ fn detached_overlay(
     lower: &[OwnedFd],
     store: &OwnedFd,
     (upper, work): (&CStr, &CStr),
+    marks: Marks,
     volatile: bool,
 ) -> Result<OwnedFd> {
-    let (upper, work) = writable(&lower[0], store, upper, work)?;
+    let (upper, work) = writable(&lower[0], store, upper, work, marks)?;
     let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, c"source", c"overlay")?;
     for layer in lower {
@@ -163,6 +171,9 @@ fn detached_overlay(
     fsconfig_set_fd(&context, c"workdir", &work)?;
     if volatile {
         fsconfig_set_flag(&context, c"volatile")?; // no sync of a folder that is thrown away
+    }
+    if marks == Marks::User {
+        fsconfig_set_flag(&context, c"userxattr")?;
     }
     fsconfig_create(&context)?;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
@@ -178,7 +189,7 @@ pub(crate) fn mount_root(root: &Root) -> Result<OwnedFd> {
         Err(error) => return Err(error),
     }
     let mountpoint = folder(&root.mountpoint)?;
-    if root.lower.is_empty() {
+    if root.lower.is_empty() && root.frame.is_empty() {
         attach(empty_folder()?, &mountpoint)?;
         return folder(&root.mountpoint);
     }
@@ -196,7 +207,12 @@ pub(crate) fn mount_root(root: &Root) -> Result<OwnedFd> {
     for layer in &root.lower {
         lower.push(folder(layer)?);
     }
-    overlay(&lower, &store, (c"upper", c"work"), &target, matches!(root.upper, Upper::Directory(_)))?;
+    if lower.is_empty() {
+        attach(framed(root)?, &target)?;
+    } else {
+        let volatile = matches!(root.upper, Upper::Directory(_));
+        overlay(&lower, &store, (c"upper", c"work"), &target, root.marks, volatile)?;
+    }
     // The new mount covers `target`: only a fresh lookup finds it.
     let fd = match &root.upper {
         Upper::Directory(_) => folder(&root.mountpoint)?,
@@ -211,7 +227,7 @@ pub(crate) fn mount_root(root: &Root) -> Result<OwnedFd> {
             Err(error) => return Err(error),
         };
         let (upper, work) = numbered(n)?;
-        if overlay(std::slice::from_ref(&source), &store, (&upper, &work), &target, false).is_err() {
+        if overlay(std::slice::from_ref(&source), &store, (&upper, &work), &target, root.marks, false).is_err() {
             attach_disk(&fd, path, &read_only_clone(&source)?)?;
         }
     }
@@ -223,10 +239,11 @@ fn overlay(
     store: &OwnedFd,
     (upper, work): (&CStr, &CStr),
     target: &OwnedFd,
+    marks: Marks,
     volatile: bool,
 ) -> Result<()> {
     use std::io::Write;
-    let (upper, work) = writable(&lower[0], store, upper, work)?;
+    let (upper, work) = writable(&lower[0], store, upper, work, marks)?;
     let mut data = Vec::with_capacity(64 + 22 * lower.len());
     let _ = write!(data, "lowerdir=");
     for (n, layer) in lower.iter().enumerate() {
@@ -237,6 +254,9 @@ fn overlay(
     if volatile {
         let _ = write!(data, ",volatile");
     }
+    if marks == Marks::User {
+        let _ = write!(data, ",userxattr");
+    }
     if data.len() >= 4096 {
         return Err(Errno::TOOBIG);
     }
@@ -246,12 +266,13 @@ fn overlay(
 }
 
 /// Makes the two folders that overlayfs writes to. The merged root shows the upper one's owner and mode: it gets those
-/// of the topmost layer.
-fn writable(like: &OwnedFd, store: &OwnedFd, upper: &CStr, work: &CStr) -> Result<(OwnedFd, OwnedFd)> {
+/// of the topmost layer, unless that is of a user whom this namespace does not have: then of its root.
+fn writable(like: &OwnedFd, store: &OwnedFd, upper: &CStr, work: &CStr, marks: Marks) -> Result<(OwnedFd, OwnedFd)> {
     make_dir(store, upper, 0o755)?;
     make_dir(store, work, 0o700)?;
     let like = rustix::fs::fstat(like)?;
-    if (like.st_uid, like.st_gid) != (0, 0) {
+    let is_strange = marks == Marks::User && [like.st_uid, like.st_gid].contains(&OVERFLOW_ID);
+    if (like.st_uid, like.st_gid) != (0, 0) && !is_strange {
         let (uid, gid) = (rustix::fs::Uid::from_raw(like.st_uid), rustix::fs::Gid::from_raw(like.st_gid));
         rustix::fs::chownat(store, upper, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
     }
@@ -278,6 +299,8 @@ pub(crate) fn open_source(bind: &Bind) -> Result<OwnedFd> {
 
 /// Makes one mount of the spec.
 pub(crate) fn mount_one(root: &OwnedFd, plan: &Mount, source: Option<OwnedFd>) -> Result<()> {
+    // Where devices are mounts of the host's, before Linux 6.15, what they are mounted on must be mounted.
+    let is_new_dev = plan.devices && source.is_none();
     let (tree, target) = match &plan.source {
         Source::New(kind, options) => {
             let kernel_view = matches!(kind.to_bytes(), b"proc" | b"sysfs");
@@ -316,7 +339,11 @@ pub(crate) fn mount_one(root: &OwnedFd, plan: &Mount, source: Option<OwnedFd>) -
     if let Some((propagation, whole_tree)) = plan.propagation {
         sys::mount_setattr(tree.as_fd(), whole_tree, 0, 0, propagation)?;
     }
-    attach(&tree, &target)
+    attach(&tree, &target)?;
+    if is_new_dev {
+        fill_dev(&tree)?;
+    }
+    Ok(())
 }
 
 fn new_filesystem(plan: &Mount, kind: &CStr, options: &[(CString, Option<CString>)]) -> Result<OwnedFd> {
@@ -329,11 +356,7 @@ fn new_filesystem(plan: &Mount, kind: &CStr, options: &[(CString, Option<CString
     }
     fsconfig_create(&context)?;
     let attributes = MountAttrFlags::from_bits_retain(u32::try_from(plan.set).unwrap_or(0));
-    let tree = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-    if plan.devices {
-        fill_dev(&tree)?;
-    }
-    Ok(tree)
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
 /// Makes a filesystem of the spec that only the host's root can make, for a user namespace whose root is `owner` on the
@@ -342,6 +365,7 @@ pub(crate) fn make_for_users(plan: &Mount, owner: (u32, u32)) -> Result<OwnedFd>
     let Source::New(kind, options) = &plan.source else { return Err(Errno::INVAL) };
     let tree = new_filesystem(plan, kind, options)?;
     if plan.devices {
+        fill_dev(&tree)?;
         let (uid, gid) = (rustix::fs::Uid::from_raw(owner.0), rustix::fs::Gid::from_raw(owner.1));
         rustix::fs::chownat(&tree, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
     }
@@ -359,12 +383,28 @@ pub(crate) fn is_for_host(plan: &Mount) -> bool {
 fn fill_dev(dev: &OwnedFd) -> Result<()> {
     for (name, major, minor) in DEVICES {
         let rdev = rustix::fs::makedev(major, minor);
-        rustix::fs::mknodat(dev, name, FileType::CharacterDevice, Mode::from_raw_mode(0o666), rdev)?;
+        match rustix::fs::mknodat(dev, name, FileType::CharacterDevice, Mode::from_raw_mode(0o666), rdev) {
+            Err(Errno::PERM) => show_device(dev, name, rdev)?,
+            other => other?,
+        }
     }
     for (target, name) in LINKS {
         rustix::fs::symlinkat(target, dev, name)?;
     }
     Ok(())
+}
+
+/// Shows a device of the host's, where none can be made: in a user namespace.
+fn show_device(dev: &OwnedFd, name: &CStr, rdev: u64) -> Result<()> {
+    let host = rustix::fs::openat(CWD, c"/dev", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let device = clone_tree(&open_path(&host, name)?, c"")?;
+    let found = rustix::fs::fstat(&device)?;
+    if FileType::from_raw_mode(found.st_mode) != FileType::CharacterDevice || found.st_rdev != rdev {
+        return Err(Errno::NODEV);
+    }
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
+    rustix::fs::openat(dev, name, flags, Mode::from_raw_mode(0o644))?;
+    attach(device, open_path(dev, name)?)
 }
 
 /// The mounts that hide paths: each is made once, and cloned for every further path.
@@ -463,6 +503,29 @@ fn new_tmpfs(size: Option<u64>) -> Result<OwnedFd> {
     }
     fsconfig_create(&context)?;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+}
+
+/// A root of folders, links and empty files to mount on.
+fn framed(root: &Root) -> Result<OwnedFd> {
+    let tmpfs = new_tmpfs(match root.upper {
+        Upper::Tmpfs(size) => size,
+        Upper::Directory(_) => None,
+    })?;
+    rustix::fs::chmodat(&tmpfs, c".", Mode::from_raw_mode(0o755), AtFlags::empty())?;
+    for part in &root.frame {
+        match part {
+            Frame::Folder(path, mode) => {
+                rustix::fs::mkdirat(&tmpfs, path, Mode::from_raw_mode(0o755))?;
+                rustix::fs::chmodat(&tmpfs, path, Mode::from_raw_mode(*mode), AtFlags::empty())?;
+            }
+            Frame::File(path) => {
+                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
+                rustix::fs::openat(&tmpfs, path, flags, Mode::from_raw_mode(0o644))?;
+            }
+            Frame::Link(path, target) => rustix::fs::symlinkat(target, &tmpfs, path)?,
+        }
+    }
+    Ok(tmpfs)
 }
 
 fn clone_tree(at: impl AsFd, path: &CStr) -> Result<OwnedFd> {
