@@ -16,6 +16,8 @@
 //! | `.wh..wh..opq` | the overlay's opaque mark on the folder |
 //! | null, zero, full, random, urandom, tty | created: every container has them, and images for chroots bring them |
 //! | any other device | left out, with a note: a layer lies on the machine's own disk, where the node would be live |
+//! | anything of an owner or group that this user namespace does not have | left to its root, with a note, and without the setuid or setgid that would then mean another |
+//! | a device, in a user namespace | left out, with a note: none can be made there |
 //! | `user.*`, `security.capability`, POSIX ACLs | kept |
 //! | any other attribute, above all `*.overlay.*` | left out, with a note: an image must not forge the overlay's marks |
 //!
@@ -396,18 +398,23 @@ impl Unpacker {
         }
         let create = |_: &mut Self| rustix::fs::symlinkat(member.link.as_slice(), parent, name);
         self.create(parent, name, member, "create symbolic link", create)?;
-        self.set_owner_and_time(parent, name, member)
+        self.set_owner_and_time(parent, name, member).map(drop)
     }
 
     fn make_node(&mut self, parent: &OwnedFd, name: &[u8], member: &Member, kind: FileType) -> Result<(), UnpackError> {
         let (major, minor) = if kind == FileType::Fifo { (0, 0) } else { member.device };
         let device = rustix::fs::makedev(major, minor);
-        let create = |_: &mut Self| rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(0o600), device);
-        self.create(parent, name, member, "create special file", create)?;
-        self.set_owner_and_time(parent, name, member)?;
+        let create = |_: &mut Self| match rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(0o600), device) {
+            Err(Errno::PERM) if kind == FileType::CharacterDevice => Ok(Made::MayNot),
+            other => other.map(|()| Made::Node),
+        };
+        if self.create(parent, name, member, "create special file", create)? == Made::MayNot {
+            self.note(&member.path, format!("device {major}:{minor} left out: this user may make none"));
+            return Ok(());
+        }
+        let mode = self.set_owner_and_time(parent, name, member)?;
         // Follows no link: the node was made just now, and nobody else writes here.
-        rustix::fs::chmodat(parent, name, Mode::from_raw_mode(member.mode), AtFlags::empty())
-            .map_err(io_error("set the mode of", &member.path))
+        rustix::fs::chmodat(parent, name, mode, AtFlags::empty()).map_err(io_error("set the mode of", &member.path))
     }
 
     fn make_hard_link(&mut self, parent: &OwnedFd, name: &[u8], member: &Member) -> Result<(), UnpackError> {
@@ -503,10 +510,9 @@ impl Unpacker {
     }
 
     fn set_owner_mode_attributes(&mut self, fd: &OwnedFd, member: &Member) -> Result<(), UnpackError> {
-        let (uid, gid) = owner(member)?;
-        rustix::fs::fchown(fd, Some(uid), Some(gid)).map_err(io_error("set the owner of", &member.path))?;
+        let mode = self.set_owner(member, |uid, gid| rustix::fs::fchown(fd, uid, gid))?;
         // After the owner: a change of owner takes setuid and capabilities away.
-        rustix::fs::fchmod(fd, Mode::from_raw_mode(member.mode)).map_err(io_error("set the mode of", &member.path))?;
+        rustix::fs::fchmod(fd, mode).map_err(io_error("set the mode of", &member.path))?;
         for (key, value) in &member.xattrs {
             if !is_allowed_attribute(key) {
                 self.note(&member.path, format!("attribute {:?} left out", show(key)));
@@ -525,15 +531,41 @@ impl Unpacker {
         Ok(())
     }
 
-    fn set_owner_and_time(&mut self, parent: &OwnedFd, name: &[u8], member: &Member) -> Result<(), UnpackError> {
+    /// Gives the member to its owner and group, and returns the mode that it may then have.
+    ///
+    /// A user namespace may lack them. What is left to its root must not run as that because it was to run as another.
+    fn set_owner(
+        &mut self,
+        member: &Member,
+        change: impl Fn(Option<Uid>, Option<Gid>) -> Result<(), Errno>,
+    ) -> Result<Mode, UnpackError> {
         let (uid, gid) = owner(member)?;
-        rustix::fs::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(io_error("set the owner of", &member.path))?;
+        let failed = |errno| io_error("set the owner of", &member.path)(errno);
+        let mode = Mode::from_raw_mode(member.mode);
+        match change(Some(uid), Some(gid)) {
+            Err(Errno::INVAL) => {}
+            other => return other.map(|()| mode).map_err(failed),
+        }
+        let mut lost = Mode::empty();
+        for (done, bit) in [(change(Some(uid), None), Mode::SUID), (change(None, Some(gid)), Mode::SGID)] {
+            match done {
+                Err(Errno::INVAL) => lost |= bit,
+                other => other.map_err(failed)?,
+            }
+        }
+        self.note(&member.path, format!("owner {}:{} is not in this user namespace", member.uid, member.gid));
+        Ok(mode - lost)
+    }
+
+    fn set_owner_and_time(&mut self, parent: &OwnedFd, name: &[u8], member: &Member) -> Result<Mode, UnpackError> {
+        let change = |uid, gid| rustix::fs::chownat(parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW);
+        let mode = self.set_owner(member, change)?;
         for (key, _) in &member.xattrs {
             self.note(&member.path, format!("attribute {:?} of a special file left out", show(key)));
         }
         rustix::fs::utimensat(parent, name, &times(member), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(io_error("set the time of", &member.path))
+            .map_err(io_error("set the time of", &member.path))?;
+        Ok(mode)
     }
 
     fn set_folder_times(&mut self) -> Result<(), UnpackError> {
@@ -550,6 +582,14 @@ impl Unpacker {
         }
         Ok(())
     }
+}
+
+/// What came of making a special file.
+#[derive(PartialEq, Eq)]
+enum Made {
+    Node,
+    /// This user may not make devices.
+    MayNot,
 }
 
 /// Opens a folder by a path that the layer chose, inside the layer.
