@@ -32,6 +32,25 @@ pub struct Machine {
     pub memory: i128,
     /// The lowest `oom_score_adj` that may be set without privilege.
     pub lowest_oom_score: i32,
+    /// Whether what pods ask for can be made to hold.
+    pub limits: Limits,
+}
+
+/// Whether limits of CPU, memory and processes can be made to hold on a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limits {
+    /// They hold.
+    Enforced,
+    /// This user can make no cgroups here, which is said when the program starts.
+    NotEnforced,
+}
+
+#[cfg(test)]
+impl Machine {
+    /// A machine that nothing depends on.
+    pub(crate) fn of_tests() -> Machine {
+        Machine { name: "n".into(), ip: None, cpu_milli: 1, memory: 1, lowest_oom_score: 0, limits: Limits::Enforced }
+    }
 }
 
 impl Downward<'_> {
@@ -133,6 +152,7 @@ mod tests {
             cpu_milli: 2000,
             memory: 1 << 30,
             lowest_oom_score: 0,
+            limits: Limits::Enforced,
         }
     }
 

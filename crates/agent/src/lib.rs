@@ -52,7 +52,7 @@ mod volumes;
 mod worker;
 
 pub use agent::{Agent, AgentConfig, NoObserver, Observer, ROOTFS_ANNOTATION, RootfsMode};
-pub use downward::{Downward, Machine};
+pub use downward::{Downward, Limits, Machine};
 pub use error::Error;
 pub use expand::expand;
 pub use folder::{Folders, PodFolder, log_path};

@@ -18,10 +18,11 @@ use kube::{Api, Client};
 use serde_json::json;
 use stint_core::clock::Clock;
 use stint_core::pressure::{self, Condition};
+use stint_runtime::rootless::is_confined;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::downward::Machine;
+use crate::downward::{Limits, Machine};
 
 /// What the node has beside CPU and memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,7 @@ impl Machine {
             cpu_milli: i128::try_from(cpus).unwrap_or(1) * 1000,
             memory: memory().unwrap_or(1 << 30),
             lowest_oom_score: lowest_oom_score(),
+            limits: if is_confined() { Limits::NotEnforced } else { Limits::Enforced },
         }
     }
 }
@@ -68,13 +70,13 @@ fn memory() -> Option<i128> {
     Some(kibibytes * 1024)
 }
 
-/// Without `CAP_SYS_RESOURCE` the score can only be raised from what this process has.
+/// Without the machine's own `CAP_SYS_RESOURCE` the score can only be raised from what this process has.
 fn lowest_oom_score() -> i32 {
     const CAP_SYS_RESOURCE: u32 = 24;
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let effective = effective.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()).unwrap_or(0);
-    if effective & (1 << CAP_SYS_RESOURCE) != 0 {
+    if effective & (1 << CAP_SYS_RESOURCE) != 0 && !is_confined() {
         return -1000;
     }
     let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();

@@ -21,7 +21,7 @@ use oci_spec::runtime::{Linux, LinuxNamespaceBuilder, LinuxNamespaceType, Spec};
 use stint_core::pod::Attempt;
 use stint_image::User;
 
-use crate::downward::{Downward, Machine};
+use crate::downward::{Downward, Limits, Machine};
 use crate::error::Error;
 use crate::folder::PodFolder;
 use crate::sources::Sources;
@@ -186,7 +186,9 @@ fn linux(
         namespaces.push(network.map_err(|fault| Error::config(format!("the pod's network namespace: {fault}")))?);
     }
     let mut resources = linux.resources().clone().unwrap_or_default();
-    resources::apply(&mut resources, request.container)?;
+    if request.node.limits == Limits::Enforced {
+        resources::apply(&mut resources, request.container)?;
+    }
     let uid = request.pod.metadata.uid.as_deref().unwrap_or_default();
     linux
         .set_namespaces(Some(namespaces))

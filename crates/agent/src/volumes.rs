@@ -226,7 +226,7 @@ mod tests {
     fn plan(spec: Value) -> Result<Plan, String> {
         let pod: Pod =
             serde_json::from_value(json!({"metadata": {"name": "p", "labels": {"a": "b"}}, "spec": spec})).unwrap();
-        let node = Machine { name: "n".into(), ip: None, cpu_milli: 1, memory: 1, lowest_oom_score: 0 };
+        let node = Machine::of_tests();
         let sources = Sources {
             config_maps: [("m".to_owned(), serde_json::from_value(json!({"data": {"k": "v", "l": "w"}})).unwrap())]
                 .into(),

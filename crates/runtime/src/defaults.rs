@@ -84,9 +84,10 @@ pub fn default_readonly_paths() -> Vec<String> {
 pub fn default_mounts() -> Vec<Mount> {
     let terminals = if Ids::here().groups.has(5) { ",gid=5" } else { "" };
     let terminals = format!("nosuid,noexec,newinstance,ptmxmode=0666,mode=0620{terminals}");
-    let sys = match rootless::is_confined() {
-        false => ("sysfs", "sysfs", "nosuid,noexec,nodev,ro"),
-        true => ("bind", "/sys", "rbind,rslave,rnosuid,rnoexec,rnodev,rro"),
+    let sys = if rootless::is_confined() {
+        ("bind", "/sys", "rbind,rslave,rnosuid,rnoexec,rnodev,rro")
+    } else {
+        ("sysfs", "sysfs", "nosuid,noexec,nodev,ro")
     };
     [
         ("/proc", "proc", "proc", "nosuid,noexec,nodev"),

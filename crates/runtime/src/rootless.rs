@@ -145,12 +145,11 @@ pub fn enter(folder: &Path) -> Result<Option<Member>, RootlessError> {
     file.lock_shared().map_err(of_folder)?;
     let mut text = String::new();
     file.read_to_string(&mut text).map_err(of_folder)?;
-    match holder::parse(&text).filter(|holder| holder.exists()) {
-        Some(holder) => join(holder).map_err(|source| RootlessError::Join { pid: holder.pid, source })?,
-        None => {
-            create(user.as_raw(), rustix::process::getegid().as_raw())?;
-            holder::spawn(&path, &file).map_err(of_folder)?;
-        }
+    if let Some(holder) = holder::parse(&text).filter(|holder| holder.exists()) {
+        join(holder).map_err(|source| RootlessError::Join { pid: holder.pid, source })?;
+    } else {
+        create(user.as_raw(), rustix::process::getegid().as_raw())?;
+        holder::spawn(&path, &file).map_err(of_folder)?;
     }
     // It stays open in what is executed.
     rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).map_err(|errno| of_folder(errno.into()))?;

@@ -31,7 +31,7 @@ fn main() {
         return println!("skipped: containers need root");
     }
     // Before any thread, as the program does it.
-    let launcher = Launcher::fork(None).expect("the zygote starts");
+    let launcher = Launcher::fork(Path::new("/nonexistent"), None).expect("the zygote starts");
     let folder = tempfile::tempdir_in("/dev/shm").expect("/dev/shm takes a folder");
     let mut others = Others::start(folder.path());
     let data = tempfile::tempdir_in("/var/lib").expect("/var/lib takes a folder");

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use kube::Client;
 use stint_agent::{Agent, AgentConfig, Machine, Observer, RootfsMode};
 use stint_core::job::{Backoff, Tuning};
@@ -20,6 +20,7 @@ use crate::args::RegistryArgs;
 use crate::client::{Part, client};
 use crate::folder::{self, RunFolder};
 use crate::real::{RandomIds, SystemClock};
+use crate::rootless;
 
 /// How containers are started: by Stint's own runtime, or by a runc-compatible program below the same shim.
 #[derive(Debug)]
@@ -29,10 +30,17 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// Forks the zygote. The process must still have one thread, and is best small.
-    pub fn fork(program: Option<&Path>) -> anyhow::Result<Launcher> {
+    /// Becomes root of a namespace, if this is another user, and forks the zygote. The process must still have one thread, and
+    /// is best small.
+    pub fn fork(data: &Path, program: Option<&Path>) -> anyhow::Result<Launcher> {
         let program = program.map(find_program).transpose()?;
-        let zygote = zygote::spawn().context("can't start the zygote that containers are forked from")?;
+        // The zygote keeps the place among the user's processes.
+        let member = rootless::enter(data)?;
+        if let (Some(program), Some(_)) = (&program, &member) {
+            bail!("{} starts containers for root only: leave --runtime out", program.display());
+        }
+        let zygote =
+            zygote::spawn_as(member.as_ref()).context("can't start the zygote that containers are forked from")?;
         Ok(Launcher { zygote, program })
     }
 

@@ -13,6 +13,7 @@
 //! DATA/{logs,scratch}/     its pods' logs, and what they write
 //! DATA/volumes/            volumes that were made for claims, each by its name
 //! MEMORY/<id>/…            the runtime's records; MEMORY is a memory filesystem where there is one
+//! MEMORY/holder            of an ordinary user: who keeps its namespaces
 //! ```
 //!
 //! Invariant: a run folder whose lock is free is nobody's. Whoever starts next on this data folder ends and removes what
@@ -25,13 +26,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use stint_agent::Folders;
+use stint_runtime::rootless::caller;
 
 /// `TMPFS_MAGIC` of statfs(2).
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 
 /// Where data lies unless it is said otherwise.
 pub fn default_data() -> PathBuf {
-    if rustix::process::geteuid().is_root() {
+    if caller() == 0 {
         return PathBuf::from("/var/lib/stint");
     }
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
@@ -62,10 +64,19 @@ pub fn served(data: &Path, id: &str) -> Folders {
     Folders { state, logs: data.join("logs"), scratch: data.join("scratch") }
 }
 
-/// The daemon's unix socket. Where the usual data folder of root is, everybody may look for it.
+/// The daemon's unix socket. That of root's usual data folder is where everybody may look for it, that of another user's in the
+/// user's own folder.
 pub fn socket(data: &Path) -> PathBuf {
-    let usual = rustix::process::geteuid().is_root() && data == default_data();
-    if usual { PathBuf::from("/run/stint/stint.sock") } else { data.join("stint.sock") }
+    let usual = (data == default_data()).then(|| match caller() {
+        0 => Some(PathBuf::from("/run/stint")),
+        _ => runtime_folder().map(|folder| folder.join("stint")),
+    });
+    usual.flatten().unwrap_or_else(|| data.to_owned()).join("stint.sock")
+}
+
+/// Where the session of an ordinary user has its sockets and the like.
+fn runtime_folder() -> Option<PathBuf> {
+    std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|folder| folder.is_absolute())
 }
 
 /// A run's own folders, locked. Dropping it removes them.
@@ -146,18 +157,25 @@ pub fn abandoned(data: &Path) -> Vec<RunFolder> {
 
 /// A folder of ours on a memory filesystem: records come and go there with each container, which on some disks costs
 /// milliseconds. None where there is no such filesystem, or where somebody else got hold of the name.
-fn memory() -> Option<PathBuf> {
-    let user = rustix::process::geteuid();
-    let in_memory = |folder: &&str| rustix::fs::statfs(*folder).is_ok_and(|fs| fs.f_type == TMPFS_MAGIC);
-    let parent = ["/run", "/dev/shm"].into_iter().find(in_memory)?;
-    let ours = Path::new(parent).join(format!("stint-{}", user.as_raw()));
-    // /dev/shm is everybody's: the folder must be ours, a real one, and closed to others.
-    match DirBuilder::new().mode(0o700).create(&ours) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return None,
+pub fn memory() -> Option<PathBuf> {
+    let in_memory = |folder: &Path| rustix::fs::statfs(folder).is_ok_and(|fs| fs.f_type == TMPFS_MAGIC);
+    let named = |parent: &str| Path::new(parent).join(format!("stint-{}", caller()));
+    let places = match caller() {
+        0 => [Some(named("/run")), Some(named("/dev/shm"))],
+        _ => [runtime_folder().map(|folder| folder.join("stint")), Some(named("/dev/shm"))],
+    };
+    places.into_iter().flatten().filter(|place| place.parent().is_some_and(in_memory)).find(|place| make_ours(place))
+}
+
+/// Makes a folder where everybody may make some: it must be ours, a real one, and closed to others.
+fn make_ours(folder: &Path) -> bool {
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return false,
         _ => {}
     }
-    let found = fs::symlink_metadata(&ours).ok()?;
-    (found.is_dir() && found.uid() == user.as_raw() && found.mode() & 0o777 == 0o700).then_some(ours)
+    let is_ours =
+        |found: fs::Metadata| found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o777 == 0o700;
+    fs::symlink_metadata(folder).is_ok_and(|found| found.is_dir() && is_ours(found))
 }
 
 /// Writes a file that only its owner may read, as a whole or not at all.

@@ -16,11 +16,14 @@ use stint_image::{Image, ImageStore, Import, LayerState, Progress, Reference, Re
 use crate::args::{Format, ImageCommand};
 use crate::embedded;
 use crate::exit::Exit;
+use crate::rootless;
 use crate::run::{Screen, Style};
 use crate::settings::signed;
 
 /// Does what `command` says.
 pub fn main(data: &Path, command: &ImageCommand) -> anyhow::Result<Exit> {
+    // What layers hold belongs to more users than one.
+    let _member = rootless::enter(data)?;
     let store = embedded::images(data)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("can't start the async runtime")?.block_on(run(&store, command))

@@ -20,6 +20,7 @@ pub mod lint;
 pub mod process;
 pub mod real;
 pub mod remote;
+pub mod rootless;
 pub mod run;
 pub mod schedule;
 pub mod serve;

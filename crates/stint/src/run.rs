@@ -30,6 +30,7 @@ use crate::embedded::{self, Embedded, Launcher};
 use crate::exit::Exit;
 use crate::folder::{self, RunFolder};
 use crate::real;
+use crate::rootless;
 pub(crate) use follow::{Downloads, Follow, Place};
 pub(crate) use load::manifests;
 use load::{LoadError, Root, Workload, load};
@@ -38,7 +39,7 @@ pub use screen::{Screen, Stream, Style};
 /// Runs the Jobs that `args` name.
 pub fn main(data: &Path, args: &RunArgs) -> anyhow::Result<Exit> {
     // The zygote is forked from a process that is still small and has one thread.
-    let launcher = Launcher::fork(args.runtime.as_deref())?;
+    let launcher = Launcher::fork(data, args.runtime.as_deref())?;
     let root = if args.host { Root::Host } else { Root::Image };
     let workload = match load(&args.files, root) {
         Ok(workload) => workload,
@@ -70,6 +71,12 @@ async fn run(data: &Path, args: &RunArgs, launcher: Launcher, workload: Workload
     }));
     for warning in &workload.warnings {
         screen.say(&format!("warning: {warning}"));
+    }
+
+    if !args.quiet
+        && let Some(told) = rootless::not_enforced(rootless::Network::AsAsked)
+    {
+        screen.say(&told);
     }
 
     let containers = launcher.runtime();

@@ -75,7 +75,8 @@ pub fn main(flags: &Flags) -> anyhow::Result<Exit> {
     let resolved = flags.resolve()?;
     let settings = &resolved.settings;
     // The zygote is forked from a process that is still small, has one thread, and holds no lock.
-    let launcher = if settings.no_agent { None } else { Some(Launcher::fork(settings.runtime.as_deref())?) };
+    let launcher =
+        if settings.no_agent { None } else { Some(Launcher::fork(&resolved.data, settings.runtime.as_deref())?) };
     let log = real::log_to_stderr_as(settings.log_format, settings.log_level);
     if launcher.is_some() {
         let problems = stint_runtime::check_host();
@@ -116,7 +117,8 @@ impl Daemon<'_> {
 
         let data = self.resolved.data.clone();
         let socket = socket_path(&self.resolved);
-        let open_to_all = !socket.starts_with(&data);
+        // A user's own is closed to others, wherever it is.
+        let open_to_all = !socket.starts_with(&data) && stint_runtime::rootless::caller() == 0;
         let mut sockets = Sockets::open(&self.resolved.settings.listen, &socket, open_to_all)?;
         let network = match &launcher {
             Some(_) => network::open(&self.resolved, &self.instance.id)?,

@@ -78,8 +78,8 @@ macro_rules! settings {
 settings! {
     /// Where the API is served over TLS: addresses with ports, or none
     "listen" listen: Vec<SocketAddr> = "127.0.0.1:6443";
-    /// The unix socket of the API [default: /run/stint/stint.sock for the usual data folder of root, else stint.sock in
-    /// the data folder]
+    /// The unix socket of the API [default: /run/stint/stint.sock for the usual data folder of root,
+    /// $XDG_RUNTIME_DIR/stint/stint.sock for that of another user, else stint.sock in the data folder]
     "socket" socket: Option<PathBuf> = "";
     /// More names and addresses that the server's certificate is to be good for
     "tls-san" tls_san: Vec<String> = "", reloads;
@@ -117,7 +117,7 @@ settings! {
     "container-log-max-files" container_log_max_files: LogFiles = "5";
     /// Let pods ask for this machine's own root filesystem by the annotation `stint.dev/rootfs: host`
     "allow-host-rootfs" allow_host_rootfs: bool = "false";
-    /// The network of pods: own, each its own, joined by a bridge; or host, all on this machine's
+    /// The network of pods: own, each its own, joined by a bridge; or host, all on this machine's [without root: host]
     "pod-network" pod_network: PodNetwork = "own";
     /// The addresses of pods on networks of their own, like 10.85.0.0/22 [default: 1,021 of 10.85.0.0/16 that this machine
     /// does not use]

@@ -803,21 +803,3 @@ fn perl_layer() -> (Vec<u8>, Vec<u8>) {
     }
     layer_of(&root, &serde_json::json!({ "Env": ["PATH=/usr/bin"], "Cmd": ["perl"] }))
 }
-
-#[test]
-fn another_user_is_told_what_is_missing() {
-    let Some(stint) = Stint::new() else { return };
-    let program = stint.data.path().join("stint");
-    fs::copy(env!("CARGO_BIN_EXE_stint"), &program).unwrap();
-    for path in [stint.data.path(), &program] {
-        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-    }
-    let file = stint.data.path().join("j.json");
-    fs::write(&file, job("j", "true", "")).unwrap();
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]);
-    command.arg(&program).env("STINT_DATA", stint.data.path()).args(["run", "--host"]).arg(&file);
-    let ended = Ended::of(&command.output().unwrap());
-    assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.stderr.contains("root"), "{ended:?}");
-}

@@ -16,7 +16,14 @@ fn pod(spec: Value) -> Pod {
 }
 
 fn machine() -> Machine {
-    Machine { name: "n".into(), ip: Some("10.0.0.1".into()), cpu_milli: 2000, memory: 1000, lowest_oom_score: 0 }
+    Machine {
+        name: "n".into(),
+        ip: Some("10.0.0.1".into()),
+        cpu_milli: 2000,
+        memory: 1000,
+        lowest_oom_score: 0,
+        limits: Limits::Enforced,
+    }
 }
 
 fn image() -> ImageRun {

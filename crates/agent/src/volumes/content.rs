@@ -219,7 +219,7 @@ mod tests {
         let spec = pod.spec.as_ref().unwrap();
         let ask = Ask { audience: "a".into(), seconds: 600 };
         let sources = Sources { tokens: [(ask, "the token".to_owned())].into(), ..Sources::default() };
-        let node = crate::Machine { name: "n".into(), ip: None, cpu_milli: 1, memory: 1, lowest_oom_score: 0 };
+        let node = crate::Machine::of_tests();
         let down = Downward { pod: &pod, node: &node, addresses: &[] };
         let volume = &spec.volumes.as_ref().unwrap()[0];
         let Content::Files(files) = of(spec, volume, &sources, &Claims::new(), down).unwrap() else {

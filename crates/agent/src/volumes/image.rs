@@ -36,7 +36,9 @@ pub(crate) fn show(layers: &[PathBuf], path: &Path) -> Result<(), Error> {
     }
     // By descriptor, since paths are long and may hold what separates them.
     let lower: Vec<String> = folders.iter().map(|folder| format!("/proc/self/fd/{}", folder.as_raw_fd())).collect();
-    let options = std::ffi::CString::new(format!("lowerdir={}", lower.join(":"))).expect("digits and words");
+    // Where an ordinary user has unpacked them, the layers have marks that any user may write.
+    let marks = if stint_runtime::rootless::is_confined() { ",userxattr" } else { "" };
+    let options = std::ffi::CString::new(format!("lowerdir={}{marks}", lower.join(":"))).expect("digits and words");
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
     mount("stint", path, "overlay", flags, options.as_c_str()).map_err(|errno| failed()(errno.into()))
 }

@@ -274,6 +274,7 @@ impl World {
             cpu_milli: 2000,
             memory: 1 << 30,
             lowest_oom_score: 0,
+            limits: stint_agent::Limits::Enforced,
         };
         let folders = Folders::within(self.data.path());
         let mut config = AgentConfig::new(machine, folders, self.rootfs.clone(), PathBuf::from("/stint/test"));

@@ -46,9 +46,10 @@ pub(super) fn steps(spec: &Spec, rootfs: &Rootfs, filter: Option<Filter>) -> Res
     late.push(Step::Go);
 
     let user = process.user();
-    let groups = match has_namespace(spec, LinuxNamespaceType::User) {
-        true => Some(user.additional_gids().clone().unwrap_or_default()),
-        false => groups(user, Ids::here())?,
+    let groups = if has_namespace(spec, LinuxNamespaceType::User) {
+        Some(user.additional_gids().clone().unwrap_or_default())
+    } else {
+        groups(user, Ids::here())?
     };
     let become_user = Step::Become(user.uid(), user.gid(), groups, user.umask(), capabilities(spec));
     let filter = filter.map(|(bytes, flags)| Step::Seccomp(bytes, flags));

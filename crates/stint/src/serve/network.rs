@@ -2,8 +2,9 @@
 //!
 //! Invariant: pods are never on another network than was asked for: where it can't be made, the daemon does not start.
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use stint_network::{Config, Network};
+use stint_runtime::rootless;
 
 use crate::folder;
 use crate::settings::{PodNetwork, Resolved};
@@ -14,6 +15,13 @@ const READY: usize = 8;
 /// The network that each pod gets a part of. None: they are on this machine's.
 pub fn open(resolved: &Resolved, id: &str) -> anyhow::Result<Option<Network>> {
     let settings = &resolved.settings;
+    if rootless::caller() != 0 {
+        if settings.pod_network == PodNetwork::Own && resolved.is_said("pod-network") {
+            bail!("can't give pods networks of their own without root: leave --pod-network out, or run as root");
+        }
+        tracing::warn!("{}", crate::rootless::not_enforced(crate::rootless::Network::Hosts).unwrap_or_default());
+        return Ok(None);
+    }
     if settings.pod_network == PodNetwork::Host {
         tracing::info!("all pods are on this machine's network (--pod-network host)");
         return Ok(None);
