@@ -1,16 +1,19 @@
 //! The one writer of a pod's API object: its status, and at the end its deletion.
 //!
 //! Invariants: of consecutive statuses only the newest is written; the object is released only after its last status
-//! was written; a pod of the same name with another uid is never touched.
+//! was written; a pod of the same name with another uid is never touched. What was written is known to those who must not let
+//! go of something before the API has it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerState, Pod, PodStatus};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::core::Request;
 use kube::{Api, Client, Resource};
 use serde_json::json;
+use stint_core::pod::Attempt;
+use stint_runtime::ContainerId;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -36,10 +39,17 @@ enum Answer {
     Again,
 }
 
-/// Writes what is wanted until the sender is gone and everything is written, or the object is gone.
+/// Writes what is wanted until the sender is gone and everything is written, or the object is gone; tells `known` what the API
+/// has then.
 ///
 /// A status that is not final is held back for `delay`, since the next one may follow at once.
-pub(crate) async fn write(client: Client, pod: Identity, mut wanted: watch::Receiver<Wanted>, delay: Duration) {
+pub(crate) async fn write(
+    client: Client,
+    pod: Identity,
+    mut wanted: watch::Receiver<Wanted>,
+    known: watch::Sender<Arc<PodStatus>>,
+    delay: Duration,
+) {
     let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace);
     let mut written: Option<Arc<PodStatus>> = None;
     while wanted.changed().await.is_ok() {
@@ -53,6 +63,7 @@ pub(crate) async fn write(client: Client, pod: Identity, mut wanted: watch::Rece
             if let Some(status) = newest.status.filter(|status| written.as_ref() != Some(status)) {
                 answer = write_status(&client, &pod, &status).await;
                 if let Answer::Done = answer {
+                    known.send_replace(Arc::clone(&status));
                     written = Some(status);
                 }
             }
@@ -73,6 +84,19 @@ pub(crate) async fn write(client: Client, pod: Identity, mut wanted: watch::Rece
 
 fn is_terminal(status: &PodStatus) -> bool {
     matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
+}
+
+/// Whether a status tells how a run of a container ended, or makes that no matter.
+pub(crate) fn tells_end(status: &PodStatus, container: &str, attempt: Attempt, id: &ContainerId) -> bool {
+    let all = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    let Some(own) = all.into_iter().find(|own| own.name == container) else { return is_terminal(status) };
+    let states = [&own.state, &own.last_state].into_iter().flatten();
+    let is_it = |state: &ContainerState| {
+        let ended = state.terminated.as_ref().and_then(|ended| ended.container_id.as_deref());
+        ended.and_then(|ended| ended.strip_prefix("stint://")) == Some(id.as_str())
+    };
+    let is_past = u32::try_from(own.restart_count).is_ok_and(|count| count > attempt.0);
+    is_terminal(status) || is_past || states.into_iter().any(is_it)
 }
 
 /// Lists of the status have merge keys or are replaced as a whole, so what other writers set stays.
@@ -114,4 +138,30 @@ fn judge(pod: &Identity, attempt: &str, error: &kube::Error) -> Answer {
     }
     tracing::warn!(namespace, name, uid, %error, "failed to {attempt} the pod; it is tried again");
     Answer::Again
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_known_once_the_api_has_it_or_needs_it_no_more() {
+        let id = ContainerId::new("u_c_1").unwrap();
+        let ended = |id: &str| json!({ "terminated": { "exitCode": 0, "containerID": format!("stint://{id}") } });
+        let running = json!({ "running": {} });
+        for (phase, count, state, last, expected) in [
+            ("Running", 1, &running, &ended("u_c_0"), false),
+            ("Running", 1, &ended("u_c_1"), &json!({}), true),
+            ("Running", 1, &ended("u_c_0"), &json!({}), false),
+            ("Running", 1, &json!({ "waiting": {} }), &ended("u_c_1"), true),
+            ("Running", 2, &running, &json!({}), true),
+            ("Failed", 1, &running, &json!({}), true),
+        ] {
+            let own = json!({ "name": "c", "image": "", "imageID": "", "ready": false, "restartCount": count,
+                "state": state, "lastState": last });
+            let status = serde_json::from_value(json!({ "phase": phase, "containerStatuses": [own] })).unwrap();
+            assert_eq!(tells_end(&status, "c", Attempt(1), &id), expected, "{status:?}");
+            assert_eq!(tells_end(&status, "other", Attempt(1), &id), phase == "Failed");
+        }
+    }
 }

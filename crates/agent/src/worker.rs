@@ -80,6 +80,8 @@ pub(crate) struct Worker {
     measurer: Option<AbortHandle>,
     told: PodStatus,
     status: watch::Sender<Wanted>,
+    /// What the API has.
+    known: watch::Receiver<Arc<PodStatus>>,
     /// How many removals are under way, and whether the pod is to be torn down after them.
     removals: usize,
     tear_down: bool,
@@ -109,6 +111,7 @@ impl Worker {
         let volumes_ready = found.attempts.iter().any(|one| matches!(one.life, pod::FoundAttempt::Running { .. }));
         let state = State::recovered(facts, &told, found.attempts, volumes_ready, shared.clock.now());
         let (status, _) = watch::channel(Wanted::default());
+        let (_, known) = watch::channel(Arc::new(told.clone()));
         let joined = Arc::new(found.joined.map_or_else(OnceLock::new, OnceLock::from));
         let context = Context { shared, pod, identity, folder, joined, outbox };
         Ok(Worker {
@@ -122,6 +125,7 @@ impl Worker {
             measurer: None,
             told,
             status,
+            known,
             removals: 0,
             tear_down: false,
             gone: false,
@@ -132,9 +136,10 @@ impl Worker {
     /// `first`: it is taken, or it is not.
     pub(crate) async fn run(mut self, first: Event) {
         let Context { shared, identity, .. } = self.context.clone();
-        let writer =
-            status::write(shared.client.clone(), identity, self.status.subscribe(), shared.config.status_delay);
-        let writer = tokio::spawn(writer);
+        let (knowing, known) = watch::channel(Arc::new(self.told.clone()));
+        self.known = known;
+        let (wanted, delay) = (self.status.subscribe(), shared.config.status_delay);
+        let writer = tokio::spawn(status::write(shared.client.clone(), identity, wanted, knowing, delay));
         self.pick_up();
         let mut queue = VecDeque::from([if self.state.is_ended() { Event::Tick } else { first }]);
         if self.state.is_ended() {
@@ -420,10 +425,15 @@ impl Worker {
         own.or(image).and_then(signal::number).unwrap_or(signal::TERM)
     }
 
+    /// Removes what a run left, once the API knows how it ended: until then its record is all that a next agent could tell.
     fn remove(&mut self, container: &str, attempt: Attempt) {
         self.removals += 1;
-        let (context, container) = (self.context.clone(), container.to_owned());
+        let (context, container, mut known) = (self.context.clone(), container.to_owned(), self.known.clone());
         self.tasks.spawn(async move {
+            if let Ok(id) = context.id(&container, attempt) {
+                // An error means that nobody writes any more, since the object is gone.
+                let _ = known.wait_for(|status| status::tells_end(status, &container, attempt, &id)).await;
+            }
             context.remove(&container, attempt).await;
             let _ = context.outbox.send(Message::Removed);
         });

@@ -1,17 +1,39 @@
-//! A machine that is started again, a program that is replaced: what becomes of pods. The real program, and real containers.
+//! A daemon that is killed at any moment, a machine that is started again, a program that is replaced: what becomes of pods.
+//!
+//! The real program, SIGKILL, and real containers, each on a network of its own. The moments are from one seed, which a
+//! failure names; `STINT_SEED` sets another.
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use support::{Daemon, leftovers, until};
 
 const JOBS: &str = "/apis/batch/v1/namespaces/default/jobs";
 const PODS: &str = "/api/v1/namespaces/default/pods";
+/// How often the daemon is killed.
+const KILLS: usize = 200;
+/// Pods that run all the time, and the lines that they have written at the end at least.
+const LONG: usize = 5;
+const LINES: usize = 100;
+
+/// xorshift64*: the moments of a seed.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
+    }
+}
 
 fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
@@ -63,13 +85,117 @@ fn ended(pod: &Value) -> &Value {
     &pod["status"]["containerStatuses"][0]["state"]["terminated"]
 }
 
-/// Waits until every Job is over.
+/// How the pods of a Job are.
+fn statuses(daemon: &Daemon, job: &str) -> Vec<String> {
+    let pods = items(daemon, &format!("{PODS}?labelSelector=job-name%3D{job}"));
+    pods.iter().map(|pod| format!("{} {}", name(pod), pod["status"])).collect()
+}
+
+/// Waits as long as a slow machine needs for what the kills have put off.
 fn until_settled(daemon: &Daemon) {
     let began = Instant::now();
     while let Some(job) = items(daemon, JOBS).iter().find(|job| !is_over(job)) {
         assert!(began.elapsed() < Duration::from_mins(3), "not over: {job}\n{}", daemon.get(PODS));
         sleep(Duration::from_millis(100));
     }
+}
+
+#[test]
+fn a_daemon_that_is_killed_two_hundred_times_accounts_for_every_pod() {
+    if !is_root() {
+        return;
+    }
+    let seed = std::env::var("STINT_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_130);
+    eprintln!("seed {seed}");
+    // The pods' networks are of this thread's, so that nothing of the machine is touched.
+    let machine = std::thread::spawn(move || {
+        stint_runtime::namespace::enter_new_network().unwrap();
+        account_for_every_pod(seed);
+    });
+    if let Err(panic) = machine.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn account_for_every_pod(seed: u64) {
+    let own = ["--allow-host-rootfs", "--pod-network", "own", "--max-pods", "500"];
+    let (mut chance, mut daemon) = (Chance(seed), Daemon::folder());
+    let shared = tempfile::tempdir().unwrap();
+    let mut ready = daemon.start_again(&own);
+    // They say how they are, until they are let go while no daemon is there.
+    let script =
+        "n=0; until [ -e /mnt/go ]; do echo line $((n++)); sleep 0.1; done; date +%s.%N > /mnt/end-$POD; exit 7";
+    daemon.create(JOBS, &job("long", shared.path(), LONG, script));
+    until("they run", || daemon.get(&format!("{JOBS}/long"))["status"]["ready"] == LONG);
+    let mut wanted = BTreeMap::new();
+    for kill in 0..KILLS {
+        if daemon.child.is_some() {
+            // Jobs of some pods, which end as they start, soon, or badly.
+            let name = format!("short-{kill}");
+            let (pods, script, failed) = match chance.below(4) {
+                0 => (1, "echo failing; exit 3", 1),
+                1 => (2, "echo slowly; sleep 0.$((RANDOM % 5)); echo done", 0),
+                _ => (3, "echo done", 0),
+            };
+            daemon.create(JOBS, &job(&name, shared.path(), pods, script));
+            wanted.insert(name, (pods, failed));
+            sleep(Duration::from_millis(chance.below(250)));
+        } else {
+            // Before it is ready, or hardly later.
+            let longest = u64::try_from(ready.as_millis()).unwrap() * 5 / 4;
+            daemon.begin(&own);
+            sleep(Duration::from_millis(chance.below(longest)));
+        }
+        daemon.kill();
+        if chance.below(2) == 0 {
+            ready = daemon.start_again(&own);
+        }
+    }
+    if daemon.child.is_some() {
+        daemon.kill();
+    }
+    fs::write(shared.path().join("go"), "").unwrap();
+    sleep(Duration::from_millis(2500));
+    daemon.start_again(&own);
+    until_settled(&daemon);
+
+    for job in items(&daemon, JOBS).iter().filter(|job| name(job) != "long") {
+        let (pods, failed) = wanted.remove(&name(job)).unwrap();
+        let count = |key: &str| job["status"][key].as_u64().unwrap_or(0);
+        let counted = (count("succeeded"), count("failed"), count("active"));
+        assert_eq!(counted, (pods as u64 - failed, failed, 0), "{}: {:#?}", name(job), statuses(&daemon, &name(job)));
+    }
+    assert!(wanted.is_empty(), "{wanted:?} were answered, and are gone");
+    let mut starts: Vec<String> =
+        fs::read_to_string(shared.path().join("starts")).unwrap().lines().map(str::to_owned).collect();
+    starts.sort();
+    let pods = items(&daemon, PODS);
+    let mut names: Vec<String> = pods.iter().map(name).collect();
+    names.sort();
+    assert_eq!(starts, names, "every pod was started once, and no other");
+    for pod in &pods {
+        let (job, log) = (&pod["metadata"]["labels"]["job-name"], log(&daemon, &name(pod)));
+        let code = ended(pod)["exitCode"].as_i64();
+        if job != "long" {
+            let expected = if log == "failing\n" { 3 } else { 0 };
+            assert!(code == Some(expected) && log.lines().next_back() != Some("slowly"), "{pod}\n{log}");
+            continue;
+        }
+        assert_eq!(code, Some(7), "{pod}");
+        let lines: Vec<&str> = log.lines().collect();
+        assert!(lines.len() > LINES, "{} lines", lines.len());
+        lines.iter().enumerate().for_each(|(at, line)| assert_eq!(*line, format!("line {at}"), "of {}", name(pod)));
+        let told: Timestamp = ended(pod)["finishedAt"].as_str().unwrap().parse().unwrap();
+        let end = fs::read_to_string(shared.path().join(format!("end-{}", name(pod)))).unwrap();
+        let late = told.as_second() - end.split('.').next().unwrap().parse::<i64>().unwrap();
+        assert!((0..=1).contains(&late), "it ended {late} s before it is said to have, while no daemon was there");
+    }
+    eprintln!("{} pods of {} Jobs, {} kills", pods.len(), items(&daemon, JOBS).len(), KILLS);
+
+    let (code, body) = daemon.ask("DELETE", &format!("{JOBS}?propagationPolicy=Background"), "");
+    assert_eq!(code, 200, "{body}");
+    leaves_nothing(&daemon);
+    daemon.stop();
 }
 
 /// Waits until nothing is left of any pod.
