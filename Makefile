@@ -24,6 +24,7 @@ bench: packages
 	cargo bench --quiet -p stint-core --bench schedule
 	cargo bench --quiet -p stint-core --bench decide
 	cargo bench --quiet -p stint --bench run
+	cargo bench --quiet -p stint --bench pods
 	cargo bench --quiet -p stint --bench serve
 	cargo bench --quiet -p stint --bench watch
 	cargo bench --quiet -p stint-sim --bench jobs
