@@ -67,7 +67,7 @@ impl Context {
             Ok(found) => found,
             Err((reason, message, again)) => return failed(container, reason, message, again),
         };
-        for (volume, source) in image_volumes(&self.pod, spec) {
+        for (volume, source) in image_volumes(&self.pod, &spec) {
             let name = source.reference.as_deref().unwrap_or_default();
             let policy = PullPolicy::of(source.pull_policy.as_deref(), name);
             let RootfsMode::Image { store, access } = &shared.config.rootfs else {

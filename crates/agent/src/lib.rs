@@ -44,6 +44,7 @@ mod signal;
 mod sources;
 pub mod spec;
 mod status;
+mod target;
 mod termination;
 mod tokens;
 mod unsupported;

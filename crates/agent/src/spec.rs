@@ -54,6 +54,8 @@ pub struct Request<'a> {
     pub addresses: &'a [IpAddr],
     /// The pod's network namespace. `None`: it is on the host's network.
     pub network: Option<&'a Path>,
+    /// The PID namespace that the container is born into, if it does not get one of its own.
+    pub processes: Option<&'a Path>,
     /// Whether `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` are mounted from the pod's folder.
     pub etc: bool,
     /// Where containers reach the API, if they can.
@@ -176,14 +178,15 @@ fn linux(
 ) -> Result<Linux, Error> {
     let mut namespaces = linux.namespaces().clone().unwrap_or_default();
     namespaces.retain(|namespace| match namespace.typ() {
-        LinuxNamespaceType::Pid => pod_spec.host_pid != Some(true),
+        LinuxNamespaceType::Pid => pod_spec.host_pid != Some(true) && request.processes.is_none(),
         LinuxNamespaceType::Ipc => pod_spec.host_ipc != Some(true),
         LinuxNamespaceType::Network => false,
         _ => true,
     });
-    if let Some(path) = request.network {
-        let network = LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Network).path(path).build();
-        namespaces.push(network.map_err(|fault| Error::config(format!("the pod's network namespace: {fault}")))?);
+    for (kind, path) in [(LinuxNamespaceType::Pid, request.processes), (LinuxNamespaceType::Network, request.network)] {
+        let Some(path) = path else { continue };
+        let joined = LinuxNamespaceBuilder::default().typ(kind).path(path).build();
+        namespaces.push(joined.map_err(|fault| Error::config(format!("the {kind} namespace to join: {fault}")))?);
     }
     let mut resources = linux.resources().clone().unwrap_or_default();
     if request.node.limits == Limits::Enforced {

@@ -104,7 +104,7 @@ impl Worker {
         let facts = Arc::new(pod::Facts::of(&pod));
         for one in &mut found.attempts {
             if let (pod::FoundAttempt::Exited(exit), Some(spec)) = (&mut one.life, find(&pod, &one.container)) {
-                exit.message = termination::message(&folder, spec, one.attempt, exit.code);
+                exit.message = termination::message(&folder, &spec, one.attempt, exit.code);
             }
         }
         let told = pod.status.clone().unwrap_or_default();
@@ -171,7 +171,7 @@ impl Worker {
             if running && self.state.attempt(&container) == Some(attempt) {
                 any_runs = true;
                 let context = self.context.clone();
-                let Some(spec) = find(&self.context.pod, &container).cloned() else { continue };
+                let Some(spec) = find(&self.context.pod, &container) else { continue };
                 self.tasks.spawn(async move { context.watch_exit(&spec, attempt).await });
                 self.probe(&container, attempt);
             } else {
@@ -238,6 +238,11 @@ impl Worker {
                 if deadline != self.state.facts().deadline {
                     queue.push_back(Event::DeadlineChanged { deadline });
                 }
+                let ephemeral = pod.spec.iter().flat_map(|spec| spec.ephemeral_containers.iter().flatten());
+                let ephemeral: Vec<_> = ephemeral.map(pod::ContainerFacts::of_ephemeral).collect();
+                if ephemeral.iter().any(|facts| self.state.life(&facts.name).is_none()) {
+                    queue.push_back(Event::Joined { ephemeral });
+                }
                 if let Some(keeper) = &self.keeper {
                     keeper.changed(&pod);
                 }
@@ -297,7 +302,7 @@ impl Worker {
     fn target(&self, container: &str, attempt: Attempt) -> Option<Target> {
         let runtime = self.context.shared.runtime.clone();
         let id = self.context.id(container, attempt).ok()?;
-        let container = Arc::new(find(&self.context.pod, container)?.clone());
+        let container = Arc::new(find(&self.context.pod, container)?);
         Some(Target { runtime, id, container, address: self.pod_ip() })
     }
 
@@ -365,7 +370,8 @@ impl Worker {
 
     fn pull_image(&mut self, container: String, queue: &mut VecDeque<Event>) {
         let context = self.context.clone();
-        let needs_none = find(&context.pod, &container).is_none_or(|spec| image_volumes(&context.pod, spec).is_empty());
+        let needs_none =
+            find(&context.pod, &container).is_none_or(|spec| image_volumes(&context.pod, &spec).is_empty());
         if needs_none && !matches!(context.shared.rootfs(&context.pod), Ok(RootfsMode::Image { .. })) {
             queue.push_back(Event::ImageReady { container, image_id: String::new(), origin: Origin::Host });
             return;
@@ -378,7 +384,7 @@ impl Worker {
 
     fn start(&mut self, container: &str, attempt: Attempt) {
         let context = self.context.clone();
-        let Some(spec) = find(&context.pod, container).cloned() else { return };
+        let Some(spec) = find(&context.pod, container) else { return };
         self.tasks.spawn(async move {
             let container = spec.name.clone();
             let bundle = match context.bundle(&spec, attempt).await {
@@ -557,6 +563,7 @@ impl Context {
         if network.is_none() && self.shared.network(&self.pod).is_some() {
             return Err(Error::config("the pod's network namespace is gone: replace the pod"));
         }
+        let processes = self.processes(&container.name)?;
         let Built { spec, sub_paths } = spec::build(Request {
             pod: &self.pod,
             container,
@@ -571,6 +578,7 @@ impl Context {
             hostname: &self.name()?.host,
             addresses: &self.addresses(),
             network: network.as_deref(),
+            processes: processes.as_deref(),
             api: config.api,
         })?;
         self.folder.make(&self.identity)?;
@@ -679,9 +687,8 @@ fn delete_asked(pod: &Pod) -> Option<Event> {
 }
 
 /// The spec of a container of the pod.
-pub(crate) fn find<'a>(pod: &'a Pod, container: &str) -> Option<&'a Container> {
-    let spec = pod.spec.as_ref()?;
-    spec.init_containers.iter().flatten().chain(&spec.containers).find(|c| c.name == container)
+pub(crate) fn find(pod: &Pod, container: &str) -> Option<Container> {
+    pod::find(pod.spec.as_ref()?, container)
 }
 
 /// Users by number on the host's root filesystem: its names are not the container's business.

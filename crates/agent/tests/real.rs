@@ -12,7 +12,7 @@ use axum::Extension;
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ConfigMap, ContainerStateTerminated, Pod, PodStatus, ServiceAccount};
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::{Value, json};
@@ -124,6 +124,7 @@ fn main() {
         case!(an_onlooker_sees_what_comes_from_now_on);
         case!(who_attaches_writes_to_the_container);
         case!(who_attaches_is_on_the_containers_terminal);
+        case!(a_container_is_added_to_a_pod_that_runs);
         case!(a_port_of_a_pod_is_reached);
         case!(a_container_is_ready_when_its_command_and_its_port_say_so);
         case!(a_container_that_is_not_live_is_ended);
@@ -774,6 +775,37 @@ async fn who_attaches_is_on_the_containers_terminal(world: &World) -> Verdict {
     stdin.write_all(b"it\n").await.map_err(|e| e.to_string())?;
     let did = outcome(process).await?;
     check(did == (6, "50 132\r\ngot it\r\n".into(), String::new()), did)
+}
+
+async fn a_container_is_added_to_a_pod_that_runs(world: &World) -> Verdict {
+    let pod = world.sh("debugged", "exec sleep 1001").await;
+    is_running(world, "debugged").await;
+    let script = "tr '\\0' ' ' < /proc/1/cmdline; echo; exec sleep 1002";
+    let debugger =
+        json!({"name": "d", "image": "none", "command": ["/bin/sh", "-c", script], "targetContainerName": "c"});
+    let patch = Patch::Strategic(json!({"spec": {"ephemeralContainers": [debugger]}}));
+    world
+        .pods
+        .patch_ephemeral_containers("debugged", &PatchParams::default(), &patch)
+        .await
+        .map_err(|e| e.to_string())?;
+    let runs = |status: &PodStatus| {
+        let status = status.ephemeral_container_statuses.iter().flatten().next();
+        status.and_then(|status| status.state.as_ref()).is_some_and(|state| state.running.is_some())
+    };
+    world.wait("debugged", runs).await;
+    let mut added = container(&pod);
+    "d".clone_into(&mut added.container);
+    let options = LogOptions { follow: true, ..LogOptions::default() };
+    let mut log = world.service.logs(&added, options).await.map_err(|e| e.to_string())?;
+    let line = log.next().await.ok_or("the log ended")?.map_err(|e| e.to_string())?;
+    check(String::from_utf8_lossy(&line).starts_with("sleep 1001"), &line)?;
+    let command = ["cat", "/proc/1/comm"].map(str::to_owned).to_vec();
+    let streams = Streams { stdout: true, ..Streams::default() };
+    let did = outcome(world.service.exec(&added, command, streams).await.map_err(|e| e.to_string())?).await?;
+    check(did == (0, "sleep\n".into(), String::new()), did)?;
+    world.delete("debugged", 0).await;
+    Ok(())
 }
 
 async fn a_port_of_a_pod_is_reached(world: &World) -> Verdict {

@@ -31,6 +31,8 @@
 //! Whom a probe finds unfit is ended by itself while the pod goes on, and then started again by its policy (see
 //! [`probe`] and `stop`).
 //!
+//! Ephemeral containers come while the pod runs, run once, beside whatever else runs, and count for nothing.
+//!
 //! Left out: the restart rule `RestartAllContainers`.
 
 mod backoff;
@@ -49,7 +51,9 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 pub use backoff::Backoff;
-pub use facts::{ContainerFacts, Facts, PullPolicy, RestartPolicy, RestartRule, Role, is_sidecar, lasting};
+pub use facts::{
+    ContainerFacts, Facts, PullPolicy, RestartPolicy, RestartRule, Role, as_container, find, is_sidecar, lasting,
+};
 pub use hook::{HookKind, Hooks};
 pub use local_storage::{Limits, Used};
 pub use news::{News, Origin};
@@ -73,7 +77,7 @@ pub struct State {
     /// When the node took the pod (`status.startTime`); `activeDeadlineSeconds` counts from here.
     started_at: Timestamp,
     stage: Stage,
-    /// Init containers first, in the spec's order, as in [`Facts::containers`].
+    /// As in [`Facts::containers`].
     containers: Vec<Container>,
     /// Whether the API object is to be deleted.
     deletion: bool,
@@ -467,6 +471,11 @@ pub enum Event {
         reason: &'static str,
         /// What is to be said of it.
         message: String,
+    },
+    /// `spec.ephemeralContainers` has more.
+    Joined {
+        /// Those that there are now; known ones are as they were.
+        ephemeral: Vec<ContainerFacts>,
     },
     /// Time passed.
     Tick,

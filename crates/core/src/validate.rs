@@ -67,6 +67,13 @@ pub fn pod_create(pod: &Pod) -> Vec<Fault> {
     faults
 }
 
+/// What is wrong with replacing the ephemeral containers of the Pod `old` by those of `new`.
+pub fn pod_ephemeral_update(old: &Pod, new: &Pod) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    pod::ephemeral_update(old, new, &mut faults);
+    faults
+}
+
 /// What is wrong with a new ConfigMap.
 pub fn config_map_create(config_map: &ConfigMap) -> Vec<Fault> {
     let mut faults = Vec::new();

@@ -113,7 +113,6 @@ fn told(of: &str, field: &str, here: &Here) -> (String, Tests) {
             (with("partly", how) + &rest.unwrap_or_default(), tests)
         }
         Here::Warned => (with("*warned*", warning.unwrap_or_default()), &[]),
-        Here::Refused { how, tests } => (with("refused", how), tests),
         Here::Moot(why) => (with("no effect", why), &[]),
     }
 }

@@ -31,7 +31,6 @@ pub struct Absent {
 /// Every subresource that is refused with a reason.
 pub static ABSENT: &[Absent] = &[
     absent("nodes", "proxy", NO_PROXY),
-    absent("pods", "ephemeralcontainers", "a pod keeps the containers that it began with; exec runs commands in them"),
     absent("pods", "proxy", NO_PROXY),
     absent("pods", "resize", "a pod keeps the resources that it began with"),
     absent("services", "proxy", NO_PROXY),

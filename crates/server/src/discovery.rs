@@ -248,7 +248,7 @@ impl Resource {
 impl Sub {
     fn of(kind: &Kind, subresource: Subresource) -> Self {
         let (of_kind, verbs): (_, &[&str]) = match subresource {
-            Subresource::Status => (kind.kind, &["get", "patch", "update"]),
+            Subresource::Status | Subresource::EphemeralContainers => (kind.kind, &["get", "patch", "update"]),
             Subresource::Binding => ("Binding", &["create"]),
             Subresource::Eviction => ("Eviction", &["create"]),
             Subresource::Finalize => (kind.kind, &["update"]),

@@ -200,6 +200,7 @@ async fn verb(
             let call = bodied(place, params).await?;
             return detached(async move { verbs::evict::evict(&call, &name).await }).await;
         }
+        Some(Subresource::EphemeralContainers) => Part::EphemeralContainers,
         Some(Subresource::Finalize) if method == Method::PUT => Part::Finalize,
         Some(_) => return Err(Error::MethodNotAllowed),
     };

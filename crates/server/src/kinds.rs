@@ -53,6 +53,8 @@ pub enum Subresource {
     Binding,
     /// `…/eviction`: deletes a pod and says in its status that it was evicted.
     Eviction,
+    /// `…/ephemeralcontainers`: the same object; writes add containers to a pod that runs.
+    EphemeralContainers,
     /// `…/finalize`: lets go of a namespace that is being deleted.
     Finalize,
     /// `…/log`: what a pod's container has written.
@@ -77,6 +79,7 @@ impl Subresource {
             Self::Status => "status",
             Self::Binding => "binding",
             Self::Eviction => "eviction",
+            Self::EphemeralContainers => "ephemeralcontainers",
             Self::Finalize => "finalize",
             Self::Log => "log",
             Self::Exec => "exec",
@@ -124,7 +127,7 @@ pub struct Kind {
 }
 
 use Scope::{Cluster, Namespaced};
-use Subresource::{Attach, Binding, Eviction, Exec, Finalize, Log, PortForward, Status};
+use Subresource::{Attach, Binding, EphemeralContainers, Eviction, Exec, Finalize, Log, PortForward, Status};
 
 /// Every kind that is served, by group and plural.
 pub static KINDS: &[Kind] = &[
@@ -136,7 +139,13 @@ pub static KINDS: &[Kind] = &[
     row::<Node>("node", Cluster, &["no"], &[], &[Status]),
     row::<PersistentVolumeClaim>("persistentvolumeclaim", Namespaced, &["pvc"], &[], &[Status]),
     row::<PersistentVolume>("persistentvolume", Cluster, &["pv"], &[], &[Status]),
-    row::<Pod>("pod", Namespaced, &["po"], &["all"], &[Attach, Binding, Eviction, Exec, Log, PortForward, Status]),
+    row::<Pod>(
+        "pod",
+        Namespaced,
+        &["po"],
+        &["all"],
+        &[Attach, Binding, EphemeralContainers, Eviction, Exec, Log, PortForward, Status],
+    ),
     row::<PodTemplate>("podtemplate", Namespaced, &[], &[], &[]),
     readable::<ReplicationController>("replicationcontroller", Namespaced, &["rc"], &["all"]),
     row::<ResourceQuota>("resourcequota", Namespaced, &["quota"], &[], &[Status]),

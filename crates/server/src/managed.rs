@@ -75,7 +75,11 @@ pub(crate) struct Writer {
 
 impl Writer {
     fn subresource(&self) -> Option<&'static str> {
-        (self.part == Part::Status).then_some("status")
+        match self.part {
+            Part::Status => Some("status"),
+            Part::EphemeralContainers => Some("ephemeralcontainers"),
+            Part::Main | Part::Finalize | Part::Whole => None,
+        }
     }
 }
 
@@ -622,7 +626,7 @@ impl Kind {
     fn reset_fields(&self, part: Part) -> &'static FieldSet {
         static NONE: FieldSet = FieldSet::EMPTY;
         match (self.merging(), part) {
-            (Some(merging), Part::Main | Part::Finalize) => &merging.reset_by_main,
+            (Some(merging), Part::Main | Part::Finalize | Part::EphemeralContainers) => &merging.reset_by_main,
             (Some(merging), Part::Status) => &merging.reset_by_status,
             (None, _) | (_, Part::Whole) => &NONE,
         }

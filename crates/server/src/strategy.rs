@@ -135,6 +135,16 @@ pub trait Strategy:
         false
     }
 
+    /// Takes back from `old` what the subresource of ephemeral containers may not change. False: the kind has none.
+    fn prepare_ephemeral_update(&mut self, _old: &Self) -> bool {
+        false
+    }
+
+    /// What is wrong with replacing the ephemeral containers of `old`.
+    fn ephemeral_update_faults(&self, _old: &Self) -> Vec<Fault> {
+        Vec::new()
+    }
+
     /// The part whose changes `metadata.generation` counts.
     fn desired(&self) -> Value {
         Value::Null
@@ -196,6 +206,8 @@ pub trait Object: Send + Sync {
     fn status_update_faults(&self, old: &dyn Object) -> Vec<Fault>;
     fn take_status(&mut self, other: &mut dyn Object) -> bool;
     fn has_same_spec(&self, old: &dyn Object) -> bool;
+    fn prepare_ephemeral_update(&mut self, old: &dyn Object) -> bool;
+    fn ephemeral_update_faults(&self, old: &dyn Object) -> Vec<Fault>;
     fn desires_the_same_as(&self, old: &dyn Object) -> bool;
     fn prepare_finalize(&mut self, old: &dyn Object) -> bool;
     fn deletion(&self) -> Deletion;
@@ -264,6 +276,12 @@ impl<T: Strategy> Object for T {
     }
     fn has_same_spec(&self, old: &dyn Object) -> bool {
         Strategy::has_same_spec(self, same_kind(old))
+    }
+    fn prepare_ephemeral_update(&mut self, old: &dyn Object) -> bool {
+        Strategy::prepare_ephemeral_update(self, same_kind(old))
+    }
+    fn ephemeral_update_faults(&self, old: &dyn Object) -> Vec<Fault> {
+        Strategy::ephemeral_update_faults(self, same_kind(old))
     }
     fn desires_the_same_as(&self, old: &dyn Object) -> bool {
         let old: &T = same_kind(old);

@@ -22,6 +22,8 @@ pub(crate) enum Part {
     Main,
     /// The status, and metadata.
     Status,
+    /// The ephemeral containers of a pod.
+    EphemeralContainers,
     /// What only the finalize subresource changes.
     Finalize,
     /// What the server itself has changed.
@@ -85,16 +87,18 @@ pub(crate) async fn replace(
     match part {
         Part::Main => new.prepare_update(old),
         Part::Status => new.prepare_status_update(old),
+        Part::EphemeralContainers if !new.prepare_ephemeral_update(old) => return Err(Error::MethodNotAllowed),
         Part::Finalize if !new.prepare_finalize(old) => return Err(Error::MethodNotAllowed),
-        Part::Finalize | Part::Whole => {}
+        Part::Finalize | Part::EphemeralContainers | Part::Whole => {}
     }
-    if part == Part::Main && !new.desires_the_same_as(old) {
+    if matches!(part, Part::Main | Part::EphemeralContainers) && !new.desires_the_same_as(old) {
         let generation = old.meta().generation.unwrap_or(0) + 1;
         new.meta_mut().generation = Some(generation);
     }
     let faults = match part {
         Part::Main | Part::Finalize => new.update_faults(old),
         Part::Status => new.status_update_faults(old),
+        Part::EphemeralContainers => new.ephemeral_update_faults(old),
         Part::Whole => Vec::new(),
     };
     if !faults.is_empty() {

@@ -152,6 +152,38 @@ fn kubectl_reads_logs_runs_commands_copies_and_forwards_ports() {
 }
 
 #[test]
+fn kubectl_debug_looks_into_a_pod_that_runs() {
+    let Some(mut daemon) = Daemon::with_agent() else { return };
+    daemon.create(JOBS, &job("stuck", "until test -e /tmp/go; do sleep 0.05; done"));
+    let pods = |daemon: &Daemon| daemon.get("/api/v1/namespaces/default/pods")["items"][0].clone();
+    until("the container runs", || pods(&daemon)["status"]["containerStatuses"][0]["state"]["running"].is_object());
+    let pod = pods(&daemon)["metadata"]["name"].as_str().unwrap().to_owned();
+    for (at, kubectl) in kubectls().iter().enumerate() {
+        let name = format!("debugger-{at}");
+        let run = |args: &[&str]| {
+            let mut command = Command::new(kubectl);
+            command.arg("--kubeconfig").arg(daemon.kubeconfig()).args(args).stdin(Stdio::null());
+            let output = command.output().unwrap();
+            (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned(), text(&output))
+        };
+        // What it is added for: it sees the processes of the container that hangs, and may act on them.
+        let look = "tr '\\0' ' ' < /proc/1/cmdline";
+        let (done, _, all) =
+            run(&["debug", &pod, "--image=none", "--target=c", "-c", &name, "--", "/bin/sh", "-c", look]);
+        assert!(done, "{}: {all}", kubectl.display());
+        let ended = || {
+            let statuses = pods(&daemon)["status"]["ephemeralContainerStatuses"].clone();
+            let of = statuses.as_array().into_iter().flatten().find(|status| status["name"] == name.as_str()).cloned();
+            of.is_some_and(|status| status["state"]["terminated"]["exitCode"] == 0)
+        };
+        until("the debugger has looked", ended);
+        let (_, out, all) = run(&["logs", &pod, "-c", &name]);
+        assert!(out.contains("test -e /tmp/go"), "{}: {all}", kubectl.display());
+    }
+    daemon.stop();
+}
+
+#[test]
 fn a_killed_daemon_loses_nothing_that_it_answered() {
     let mut daemon = Daemon::start(&["--no-agent"]);
     for round in 0..3 {

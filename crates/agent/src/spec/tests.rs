@@ -70,6 +70,7 @@ fn built_for(api: Option<&str>, spec: Value, image: &ImageRun, sources: &Sources
         cgroup_parent: Path::new("/stint/run"),
         hostname: "h",
         addresses: &["10.85.0.2".parse().unwrap()],
+        processes: None,
         network: (!on_host).then_some(Path::new("/run/net/10.85.0.2")),
         etc: false,
         api: api.map(|api| api.parse().unwrap()),

@@ -1,10 +1,12 @@
 //! What a pod's spec says about its life, taken once.
 //!
-//! Invariant: nothing that a running pod may change is in here, but `activeDeadlineSeconds`, which the agent replaces
-//! with new facts.
+//! Invariant: nothing that a running pod may change is in here, but `activeDeadlineSeconds` and ephemeral containers, whose
+//! changes are events.
 
 use jiff::SignedDuration;
-use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, Pod, PodSpec, VolumeMountStatus};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerRestartRule, EphemeralContainer, Pod, PodSpec, VolumeMountStatus,
+};
 
 use super::hook::Hooks;
 use super::probe::ProbeSet;
@@ -18,6 +20,72 @@ pub fn is_sidecar(init: &Container) -> bool {
 pub fn lasting(spec: &PodSpec) -> impl Iterator<Item = &Container> {
     let init = spec.init_containers.iter().flatten();
     spec.containers.iter().chain(init.filter(|init| is_sidecar(init)))
+}
+
+/// The container of this name, of whatever sort.
+pub fn find(spec: &PodSpec, name: &str) -> Option<Container> {
+    let mut main = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let ephemeral = || spec.ephemeral_containers.iter().flatten().find(|container| container.name == name);
+    main.find(|container| container.name == name).cloned().or_else(|| ephemeral().map(as_container))
+}
+
+/// An ephemeral container as any other: it has the same members, but for whom it is to look at.
+pub fn as_container(ephemeral: &EphemeralContainer) -> Container {
+    let EphemeralContainer {
+        args,
+        command,
+        env,
+        env_from,
+        image,
+        image_pull_policy,
+        lifecycle,
+        liveness_probe,
+        name,
+        ports,
+        readiness_probe,
+        resize_policy,
+        resources,
+        restart_policy,
+        restart_policy_rules,
+        security_context,
+        startup_probe,
+        stdin,
+        stdin_once,
+        target_container_name: _,
+        termination_message_path,
+        termination_message_policy,
+        tty,
+        volume_devices,
+        volume_mounts,
+        working_dir,
+    } = ephemeral.clone();
+    Container {
+        args,
+        command,
+        env,
+        env_from,
+        image,
+        image_pull_policy,
+        lifecycle,
+        liveness_probe,
+        name,
+        ports,
+        readiness_probe,
+        resize_policy,
+        resources,
+        restart_policy,
+        restart_policy_rules,
+        security_context,
+        startup_probe,
+        stdin,
+        stdin_once,
+        termination_message_path,
+        termination_message_policy,
+        tty,
+        volume_devices,
+        volume_mounts,
+        working_dir,
+    }
 }
 
 /// What the spec says.
@@ -35,7 +103,7 @@ pub struct Facts {
     pub grace: i64,
     /// `spec.activeDeadlineSeconds`.
     pub deadline: Option<SignedDuration>,
-    /// `spec.initContainers`, then `spec.containers`, in the spec's order.
+    /// `spec.initContainers`, then `spec.containers`, then `spec.ephemeralContainers`, in the spec's order.
     pub containers: Vec<ContainerFacts>,
 }
 
@@ -73,6 +141,8 @@ pub enum Role {
     Sidecar,
     /// With the other main containers, after the init containers.
     Main,
+    /// At once, whatever the others do, and once (`kubectl debug`). The pod's end does not wait for it.
+    Ephemeral,
 }
 
 /// Which ends of a container make it start again.
@@ -113,6 +183,7 @@ impl Facts {
         let policy = RestartPolicy::parse(spec.restart_policy.as_deref()).unwrap_or(RestartPolicy::Always);
         let init = spec.init_containers.iter().flatten().map(|c| ContainerFacts::of_init(c, policy));
         let main = spec.containers.iter().map(|c| ContainerFacts::of_main(c, policy));
+        let ephemeral = spec.ephemeral_containers.iter().flatten().map(ContainerFacts::of_ephemeral);
         Facts {
             name: pod.metadata.name.clone().unwrap_or_default(),
             namespace: pod.metadata.namespace.clone().unwrap_or_default(),
@@ -120,7 +191,7 @@ impl Facts {
             restart_policy: policy,
             grace: spec.termination_grace_period_seconds.unwrap_or(30),
             deadline: spec.active_deadline_seconds.map(SignedDuration::from_secs),
-            containers: init.chain(main).collect(),
+            containers: init.chain(main).chain(ephemeral).collect(),
         }
     }
 }
@@ -142,6 +213,11 @@ impl ContainerFacts {
     fn of_main(container: &Container, pod: RestartPolicy) -> ContainerFacts {
         let own = RestartPolicy::parse(container.restart_policy.as_deref());
         ContainerFacts::of(container, Role::Main, own.unwrap_or(pod))
+    }
+
+    /// What the spec says of an ephemeral container: it runs once.
+    pub fn of_ephemeral(container: &EphemeralContainer) -> ContainerFacts {
+        ContainerFacts::of(&as_container(container), Role::Ephemeral, RestartPolicy::Never)
     }
 
     fn of(container: &Container, role: Role, restart_policy: RestartPolicy) -> ContainerFacts {
@@ -166,6 +242,13 @@ impl ContainerFacts {
     /// Upstream: `pkg/api/v1/pod/util.go` (`ContainerShouldRestart`), v1.36.
     pub fn restarts(&self, code: i32) -> bool {
         self.restart_rules.iter().any(|rule| rule.matches(code)) || self.restart_policy.restarts(code)
+    }
+}
+
+impl Role {
+    /// Whether it is one of `spec.initContainers`.
+    pub fn is_init(self) -> bool {
+        matches!(self, Role::Init | Role::Sidecar)
     }
 }
 

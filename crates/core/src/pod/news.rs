@@ -218,8 +218,8 @@ impl Teller<'_> {
         };
         match (facts.role, facts.restart_policy) {
             (Role::Init | Role::Sidecar, _) => format!("Init container {name} failed {probe} probe"),
-            (Role::Main, RestartPolicy::Never) => format!("Container {name} failed {probe} probe"),
-            (Role::Main, _) => format!("Container {name} failed {probe} probe, will be restarted"),
+            (Role::Main | Role::Ephemeral, RestartPolicy::Never) => format!("Container {name} failed {probe} probe"),
+            (Role::Main | Role::Ephemeral, _) => format!("Container {name} failed {probe} probe, will be restarted"),
         }
     }
 
@@ -237,7 +237,11 @@ impl Teller<'_> {
 
     fn push(&mut self, severity: Severity, reason: &str, message: String) {
         let facts = &self.facts.containers[self.index];
-        let list = if facts.role == Role::Main { "containers" } else { "initContainers" };
+        let list = match facts.role {
+            Role::Init | Role::Sidecar => "initContainers",
+            Role::Main => "containers",
+            Role::Ephemeral => "ephemeralContainers",
+        };
         let part = Some(format!("spec.{list}{{{}}}", facts.name));
         self.all.push(News { part, severity, reason: reason.to_owned(), message });
     }

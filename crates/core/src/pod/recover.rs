@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::PodStatus;
+use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 
 use super::probe::Health;
 use super::{
@@ -47,7 +47,7 @@ impl State {
         let mut state = State::new(facts, told.start_time.as_ref().map_or(now, |time| time.0));
         let outcome = terminal(told);
         let active = outcome.is_none();
-        for status in told.init_container_statuses.iter().chain(&told.container_statuses).flatten() {
+        for status in statuses(told) {
             if let Some(index) = state.index(&status.name) {
                 state.containers[index].image_id.clone_from(&status.image_id);
             }
@@ -60,7 +60,7 @@ impl State {
             let health = health(told, &one).unwrap_or(facts.probes.at_first());
             state.containers[index].take(one, facts, health, active);
         }
-        for lost in told.init_container_statuses.iter().chain(&told.container_statuses).flatten() {
+        for lost in statuses(told) {
             let Some(index) = state.index(&lost.name) else { continue };
             let running = lost.state.as_ref().and_then(|s| s.running.as_ref());
             let Some(running) = running.filter(|_| !state.containers[index].has_run()) else { continue };
@@ -108,11 +108,16 @@ impl Container {
     }
 }
 
+/// What the API was told of every container.
+fn statuses(told: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
+    let lists = [&told.init_container_statuses, &told.container_statuses, &told.ephemeral_container_statuses];
+    lists.into_iter().flatten().flatten()
+}
+
 /// What the API was told of the probes of a run that goes on.
 fn health(told: &PodStatus, found: &Found) -> Option<Health> {
-    let all = told.init_container_statuses.iter().chain(&told.container_statuses).flatten();
     let is_it = |id: &String| id.strip_prefix("stint://") == Some(&found.id);
-    let status = all.into_iter().find(|status| status.container_id.as_ref().is_some_and(is_it))?;
+    let status = statuses(told).find(|status| status.container_id.as_ref().is_some_and(is_it))?;
     let running = status.state.as_ref().is_some_and(|state| state.running.is_some());
     running.then(|| Health { started: status.started == Some(true), ready: status.ready })
 }

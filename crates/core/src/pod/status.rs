@@ -75,13 +75,14 @@ pub fn status(state: &State, told: &PodStatus, place: &Place, now: Timestamp) ->
         status.pod_ip = Some(ip.clone());
         status.pod_ips = Some(vec![PodIP { ip: ip.clone() }]);
     }
-    let of = |init: bool| -> Vec<ContainerStatus> {
-        let in_list = state.each().filter(|(facts, _)| (facts.role != Role::Main) == init);
+    let of = |is_listed: fn(Role) -> bool| -> Vec<ContainerStatus> {
+        let in_list = state.each().filter(|(facts, _)| is_listed(facts.role));
         in_list.map(|(facts, container)| container_status(state, facts, container)).collect()
     };
-    let init = of(true);
-    status.init_container_statuses = (!init.is_empty()).then_some(init);
-    status.container_statuses = Some(of(false));
+    let some = |list: Vec<ContainerStatus>| (!list.is_empty()).then_some(list);
+    status.init_container_statuses = some(of(Role::is_init));
+    status.container_statuses = Some(of(|role| role == Role::Main));
+    status.ephemeral_container_statuses = some(of(|role| role == Role::Ephemeral));
     let kept = status.conditions.take().unwrap_or_default();
     status.conditions = Some(conditions(state, phase, &kept, place, now));
     status
@@ -107,6 +108,7 @@ pub fn phase(state: &State) -> Phase {
         let running_now = matches!(container.life, Life::Running { .. });
         let code = container.last.as_ref().map(|end| end.code);
         match (facts.role, code) {
+            (Role::Ephemeral, _) => {}
             (Role::Init, _) if running_now => pending_init += 1,
             (Role::Init, Some(0)) if container.life == Life::Ended => {}
             (Role::Init, Some(_)) if container.life == Life::Ended || over || !never => failed_init += 1,
@@ -154,6 +156,7 @@ fn container_status(state: &State, facts: &ContainerFacts, container: &Container
     let ran_well = facts.role == Role::Init && container.succeeded();
     let health = container.health();
     let started = now.running.is_some() && (health.started || facts.role == Role::Init);
+    let is_probed = facts.role != Role::Ephemeral;
     let id = now.terminated.as_ref().or(before.as_ref().and_then(|s| s.terminated.as_ref()));
     let container_id = match &container.life {
         Life::Running { id, .. } => Some(format!("stint://{id}")),
@@ -164,8 +167,8 @@ fn container_status(state: &State, facts: &ContainerFacts, container: &Container
         image: facts.image.clone(),
         image_id: container.image_id.clone(),
         container_id,
-        ready: health.ready && facts.role != Role::Init || ran_well,
-        started: Some(started),
+        ready: health.ready && facts.role != Role::Init && is_probed || ran_well,
+        started: is_probed.then_some(started),
         restart_count: i32::try_from(container.attempt.0).unwrap_or(i32::MAX),
         state: Some(now),
         last_state: before,
@@ -223,9 +226,12 @@ fn never_ran(state: &State, facts: &ContainerFacts, container: &Container) -> Co
         };
         return ContainerState { terminated: Some(end), ..ContainerState::default() };
     }
-    let has_init = state.each().any(|(facts, _)| facts.role != Role::Main);
-    let is_next =
-        facts.role == Role::Main && !initialized(state) || facts.role != Role::Main && container.life == Life::Idle;
+    let has_init = state.each().any(|(facts, _)| facts.role.is_init());
+    let is_next = match facts.role {
+        Role::Main => !initialized(state),
+        Role::Init | Role::Sidecar => container.life == Life::Idle,
+        Role::Ephemeral => false,
+    };
     let message = match &state.stage {
         Stage::Preparing(Preparing::Failed { message, .. }) => Some(message.clone()),
         _ => None,
@@ -262,7 +268,7 @@ fn incomplete(state: &State) -> Vec<&str> {
     let done = |facts: &ContainerFacts, container: &Container| match facts.role {
         Role::Init => container.succeeded(),
         Role::Sidecar => container.health().started,
-        Role::Main => true,
+        Role::Main | Role::Ephemeral => true,
     };
     state.each().filter(|(facts, container)| !done(facts, container)).map(|(facts, _)| facts.name.as_str()).collect()
 }
@@ -337,7 +343,8 @@ fn initialization(state: &State, phase: Phase) -> Verdict {
 fn readiness(state: &State, phase: Phase) -> Verdict {
     let unready: Vec<&str> = state
         .each()
-        .filter(|(facts, container)| facts.role != Role::Init && !container.health().ready)
+        .filter(|(facts, _)| matches!(facts.role, Role::Main | Role::Sidecar))
+        .filter(|(_, container)| !container.health().ready)
         .map(|(facts, _)| facts.name.as_str())
         .collect();
     match phase {

@@ -127,6 +127,7 @@ impl Step {
                 self.state.deletion = true;
                 self.stop(Stop::Deleted, grace);
             }
+            Event::Joined { ephemeral } => self.joined(ephemeral),
             Event::DeadlineChanged { deadline } => Arc::make_mut(&mut self.state.facts).deadline = deadline,
             Event::Evicted { why, message } => {
                 let most = match why {
@@ -136,6 +137,19 @@ impl Step {
                 self.stop(Stop::Evicted { why, message }, self.state.facts.grace.min(most));
             }
             Event::Rejected { reason, message } => self.stop(Stop::Rejected { reason, message }, 0),
+        }
+    }
+
+    /// Takes in the containers that are new.
+    fn joined(&mut self, ephemeral: Vec<ContainerFacts>) {
+        if self.state.is_ended() {
+            return;
+        }
+        for facts in ephemeral {
+            if self.state.index(&facts.name).is_none() {
+                Arc::make_mut(&mut self.state.facts).containers.push(facts);
+                self.state.containers.push(Container::new());
+            }
         }
     }
 
@@ -299,8 +313,13 @@ impl Step {
     /// While the pod is active: whose turn it is, who is tried again, and whether all is done.
     fn run(&mut self) {
         let facts = self.state.facts.clone();
+        // They are there to find out why others don't start, and wait for nobody.
+        for index in (0..facts.containers.len()).filter(|index| facts.containers[*index].role == Role::Ephemeral) {
+            self.go_on(index);
+        }
         for index in 0..self.state.containers.len() {
             match facts.containers[index].role {
+                Role::Ephemeral => {}
                 Role::Init => {
                     self.go_on(index);
                     let container = &self.state.containers[index];

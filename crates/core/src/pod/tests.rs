@@ -10,6 +10,7 @@ use super::probe::{Change, ProbeKind};
 use super::*;
 use crate::plan::Severity;
 
+mod ephemeral;
 mod hooks;
 mod news;
 mod probes;
@@ -178,8 +179,9 @@ impl World {
 
     /// State and last state of a container, in short.
     fn shows(&self, container: &str) -> String {
-        let all = self.told.init_container_statuses.iter().chain(&self.told.container_statuses).flatten();
-        let status = all.into_iter().find(|s| s.name == container).unwrap();
+        let told = &self.told;
+        let lists = [&told.init_container_statuses, &told.container_statuses, &told.ephemeral_container_statuses];
+        let status = lists.into_iter().flatten().flatten().find(|s| s.name == container).unwrap();
         let one = |state: &k8s_openapi::api::core::v1::ContainerState| {
             let waiting = state.waiting.as_ref().map(|w| w.reason.clone().unwrap());
             let running = state.running.as_ref().map(|_| "running".to_owned());

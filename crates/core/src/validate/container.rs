@@ -88,7 +88,7 @@ pub(super) fn init(containers: &[Container], context: &Context<'_>, path: &Path<
     }
 }
 
-/// Ephemeral containers: only named here, since neither a new pod nor a template may have any.
+/// Ephemeral containers, which are for looking at a pod, and no part of what it does.
 pub(super) fn ephemeral(
     containers: &[EphemeralContainer],
     context: &Context<'_>,
@@ -119,6 +119,15 @@ pub(super) fn ephemeral(
         ] {
             if set {
                 faults.push(Fault::forbidden(&path.field(field), "cannot be set for an Ephemeral Container"));
+            }
+        }
+        let mounts = path.field("volumeMounts");
+        for (j, mount) in items(container.volume_mounts.as_ref()).iter().enumerate() {
+            let path = mounts.index(j);
+            for (field, set) in [("subPath", &mount.sub_path), ("subPathExpr", &mount.sub_path_expr)] {
+                if !text(set.as_ref()).is_empty() {
+                    faults.push(Fault::forbidden(&path.field(field), "cannot be set for an Ephemeral Container"));
+                }
             }
         }
     }

@@ -10,9 +10,10 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodDNSConfig, PodSpec, PodTempl
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{
-    Holder, NameRule, container, invalid_for, items, meta, object_meta, resources, scheduling, security, text, volume,
+    Holder, NameRule, container, invalid_for, items, meta, object_meta, object_meta_update, resources, scheduling,
+    security, text, volume,
 };
-use crate::field::{Fault, Path, Value};
+use crate::field::{Fault, Path, Value, quote};
 use crate::names;
 
 const MAX_SECONDS: i64 = i32::MAX as i64;
@@ -64,6 +65,33 @@ pub(super) fn template(template: &PodTemplateSpec, path: &Path<'_>, faults: &mut
     if !items(pod_spec.ephemeral_containers.as_ref()).is_empty() {
         let detail = "ephemeral containers not allowed in pod template";
         faults.push(Fault::forbidden(&spec_path.field("ephemeralContainers"), detail));
+    }
+}
+
+/// Ephemeral containers may be added, and stay as they are.
+///
+/// Upstream: `ValidatePodEphemeralContainersUpdate`, v1.36.
+pub(super) fn ephemeral_update(old: &Pod, new: &Pod, faults: &mut Vec<Fault>) {
+    object_meta_update(&old.metadata, &new.metadata, faults);
+    let root = Path::root();
+    if new.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(security::MIRROR_POD)) {
+        *faults = vec![Fault::forbidden(&root, "static pods do not support ephemeral containers")];
+        return;
+    }
+    let nothing = PodSpec::default();
+    let (old, new) = (old.spec.as_ref().unwrap_or(&nothing), new.spec.as_ref().unwrap_or(&nothing));
+    let path = root.field("spec.ephemeralContainers");
+    // The volumes were looked at when the pod was made.
+    let volumes = volume::validate(items(new.volumes.as_ref()), &root.field("spec.volumes"), &mut Vec::new());
+    let wanted = items(new.ephemeral_containers.as_ref());
+    container::ephemeral(wanted, &container::Context::new(new, &volumes), &path, faults);
+    for known in items(old.ephemeral_containers.as_ref()) {
+        let kept = wanted.iter().find(|container| container.name == known.name);
+        if kept != Some(known) {
+            let what = if kept.is_none() { "removed" } else { "changed" };
+            let detail = format!("existing ephemeral containers {} may not be {what}", quote(&known.name));
+            faults.push(Fault::forbidden(&path, &detail));
+        }
     }
 }
 

@@ -59,7 +59,7 @@ pub(crate) fn create(api: &Api, place: &Place, object: &dyn Object) -> Result<To
 
 /// What is said of an object that becomes another, unless that is refused.
 pub(crate) fn update(api: &Api, place: &Place, part: Part, old: &dyn Object, new: &dyn Object) -> Result<Told> {
-    if api.admission == Admission::Bare || part != Part::Main {
+    if api.admission == Admission::Bare || !matches!(part, Part::Main | Part::EphemeralContainers) {
         return Ok(Told::default());
     }
     if let (Some(old), Some(new)) = (old.as_any().downcast_ref::<Namespace>(), new.as_any().downcast_ref::<Namespace>())

@@ -49,13 +49,6 @@ pub enum Here {
     },
     /// Whoever creates the pod is warned, in the words of `stint_core::validate::unhonoured`.
     Warned,
-    /// A pod that has it is not accepted.
-    Refused {
-        /// How, or why.
-        how: &'static str,
-        /// The tests that show that.
-        tests: Tests,
-    },
     /// It is accepted and has no effect, and nothing is lost by that.
     Moot(&'static str),
 }
@@ -75,10 +68,6 @@ const fn warned(name: &'static str) -> Field {
     Field { name, here: Here::Warned }
 }
 
-const fn refused(name: &'static str, how: &'static str, tests: Tests) -> Field {
-    Field { name, here: Here::Refused { how, tests } }
-}
-
 const fn moot(name: &'static str, why: &'static str) -> Field {
     Field { name, here: Here::Moot(why) }
 }
@@ -96,6 +85,7 @@ pub fn types() -> impl Iterator<Item = &'static ApiType> {
 pub static WHOLE: &[&str] = &[
     "ConfigMapKeySelector",
     "ContainerRestartRule",
+    "EphemeralContainer",
     "ExecAction",
     "GRPCAction",
     "HTTPHeader",

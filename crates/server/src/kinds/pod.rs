@@ -2,8 +2,7 @@
 //!
 //! Upstream: `pkg/registry/core/pod/strategy.go`, `pkg/registry/core/pod/storage/storage.go` (binding),
 //! `pkg/apis/core/validation/validation.go` (`ValidatePodUpdate`), v1.36.
-//! Left out: the admission of a cluster (service account, token volume, tolerations, priority), ephemeral containers,
-//! resize; after gates are lifted, narrowing node selectors.
+//! Left out: the admission of a cluster (service account, token volume, tolerations, priority), resize; after gates are lifted, narrowing node selectors.
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodCondition, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -82,6 +81,18 @@ impl Strategy for Pod {
         self.metadata.deletion_timestamp.clone_from(&old.metadata.deletion_timestamp);
         let status = self.status.get_or_insert_default();
         status.qos_class = old.status.as_ref().and_then(|status| status.qos_class.clone());
+    }
+
+    fn prepare_ephemeral_update(&mut self, old: &Self) -> bool {
+        let ephemeral = self.spec.take().and_then(|spec| spec.ephemeral_containers);
+        self.spec.clone_from(&old.spec);
+        self.spec.get_or_insert_default().ephemeral_containers = ephemeral.filter(|list| !list.is_empty());
+        self.status.clone_from(&old.status);
+        true
+    }
+
+    fn ephemeral_update_faults(&self, old: &Self) -> Vec<Fault> {
+        validate::pod_ephemeral_update(old, self)
     }
 
     fn desired(&self) -> Value {

@@ -99,7 +99,7 @@ async fn apply_configuration(call: &Call, name: &str, part: Part) -> Result<Resp
     loop {
         let entry = api.store.get(&place.key(name));
         let Some(entry) = entry else {
-            if part == Part::Status {
+            if part != Part::Main {
                 return Err(Error::NotFound { kind, name: name.to_owned() });
             }
             auth::expect_may_create(api, place, name)?;

@@ -252,6 +252,46 @@ async fn a_pods_spec_may_change_in_its_images_only() {
 }
 
 #[tokio::test]
+async fn ephemeral_containers_are_added_to_a_pod_and_stay() {
+    let pods: Api<Pod> = Api::default_namespaced(client());
+    pods.create(&POST, &pod("p")).await.unwrap();
+    let with = |list: serde_json::Value| json!({"spec": {"ephemeralContainers": list}});
+    let patch = async |body: serde_json::Value| {
+        pods.patch_ephemeral_containers("p", &PatchParams::default(), &Patch::Strategic(body)).await
+    };
+    let debugger = json!({"name": "d", "image": "busybox:1", "targetContainerName": "c", "stdin": true});
+    let mut more = with(json!([debugger]));
+    more["spec"]["activeDeadlineSeconds"] = json!(5);
+    let changed = patch(more).await.unwrap();
+    let spec = changed.spec.unwrap();
+    assert_eq!((changed.metadata.generation, spec.active_deadline_seconds), (Some(2), None), "nothing else changes");
+    let added = &spec.ephemeral_containers.unwrap()[0];
+    assert_eq!(added.termination_message_policy.as_deref(), Some("File"), "defaults are filled in");
+    for (body, why) in [
+        (with(json!([{"name": "d", "image": "busybox:2"}])), "existing ephemeral containers \"d\" may not be changed"),
+        (with(json!([{"name": "d", "$patch": "delete"}])), "existing ephemeral containers \"d\" may not be removed"),
+        (with(json!([{"name": "c", "image": "x"}])), "].name: Duplicate value: \"c\""),
+        (
+            with(json!([{"name": "e", "image": "x", "targetContainerName": "z"}])),
+            "targetContainerName: Not found: \"z\"",
+        ),
+        (
+            with(json!([{"name": "e", "image": "x", "ports": [{"containerPort": 1}]}])),
+            "ports: Forbidden: cannot be set for an Ephemeral Container",
+        ),
+    ] {
+        let refused = patch(body.clone()).await.unwrap_err().to_string();
+        assert!(refused.contains(why), "{body}: {refused}");
+    }
+    // By the pod itself they can't be changed.
+    let main =
+        pods.patch("p", &PatchParams::default(), &Patch::Strategic(with(json!([{"name": "f", "image": "x"}])))).await;
+    assert_eq!(reason(main).0, 422);
+    let read = pods.get_ephemeral_containers("p").await.unwrap();
+    assert_eq!(read.spec.unwrap().ephemeral_containers.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn json_patches_apply_or_are_refused_as_a_whole() {
     let maps: Api<ConfigMap> = Api::default_namespaced(client());
     let made = maps.create(&POST, &config_map("a", "1")).await.unwrap();

@@ -25,7 +25,7 @@ fn what_is_not_here_is_told_as_a_cluster_tells_it_and_a_node_can_be_drained() {
         "job.batch/long condition met",
     );
     let pod = session.ok(&["get", "pod", "-l", "app=long", "-o", "jsonpath={.items[0].metadata.name}"]);
-    lacks(&session, &pod);
+    lacks(&session);
     differs_on_the_server(&session);
     makes_tokens(&session);
     waits(&session);
@@ -34,10 +34,9 @@ fn what_is_not_here_is_told_as_a_cluster_tells_it_and_a_node_can_be_drained() {
 }
 
 /// What there is none of.
-fn lacks(session: &Session, pod: &str) {
+fn lacks(session: &Session) {
     let absent = "the server could not find the requested resource";
     let refused: &[(&[&str], &str)] = &[
-        (&["debug", pod, "--image=x", "-it"], "pods/ephemeralcontainers is not served"),
         (&["top", "pods"], "Metrics API not available"),
         (&["top", "nodes"], "Metrics API not available"),
         (&["rollout", "status", "deployment/x"], "deployments.apps \"x\" not found"),

@@ -2,7 +2,7 @@
 
 use super::{
     ACCOUNT, ADMISSION, AGENT, ApiType, BIND, ETC, FOR_WINDOWS, NEEDS_SELINUX, NETWORK, PLACE, POD, REAL, SPEC, WISH,
-    moot, of, partly, refused, warned, yes,
+    moot, of, partly, warned, yes,
 };
 
 pub(super) static TYPES: &[ApiType] = &[
@@ -20,10 +20,19 @@ pub(super) static TYPES: &[ApiType] = &[
                 ],
             ),
             yes("containers", "", &[(AGENT, "a_pod_succeeds_and_its_status_tells_it_all")]),
-            refused(
+            yes(
                 "ephemeralContainers",
-                "as in a cluster, on creation; they can't be added later either",
-                &[("crates/server/tests/api/compatibility.rs", "what_is_refused_is_refused_with_its_reason")],
+                "added to a pod that runs (`kubectl debug`); their fields are as those of containers, and `targetContainerName` \
+                 is whose processes they see",
+                &[
+                    (
+                        "crates/core/src/pod/tests/ephemeral.rs",
+                        "a_container_that_joins_runs_once_beside_the_others_and_counts_for_nothing",
+                    ),
+                    ("crates/server/tests/api/objects.rs", "ephemeral_containers_are_added_to_a_pod_and_stay"),
+                    (REAL, "a_container_is_added_to_a_pod_that_runs"),
+                    ("crates/stint/tests/serve.rs", "kubectl_debug_looks_into_a_pod_that_runs"),
+                ],
             ),
             yes(
                 "restartPolicy",
