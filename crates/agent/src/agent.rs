@@ -7,11 +7,9 @@ use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures::{Stream, StreamExt, future};
+use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::utils::Backoff;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use stint_core::clock::Clock;
 use stint_core::pod;
@@ -330,12 +328,7 @@ impl Agent {
     fn watch(&self) -> impl Stream<Item = Event<Pod>> + use<> {
         let api: Api<Pod> = Api::all(self.shared.client.clone());
         let mine = watcher::Config::default().fields(&format!("spec.nodeName={}", self.shared.config.machine.name));
-        watcher(api, mine).backoff(Delays::default()).filter_map(|event| {
-            if let Err(error) = &event {
-                tracing::warn!(%error, "the watch of pods broke; it starts again");
-            }
-            future::ready(event.ok())
-        })
+        stint_watch::watch(api, mine)
     }
 
     fn take(&mut self, event: Event<Pod>) {
@@ -456,26 +449,4 @@ async fn clean_up(Shared { config, runtime, .. }: &Shared, uid: &str) -> Result<
         release_images(store, &config.holder(), |kept| kept != uid);
     }
     Ok(())
-}
-
-/// 100 ms, doubled with each failure in a row up to 25.6 s. No jitter: there is one agent for one API.
-#[derive(Debug, Default)]
-struct Delays {
-    failures: u32,
-}
-
-impl Iterator for Delays {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        let delay = Duration::from_millis(100 << self.failures);
-        self.failures = (self.failures + 1).min(8);
-        Some(delay)
-    }
-}
-
-impl Backoff for Delays {
-    fn reset(&mut self) {
-        self.failures = 0;
-    }
 }

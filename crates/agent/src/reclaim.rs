@@ -12,11 +12,10 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{StreamExt, future};
 use k8s_openapi::api::core::v1::PersistentVolume;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use stint_core::storage::{DATA_FINALIZER, is_ours};
@@ -32,11 +31,17 @@ const RETRY: Duration = Duration::from_secs(10);
 /// Works until it is dropped.
 pub(crate) async fn run(client: Client, folder: PathBuf) {
     let api: Api<DynamicObject> = Api::all_with(client, &ApiResource::erase::<PersistentVolume>(&()));
-    let mut volumes = pin!(watcher(api.clone(), watcher::Config::default()).default_backoff().touched_objects());
+    let events = stint_watch::watch_with(api.clone(), watcher::Config::default(), "PersistentVolumes".to_owned());
+    let mut volumes = pin!(events.filter_map(|event| {
+        future::ready(match event {
+            Event::Apply(volume) | Event::InitApply(volume) => Some(volume),
+            Event::Init | Event::InitDone | Event::Delete(_) => None,
+        })
+    }));
     let mut failed: BTreeSet<String> = BTreeSet::new();
     loop {
         let found = tokio::select! {
-            Some(volume) = volumes.next() => volume.ok(),
+            Some(volume) = volumes.next() => Some(volume),
             () = sleep(RETRY), if !failed.is_empty() => {
                 let name = failed.pop_first().unwrap_or_default();
                 let found = api.get_opt(&name).await;

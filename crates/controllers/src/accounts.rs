@@ -20,7 +20,7 @@ use serde_json::json;
 use stint_core::clock::Clock;
 
 use crate::queue::{Queue, wait_for};
-use crate::watch::watch;
+use stint_watch::watch;
 
 /// The ServiceAccount.
 const ACCOUNT: &str = "default";

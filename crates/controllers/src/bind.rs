@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::Config;
 use crate::events::recorder;
 use crate::queue::wait_for;
-use crate::watch::{watch, watch_with};
+use stint_watch::{watch, watch_with};
 use write::{Bound, Writer};
 
 /// How long a binding that failed waits before it is tried again.

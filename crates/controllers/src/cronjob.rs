@@ -35,10 +35,10 @@ use crate::Config;
 use crate::events::recorder;
 use crate::job::scoped;
 use crate::queue::{Queue, wait_for};
-use crate::watch::{map, watch};
 use cache::{Awaited, Barrier, Cache, Key, lean};
 use execute::{Ended, Executor, Report};
 use pass::Pass;
+use stint_watch::{map, watch};
 
 /// How many CronJobs are worked on at once (upstream: 5). So many that the creations of all that are due in the same second
 /// stand in line before what follows from the first of them, their pods above all; the store commits what comes together

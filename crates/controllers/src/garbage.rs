@@ -26,8 +26,8 @@ use stint_core::plan::Uid;
 
 use crate::queue::{Queue, wait_for};
 use crate::served::{Served, discover};
-use crate::watch::watch_with;
 use graph::{Graph, KindIndex, Node};
+use stint_watch::watch_with;
 
 /// How many objects are worked on at once.
 const WORKERS: usize = 16;

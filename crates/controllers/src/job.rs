@@ -18,8 +18,8 @@ use crate::events::recorder;
 use crate::execute::{Executor, Report};
 use crate::orphan::Orphans;
 use crate::queue::wait_for;
-use crate::watch::{map, watch};
 pub use reconciler::{Reconciler, What, Work};
+use stint_watch::{map, watch};
 
 /// Runs the Job controller until it is dropped.
 pub async fn run(client: Client, clock: Arc<dyn Clock>, config: &Config) {

@@ -31,7 +31,6 @@ pub mod rights;
 mod served;
 mod storage;
 mod texts;
-mod watch;
 
 /// What the Job controller is made of but for its requests, for who drives it over an API of their own: the simulator does.
 pub mod parts {
@@ -53,7 +52,7 @@ use stint_core::job::Tuning;
 use stint_core::mandate::Mandate;
 use stint_core::schedule::zone::{self, Zone};
 use stint_core::storage::Provisioner;
-pub use watch::Lists;
+pub use stint_watch::Lists;
 
 /// What the controllers may be told.
 #[derive(Clone, Debug)]
@@ -147,7 +146,7 @@ impl Default for Config {
 pub async fn run(client: Client, clock: Arc<dyn Clock>, config: Config) {
     let client = match config.lists {
         Lists::Pages => client,
-        Lists::Streams => watch::most_recent(client),
+        Lists::Streams => stint_watch::most_recent(client),
     };
     let binder = async {
         match &config.node {

@@ -17,7 +17,7 @@ use stint_core::namespace::{FINALIZER, Plan, Remains, is_terminating, reconcile}
 
 use crate::queue::{Queue, wait_for};
 use crate::served::{Served, discover};
-use crate::watch::watch;
+use stint_watch::watch;
 
 /// How many namespaces are emptied at once.
 const WORKERS: usize = 4;

@@ -32,7 +32,7 @@ use stint_core::clock::Clock;
 
 use crate::queue::{Queue, wait_for};
 use crate::served::{Served, discover};
-use crate::watch::watch_with;
+use stint_watch::watch_with;
 
 /// How many quotas are counted at once.
 const WORKERS: usize = 2;

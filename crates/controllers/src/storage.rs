@@ -28,7 +28,7 @@ use stint_core::storage::{self, Action, CLASS, ClaimKey, Provisioner, Uses, View
 
 use crate::events::{Recorder, recorder};
 use crate::queue::{Queue, wait_for};
-use crate::watch::{watch, watch_with};
+use stint_watch::{watch, watch_with};
 
 /// What a watch shows.
 type Events<K> = Pin<Box<dyn Stream<Item = Event<K>> + Send>>;

@@ -43,7 +43,7 @@ pub enum Lists {
 
 impl Lists {
     /// The watch of everything that begins so.
-    pub(crate) fn first(self) -> watcher::Config {
+    pub fn first(self) -> watcher::Config {
         match self {
             Lists::Pages => watcher::Config::default(),
             Lists::Streams => watcher::Config::default().timeout(FAR_AWAY).streaming_lists(),
@@ -53,7 +53,7 @@ impl Lists {
 
 /// A client whose streamed lists are most recent. kube asks for any state that the API server has at hand, which may be older
 /// than what was seen before.
-pub(crate) fn most_recent(client: Client) -> Client {
+pub fn most_recent(client: Client) -> Client {
     let namespace = client.default_namespace().to_owned();
     let service = tower::service_fn(move |mut request: Request<Body>| {
         if let Some(uri) = without_any_state(request.uri()) {
@@ -172,7 +172,7 @@ impl Health {
     fn broke(&mut self, error: String, now: Instant) -> Duration {
         let before = self.trouble.take().filter(|trouble| now < trouble.until + QUIET);
         let failures = before.as_ref().map_or(1, |trouble| trouble.failures.saturating_add(1));
-        // No jitter: there is one controller for one API.
+        // No jitter: few watch one API.
         let delay = Duration::from_millis(100 << (failures - 1).min(8));
         let what = &self.what;
         if before.is_none_or(|trouble| trouble.error != error) {
