@@ -5,6 +5,7 @@
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
+use stint_core::admission::pod_security::Rules;
 
 use crate::params::Params;
 use crate::status::{Error, Result, json};
@@ -17,6 +18,23 @@ pub trait Observe: Send + Sync + 'static {
     fn metrics(&self) -> String;
     /// The settings that it runs with: a JSON object of components, as `/configz` of a cluster's components has it.
     fn settings(&self) -> String;
+    /// Pod Security has judged a pod, or what makes pods.
+    fn judged(&self, _judgement: Judgement) {}
+}
+
+/// What Pod Security said at one of the modes of a namespace, in the words of `pod_security_evaluations_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// `allow` or `deny`.
+    pub decision: &'static str,
+    /// `enforce`, `audit` or `warn`.
+    pub mode: &'static str,
+    /// By which rules.
+    pub rules: Rules,
+    /// `create` or `update`.
+    pub operation: &'static str,
+    /// `pod`, or `controller` for what makes pods.
+    pub resource: &'static str,
 }
 
 /// How one part of the process is.

@@ -464,7 +464,16 @@ fn health_and_metrics_tell_of_the_parts() {
         let about = "group=\"\",version=\"v1\",resource=\"configmaps\",subresource=\"\",scope=\"namespace\"";
         format!("verb=\"{verb}\",{about}")
     };
+    let labels = serde_json::json!({"pod-security.kubernetes.io/warn": "baseline"});
+    daemon.create("/api/v1/namespaces", &serde_json::json!({"metadata": {"name": "wary", "labels": labels}}));
+    let mut wild = job("wild", "true");
+    wild["spec"]["suspend"] = true.into();
+    wild["spec"]["template"]["spec"]["hostPID"] = true.into();
+    daemon.create("/apis/batch/v1/namespaces/wary/jobs", &wild);
+    let warned = "decision=\"deny\",mode=\"warn\",policy_level=\"baseline\",policy_version=\"latest\"";
+    let by = "request_operation=\"create\",resource=\"controller\",subresource=\"\"";
     let expected = [
+        format!("pod_security_evaluations_total{{{warned},{by}}} 1"),
         format!("apiserver_request_total{{{},code=\"201\"}} 1", about("POST")),
         format!("apiserver_longrunning_requests{{{}}} 1", about("WATCH")),
         "apiserver_watch_events_total{group=\"\",version=\"v1\",resource=\"configmaps\"} ".to_owned(),

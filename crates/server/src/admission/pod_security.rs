@@ -15,6 +15,7 @@ use super::{Admission, all};
 use crate::Api;
 use crate::dispatch::reply;
 use crate::kinds::Kind;
+use crate::observe::Judgement;
 use crate::path::Place;
 use crate::status::{Error, Result};
 use crate::strategy::Object;
@@ -54,7 +55,7 @@ pub(crate) fn create(api: &Api, place: &Place, object: &dyn Object) -> Result<To
         expect_labels(place, &namespace.metadata, None)?;
         return Ok(Told::default());
     }
-    judge(api, place, object)
+    judge(api, place, object, "create")
 }
 
 /// What is said of an object that becomes another, unless that is refused.
@@ -76,7 +77,7 @@ pub(crate) fn update(api: &Api, place: &Place, part: Part, old: &dyn Object, new
     {
         return Ok(Told::default());
     }
-    judge(api, place, new)
+    judge(api, place, new, "update")
 }
 
 fn expect_labels(place: &Place, new: &ObjectMeta, old: Option<&ObjectMeta>) -> Result<()> {
@@ -88,7 +89,7 @@ fn expect_labels(place: &Place, new: &ObjectMeta, old: Option<&ObjectMeta>) -> R
 }
 
 /// Judges a pod or what makes pods.
-fn judge(api: &Api, place: &Place, object: &dyn Object) -> Result<Told> {
+fn judge(api: &Api, place: &Place, object: &dyn Object, operation: &'static str) -> Result<Told> {
     let any = object.as_any();
     let pod = any.downcast_ref::<Pod>();
     let template = template(object);
@@ -108,6 +109,18 @@ fn judge(api: &Api, place: &Place, object: &dyn Object) -> Result<Told> {
             rules::judge_template(&policy, meta, spec)
         }
     };
+    let told = [
+        ("enforce", policy.enforce, refusal.is_some(), pod.is_some()),
+        ("audit", policy.audit, audit.is_some(), false),
+        ("warn", policy.warn, warning.is_some(), false),
+    ];
+    for (mode, rules, is_broken, counts_always) in told {
+        if let Some(observe) = api.observe.as_ref().filter(|_| is_broken || counts_always) {
+            let decision = if is_broken { "deny" } else { "allow" };
+            let resource = if pod.is_some() { "pod" } else { "controller" };
+            observe.judged(Judgement { decision, mode, rules, operation, resource });
+        }
+    }
     match refusal {
         Some(why) => Err(Error::refused(place.kind, object.meta().name.as_deref().unwrap_or_default(), why)),
         None => Ok(Told { warnings: warning.into_iter().collect(), audit }),

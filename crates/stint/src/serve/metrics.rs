@@ -23,8 +23,9 @@ use state::State;
 
 use crate::process::Process;
 use crate::zones;
+use stint_core::admission::pod_security::Version;
 use stint_server::kinds::{KINDS, Kind};
-use stint_server::observe::{Check, Observe};
+use stint_server::observe::{Check, Judgement, Observe};
 use stint_store::Store;
 use tokio::task::AbortHandle;
 
@@ -33,6 +34,9 @@ const BUCKETS: [f64; 22] = [
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0,
     45.0,
 ];
+
+/// The minor version of Kubernetes whose rules are known; later ones are counted as one, so that series are bounded.
+const RELEASE: u32 = 36;
 
 /// Under which name `/configz` tells the daemon's settings.
 pub const SETTINGS: &str = "stint";
@@ -71,6 +75,17 @@ struct Flight {
     request_kind: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Judged {
+    decision: &'static str,
+    mode: &'static str,
+    policy_level: String,
+    policy_version: String,
+    request_operation: &'static str,
+    resource: &'static str,
+    subresource: &'static str,
+}
+
 /// Counts, and shows what it has counted.
 pub struct Metrics {
     registry: Registry,
@@ -79,6 +94,7 @@ pub struct Metrics {
     running: Family<Flight, Gauge>,
     long: Family<About, Gauge>,
     watch_events: Family<Watched, Counter>,
+    judged: Family<Judged, Counter>,
     store: Store,
     parts: RwLock<Vec<(&'static str, AbortHandle)>>,
     settings: RwLock<String>,
@@ -93,6 +109,7 @@ impl Metrics {
         let running = Family::<Flight, Gauge>::default();
         let long = Family::<About, Gauge>::default();
         let watch_events = Family::<Watched, Counter>::default();
+        let judged = Family::<Judged, Counter>::default();
         // The encoder puts `_total` behind the names of counters.
         registry.register("apiserver_request", "Requests that were answered, by code", requests.clone());
         let help = "How long requests took to be answered, but for those that stay";
@@ -100,6 +117,8 @@ impl Metrics {
         registry.register("apiserver_current_inflight_requests", "Requests that wait for an answer", running.clone());
         registry.register("apiserver_longrunning_requests", "Watches, logs and streams that are open", long.clone());
         registry.register("apiserver_watch_events", "Events that were sent to watchers", watch_events.clone());
+        let help = "Pods, and what makes them, that Pod Security looked at";
+        registry.register("pod_security_evaluations", help, judged.clone());
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("stint_build", "The version of this program", build);
         registry.register_collector(Box::new(Process));
@@ -107,7 +126,7 @@ impl Metrics {
         registry.register_collector(Box::new(controllers));
         registry.register_collector(Box::new(State { store: store.clone(), local_zone: zones::local() }));
         let (parts, settings) = (RwLock::default(), RwLock::new("{}".to_owned()));
-        Metrics { registry, requests, durations, running, long, watch_events, store, parts, settings }
+        Metrics { registry, requests, durations, running, long, watch_events, judged, store, parts, settings }
     }
 
     /// From now on these settings are told: by name, as they would be typed.
@@ -253,6 +272,20 @@ impl Observe for Metrics {
 
     fn settings(&self) -> String {
         self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn judged(&self, Judgement { decision, mode, rules, operation, resource }: Judgement) {
+        let known = |version: Version| !matches!(version, Version::Minor(minor) if minor > RELEASE);
+        let judged = Judged {
+            decision,
+            mode,
+            policy_level: rules.level.to_string(),
+            policy_version: if known(rules.version) { rules.version.to_string() } else { "future".to_owned() },
+            request_operation: operation,
+            resource,
+            subresource: "",
+        };
+        self.judged.get_or_create(&judged).inc();
     }
 }
 
