@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodCondition, PodSpec, PodStatus,
+    Container, ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodCondition, PodSpec, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use serde::{Deserialize, Deserializer};
@@ -57,8 +57,8 @@ resource!(JobOutline, Job);
 impl<'de> Deserialize<'de> for SlimPod {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<SlimPod, D::Error> {
         let read = ReadPod::deserialize(deserializer)?;
-        let spec = read.spec.map(|spec| PodSpec { node_name: spec.node_name, ..PodSpec::default() });
-        let pod = Pod { metadata: read.metadata.into(), spec, status: read.status.map(PodStatus::from) };
+        let (spec, status) = (read.spec.map(PodSpec::from), read.status.map(PodStatus::from));
+        let pod = Pod { metadata: read.metadata.into(), spec, status };
         Ok(SlimPod(slim(pod)))
     }
 }
@@ -126,6 +126,30 @@ impl From<ReadMeta> for ObjectMeta {
 #[serde(rename_all = "camelCase")]
 struct ReadSpec {
     node_name: Option<String>,
+    init_containers: Option<Vec<ReadInitContainer>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ReadInitContainer {
+    #[serde(default)]
+    name: String,
+    restart_policy: Option<String>,
+}
+
+impl From<ReadSpec> for PodSpec {
+    fn from(read: ReadSpec) -> PodSpec {
+        let container = |read: ReadInitContainer| Container {
+            name: read.name,
+            restart_policy: read.restart_policy,
+            ..Container::default()
+        };
+        PodSpec {
+            node_name: read.node_name,
+            init_containers: read.init_containers.map(|all| all.into_iter().map(container).collect()),
+            ..PodSpec::default()
+        }
+    }
 }
 
 #[derive(Deserialize)]
