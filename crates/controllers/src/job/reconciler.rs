@@ -68,6 +68,8 @@ pub struct Reconciler {
     queue: Queue<JobKey>,
     barriers: HashMap<JobKey, Barrier>,
     next_full_pass: Timestamp,
+    /// When it last looked at the clock.
+    looked: Timestamp,
 }
 
 impl Reconciler {
@@ -78,6 +80,7 @@ impl Reconciler {
             queue: Queue::telling(config.metrics.jobs.clone()),
             barriers: HashMap::new(),
             next_full_pass: now.saturating_add(config.full_pass).unwrap_or(Timestamp::MAX),
+            looked: now,
             config,
         }
     }
@@ -148,7 +151,10 @@ impl Reconciler {
         if !self.cache.is_complete() {
             return false;
         }
-        if now >= self.next_full_pass {
+        // A clock that was set back would let whatever waits for a moment wait longer, by as much as it was.
+        let was_set_back = now < self.looked;
+        self.looked = now;
+        if now >= self.next_full_pass || was_set_back {
             self.next_full_pass = now.saturating_add(self.config.full_pass).unwrap_or(Timestamp::MAX);
             self.mark(self.cache.keys());
         }
@@ -241,4 +247,42 @@ impl Reconciler {
 
 fn owner(pod: &Pod) -> Option<&str> {
     controller_of(pod).map(|owner| owner.uid.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn begun(reconciler: &mut Reconciler, now: Timestamp) -> Vec<JobKey> {
+        let mut keys = Vec::new();
+        reconciler.begin(now, |work| keys.push(work.key));
+        keys
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_nobody_wait_longer() {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let mut reconciler = Reconciler::new(now, Config::default());
+        let job: Job = serde_json::from_value(json!({
+            "metadata": { "name": "j", "namespace": "n", "uid": "u" },
+            "spec": { "parallelism": 1, "completions": 1, "template": {} },
+        }))
+        .unwrap();
+        for event in [Event::Init, Event::InitApply(job), Event::InitDone] {
+            reconciler.job_event(event, now);
+        }
+        for event in [Event::Init, Event::InitDone] {
+            reconciler.pod_event(event, now);
+        }
+        let keys = begun(&mut reconciler, now);
+        assert_eq!(keys.len(), 1);
+        let failed = Report { phase: Phase::Manage, ended: Ended::Failed, sightings: Vec::new() };
+        reconciler.finish(&keys[0], failed, now);
+        assert!(begun(&mut reconciler, now).is_empty(), "it is tried again after a while");
+        let earlier = now - SignedDuration::from_hours(1);
+        assert_eq!(begun(&mut reconciler, earlier), keys);
+        assert!(begun(&mut reconciler, earlier).is_empty(), "it is under way");
+    }
 }
