@@ -43,8 +43,14 @@ pub struct PodRecord {
     pub job: Option<Uid>,
     /// `status.phase`.
     pub phase: String,
-    /// Whether it was being deleted before it had ended.
+    /// Whether it was being deleted before it had ended, or sent away: deleted after its Job had let go of it unended.
     pub left: bool,
+    /// Whether its Job has let go of it before it had ended.
+    pub forgotten: bool,
+    /// Whether its labels were ever taken off, so that its Job may have let it go uncounted.
+    pub unlabelled: bool,
+    /// Whether the tracking finalizer was on it.
+    tracked: bool,
     /// Container restarts.
     pub restarts: i32,
     /// Whether its deletion was asked for.
@@ -182,6 +188,9 @@ fn pod_put(history: &mut History, key: &str, pod: &Pod) -> Result<(), String> {
         job: controller_of(pod).map(|owner| Uid::from(owner.uid.as_str())),
         phase: String::new(),
         left: false,
+        forgotten: false,
+        unlabelled: false,
+        tracked: false,
         restarts: 0,
         deleting: false,
         bound: false,
@@ -204,13 +213,18 @@ fn pod_put(history: &mut History, key: &str, pod: &Pod) -> Result<(), String> {
     if restarts < known.restarts {
         return Err(format!("pod {}: its restarts fell from {} to {restarts}", known.name, known.restarts));
     }
+    let deleting = pod.metadata.deletion_timestamp.is_some();
     if !ended(&known.phase) {
-        known.left |= pod.metadata.deletion_timestamp.is_some();
+        known.left |= deleting;
+        known.forgotten |= known.tracked && !is_tracked(pod);
     }
+    known.left |= known.forgotten && deleting;
+    known.unlabelled |= pod.metadata.labels.is_none();
+    known.tracked = is_tracked(pod);
     known.bound = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
     let unheld = pod.metadata.finalizers.as_ref().is_none_or(Vec::is_empty);
     known.is_left_lying = unheld && pod.metadata.deletion_grace_period_seconds == Some(0);
-    known.deleting = pod.metadata.deletion_timestamp.is_some();
+    known.deleting = deleting;
     (known.phase, known.restarts, known.class) = (phase, restarts, class(pod));
     history.ledger.pod(pod).map_err(|broken| broken.to_string())
 }

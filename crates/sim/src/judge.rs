@@ -105,7 +105,7 @@ fn judge_job(job: &JobRecord, pods: &[&PodRecord]) -> Result<(), String> {
     let is_indexed = spec.completion_mode.as_deref() == Some("Indexed");
     let all_count = !is_indexed && spec.pod_failure_policy.is_none();
     // A pod that it has let go is counted, or not, as it was when its labels went.
-    let kept_all = !pods.iter().any(|pod| pod.is_stray);
+    let kept_all = !pods.iter().any(|pod| pod.is_stray || pod.unlabelled);
     let adopted = pods.iter().any(|pod| pod.was_stray && !pod.is_stray);
     if left == 0 && !job.shrunk && kept_all && all_count && (succeeded, failed) != (really_succeeded, really_failed) {
         return Err(format!("{really_succeeded} pods succeeded and {really_failed} failed"));
