@@ -212,6 +212,8 @@ struct Daemon<'a> {
 impl<'a> Daemon<'a> {
     fn start(user: &'a User) -> Daemon<'a> {
         let mut command = user.stint(&["serve", "--listen", "127.0.0.1:0", "--allow-host-rootfs"]);
+        // How full this machine's disk is is no matter here.
+        command.env("STINT_EVICTION_HARD", "none").env("STINT_IMAGE_GC_HIGH_THRESHOLD", "100");
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut said = String::new();
