@@ -15,7 +15,7 @@ use stint_core::clock::Clock;
 use stint_core::pod;
 use stint_core::pressure::{Condition, ImagePolicy, refusal};
 use stint_image::{Access, ImageStore, LayerState};
-use stint_network::{Network, Server};
+use stint_network::Server;
 use stint_runtime::{LogRotation, Runtime};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
@@ -29,7 +29,7 @@ use crate::folder::{Folders, PodFolder};
 use crate::gauge::{Gauge, MachineGauge};
 use crate::images::release_images;
 use crate::names::{Finder, Names};
-use crate::network::{Joined, forget};
+use crate::network::{Joined, PodNetwork, forget};
 use crate::node;
 use crate::pressure::{Ask, Guard, Kept, PressureConfig};
 use crate::reclaim;
@@ -77,7 +77,7 @@ pub struct AgentConfig {
     /// Where containers reach the API. `None` where it is not served to them.
     pub api: Option<SocketAddr>,
     /// The network that each pod has a part of. `None`: all pods are on the node's own.
-    pub network: Option<Network>,
+    pub network: Option<PodNetwork>,
     /// What the names of pods end with (the kubelet's `clusterDomain`).
     pub cluster_domain: String,
     /// Whether the node shows in a Lease that it lives, as a cluster's do.
@@ -292,8 +292,7 @@ impl Agent {
     /// Tells the network which namespaces have pods; what else there is goes.
     fn claim_networks(&mut self) {
         let Some(network) = &self.shared.config.network else { return };
-        let claimed = self.found.values().filter_map(|found| found.joined.clone());
-        let claimed: Vec<_> = claimed.map(|Joined { sandbox, ports }| (sandbox, ports)).collect();
+        let claimed: Vec<Joined> = self.found.values().filter_map(|found| found.joined.clone()).collect();
         let lost = network.keep(&claimed);
         for (uid, found) in &mut self.found {
             if let Some(joined) = found.joined.take_if(|joined| lost.contains(&joined.sandbox)) {

@@ -59,6 +59,7 @@ pub use expand::expand;
 pub use folder::{Folders, PodFolder, log_path};
 pub use gauge::{Gauge, MachineGauge, Measured};
 pub use images::release_images;
+pub use network::PodNetwork;
 pub use pressure::PressureConfig;
 pub use recover::sweep;
 pub use sources::{Sources, Wanted};

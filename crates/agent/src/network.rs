@@ -3,7 +3,8 @@
 //! Invariant: whose a namespace is stands in the pod's folder before anything runs in it, and no longer once it is given up; so
 //! after a crash at any moment each namespace has a pod, or nobody wants it. A record whose namespace is gone, as a crash while it
 //! is given up leaves one, is struck out before any address is given away again.
-//! Left out: how a namespace is made (`stint_network`), and what a pod's files say of names ([`crate::etc`]).
+//! Left out: how a namespace is made (`stint_network`, by itself or by CNI plugins), and what a pod's files say of names
+//! ([`crate::etc`]).
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
@@ -11,12 +12,99 @@ use std::net::{IpAddr, Ipv4Addr};
 use k8s_openapi::api::core::v1::{ContainerPort, Pod};
 use serde_json::{Value, json};
 use stint_core::pod::lasting;
-use stint_network::{HostPort, Network, Protocol, Sandbox};
+use stint_core::quantity;
+use stint_network::{Bandwidth, Cni, HostPort, Joining, Network, Protocol, Sandbox};
 
 use crate::agent::Shared;
 use crate::error::Error;
 use crate::folder::PodFolder;
 use crate::worker::Context;
+
+/// How pods get networks of their own. Cheap to clone.
+#[derive(Clone, Debug)]
+pub enum PodNetwork {
+    /// On a bridge of Stint's own.
+    Bridge(Network),
+    /// By CNI plugins.
+    Plugins(Cni),
+}
+
+impl PodNetwork {
+    /// The node's address on the network, where it is Stint's own.
+    pub fn gateway(&self) -> Option<Ipv4Addr> {
+        match self {
+            PodNetwork::Bridge(network) => network.gateway(),
+            PodNetwork::Plugins(_) => None,
+        }
+    }
+
+    /// Ends the network. With pods that go on it stays as it is, for the next daemon.
+    pub fn close(&self) -> Result<(), stint_network::Error> {
+        match self {
+            PodNetwork::Bridge(network) => network.close(),
+            PodNetwork::Plugins(_) => Ok(()),
+        }
+    }
+
+    /// After a restart: these pods have what they had, and what else there is goes. Returns what is not there any more.
+    pub(crate) fn keep(&self, claimed: &[Joined]) -> Vec<Sandbox> {
+        let of = |joined: &Joined| joined.sandbox.clone();
+        match self {
+            PodNetwork::Bridge(network) => {
+                let pods: Vec<_> = claimed.iter().map(|joined| (of(joined), joined.ports.clone())).collect();
+                network.keep(&pods)
+            }
+            PodNetwork::Plugins(cni) => cni.keep(&claimed.iter().map(of).collect::<Vec<_>>()),
+        }
+    }
+
+    async fn take(&self, context: &Context, ports: &[HostPort]) -> Result<Sandbox, Error> {
+        Ok(match self {
+            PodNetwork::Bridge(network) => network.take(ports).await?,
+            PodNetwork::Plugins(cni) => cni.take(joining(context, ports)?).await?,
+        })
+    }
+
+    async fn leave(&self, sandbox: &Sandbox, ports: &[HostPort]) -> Result<(), stint_network::Error> {
+        match self {
+            PodNetwork::Bridge(network) => network.leave(sandbox, ports).await,
+            PodNetwork::Plugins(cni) => cni.leave(sandbox).await,
+        }
+    }
+}
+
+/// What plugins are told of a pod, as by a cluster's container runtimes.
+fn joining(context: &Context, ports: &[HostPort]) -> Result<Joining, Error> {
+    let identity = &context.identity;
+    let args = [
+        ("IgnoreUnknown", "1"),
+        ("K8S_POD_NAMESPACE", &identity.namespace),
+        ("K8S_POD_NAME", &identity.name),
+        ("K8S_POD_INFRA_CONTAINER_ID", &identity.uid),
+        ("K8S_POD_UID", &identity.uid),
+    ];
+    Ok(Joining {
+        name: identity.uid.clone(),
+        args: args.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        ports: ports.to_vec(),
+        bandwidth: Bandwidth {
+            ingress: rate(&context.pod, "kubernetes.io/ingress-bandwidth")?,
+            egress: rate(&context.pod, "kubernetes.io/egress-bandwidth")?,
+        },
+    })
+}
+
+/// A rate in bits per second that a pod asks for by an annotation (`pkg/util/bandwidth/utils.go`).
+fn rate(pod: &Pod, annotation: &str) -> Result<Option<u64>, Error> {
+    let Some(text) = pod.metadata.annotations.as_ref().and_then(|all| all.get(annotation)) else { return Ok(None) };
+    let rate = quantity::parse(text).ok().and_then(|rate| u64::try_from(rate.value()).ok());
+    match rate {
+        Some(rate @ 1_000..=1_000_000_000_000_000) => Ok(Some(rate)),
+        _ => Err(Error::config(format!(
+            "the annotation {annotation} is {text:?}: give a rate from 1k to 1P bits per second"
+        ))),
+    }
+}
 
 /// What a pod has of the network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +154,7 @@ impl Joined {
 
 impl Shared {
     /// The network that the pod has a part of. `None`: it is on the node's.
-    pub(crate) fn network(&self, pod: &Pod) -> Option<&Network> {
+    pub(crate) fn network(&self, pod: &Pod) -> Option<&PodNetwork> {
         let on_host = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
         self.config.network.as_ref().filter(|_| !on_host)
     }
@@ -93,7 +181,7 @@ impl Context {
             return Ok(());
         };
         let ports = host_ports(&self.pod);
-        let sandbox = network.take(&ports).await?;
+        let sandbox = network.take(self, &ports).await?;
         let joined = Joined { sandbox, ports };
         let written = self.folder.make(&self.identity).and_then(|()| joined.write(&self.folder));
         if let Err(error) = written {
@@ -111,7 +199,7 @@ impl Context {
 }
 
 /// Gives up the network that a pod's folder tells of.
-pub(crate) async fn leave(folder: &PodFolder, network: Option<&Network>) -> Result<(), Error> {
+pub(crate) async fn leave(folder: &PodFolder, network: Option<&PodNetwork>) -> Result<(), Error> {
     let Some(Joined { sandbox, ports }) = Joined::read(folder) else { return Ok(()) };
     match network {
         Some(network) => network.leave(&sandbox, &ports).await?,

@@ -11,12 +11,11 @@ use std::fs;
 use std::io;
 
 use stint_core::pod::{Attempt, Exit, Found, FoundAttempt};
-use stint_network::Network;
 use stint_runtime::{ContainerState, Runtime};
 
 use crate::error::{Error, chain};
 use crate::folder::{Folders, PodFolder, is_plain, make_dirs, names};
-use crate::network::{self, Joined};
+use crate::network::{self, Joined, PodNetwork};
 use crate::volumes;
 use crate::worker::{container_id, timestamp};
 
@@ -104,7 +103,7 @@ pub(crate) async fn clean_up(
     folders: &Folders,
     uid: &str,
     runtime: &dyn Runtime,
-    network: Option<&Network>,
+    network: Option<&PodNetwork>,
 ) -> Result<(), Error> {
     let folder = PodFolder::new(folders, uid)?;
     if let Some(identity) = folder.identity() {

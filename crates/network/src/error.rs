@@ -3,6 +3,7 @@
 //! Invariant: a message says what was attempted and on what, and what to do where somebody can do something.
 
 use std::io;
+use std::path::PathBuf;
 
 use thiserror::Error;
 
@@ -32,6 +33,40 @@ pub enum Error {
         attempt: String,
         /// What the kernel said.
         source: io::Error,
+    },
+    /// A configuration of CNI can't be used.
+    #[error("the CNI configuration {} can't be used: {fault}", file.display())]
+    Configuration {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        fault: String,
+    },
+    /// A configuration of CNI names a plugin that is not there.
+    #[error("there is no CNI plugin {kind:?} in {folders}: install it, or say where it is")]
+    NoPlugin {
+        /// Its name.
+        kind: String,
+        /// Where it was looked for.
+        folders: String,
+    },
+    /// A plugin of CNI did not do what it was told. The words are libcni's.
+    #[error("plugin type={kind:?} failed ({command}): {message}")]
+    Plugin {
+        /// Its name.
+        kind: String,
+        /// `add` or `delete`.
+        command: &'static str,
+        /// What it said.
+        message: String,
+    },
+    /// A pod asks for ports of the machine.
+    #[error(
+        "no plugin of the CNI network {network:?} has the capability portMappings, which host ports need: add `portmap`"
+    )]
+    NoPortMappings {
+        /// The network.
+        network: String,
     },
     /// Whoever makes networks has ended.
     #[error("the network is being taken down")]

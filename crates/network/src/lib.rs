@@ -1,6 +1,7 @@
 //! Networks for pods on one machine: namespaces on a bridge, host ports, and the way out.
 //!
-//! Knows nothing of Kubernetes. It speaks to the kernel by netlink alone, and runs no program.
+//! Knows nothing of Kubernetes. It speaks to the kernel by netlink, and runs no program; or a network is made by CNI plugins,
+//! which are programs ([`Cni`]).
 //!
 //! ```no_run
 //! # use stint_network::{Config, Network};
@@ -16,6 +17,7 @@
 //!
 //! Why no library for netlink: see `docs/decisions/0005-network.md`.
 
+mod cni;
 mod dns;
 mod error;
 mod filter;
@@ -27,6 +29,7 @@ mod subnet;
 #[cfg(test)]
 mod tests;
 
+pub use cni::{Bandwidth, Cni, CniConfig, Joining};
 pub use dns::{Directory, Known, Server};
 pub use error::Error;
 pub use filter::{HostPort, Protocol};

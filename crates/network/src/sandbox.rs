@@ -57,8 +57,8 @@ impl Folder {
         let mut all = Vec::new();
         for entry in fs::read_dir(&self.0)? {
             let Ok(name) = entry?.file_name().into_string() else { continue };
-            let kind = rustix::fs::statfs(self.path(&name)).map(|found| u64::try_from(found.f_type).unwrap_or(0));
-            all.push((name, kind == Ok(NSFS)));
+            let is_alive = is_namespace(&self.path(&name));
+            all.push((name, is_alive));
         }
         Ok(all)
     }
@@ -99,6 +99,11 @@ impl Folder {
     pub(crate) fn leave(&self) {
         let _ = fs::remove_dir(&self.0);
     }
+}
+
+/// Whether a namespace is mounted there.
+pub(crate) fn is_namespace(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|found| u64::try_from(found.f_type) == Ok(NSFS))
 }
 
 /// The network namespace that a thread belongs into.

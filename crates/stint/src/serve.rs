@@ -33,10 +33,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use axum::Router;
 use jiff::Timestamp;
-use stint_agent::{Agent, AgentConfig, Machine, RootfsMode};
+use stint_agent::{Agent, AgentConfig, Machine, PodNetwork, RootfsMode};
 use stint_controllers::{Housekeeping, ToldBindings};
 use stint_core::storage::Provisioner;
-use stint_network::Network;
 use stint_runtime::LogRotation;
 use stint_server::{Admission, Api};
 use stint_store::{SqliteDisk, Store};
@@ -124,7 +123,7 @@ impl Daemon<'_> {
             Some(_) => network::open(&self.resolved, &self.instance.id)?,
             None => None,
         };
-        let gate = network.as_ref().and_then(Network::gateway);
+        let gate = network.as_ref().and_then(PodNetwork::gateway);
         let inner = gate.map(|gate| sockets.listen_for_pods(gate)).transpose()?.flatten();
         let mut addresses = sockets.addresses();
         addresses.extend(inner.filter(|inner| !addresses.contains(inner)));
@@ -149,7 +148,12 @@ impl Daemon<'_> {
         api.node = Some(Arc::new(here.clone()));
         let router = stint_server::router(api);
         let address = match &network {
-            Some(_) => inner,
+            Some(PodNetwork::Bridge(_)) => inner,
+            // It has to be one that leads here from another network, and that the certificate has.
+            Some(PodNetwork::Plugins(_)) => {
+                let leads_here = |address: &SocketAddr| !address.ip().is_loopback() && !address.ip().is_unspecified();
+                addresses.iter().copied().find(leads_here)
+            }
             None => addresses.first().copied().map(kubeconfig::reachable),
         };
         let way = Way { root_ca: pki.ca.clone(), address, network: network.clone() };
@@ -268,7 +272,7 @@ struct Way {
     root_ca: String,
     /// Where the API is: at the node's address on the pods' network, or as everybody on this machine reaches it.
     address: Option<SocketAddr>,
-    network: Option<Network>,
+    network: Option<PodNetwork>,
 }
 
 /// Controllers and agent, at work in the process.

@@ -25,8 +25,8 @@ use stint_network::Subnet;
 
 pub use layers::{CONFIG_FILE, Flags, Resolved, Source};
 pub use value::{
-    Controllers, Graces, Levels, LogFiles, LogFormat, LogLevel, Percent, PodNetwork, Reclaims, Shape, Size, TokenLife,
-    Value,
+    Controllers, Folder, Graces, Levels, LogFiles, LogFormat, LogLevel, NetworkKind, Percent, Reclaims, SearchPath,
+    Shape, Size, TokenLife, Value,
 };
 
 /// A row of the table.
@@ -117,8 +117,13 @@ settings! {
     "container-log-max-files" container_log_max_files: LogFiles = "5";
     /// Let pods ask for this machine's own root filesystem by the annotation `stint.dev/rootfs: host`
     "allow-host-rootfs" allow_host_rootfs: bool = "false";
-    /// The network of pods: own, each its own, joined by a bridge; or host, all on this machine's [without root: host]
-    "pod-network" pod_network: PodNetwork = "own";
+    /// The network of pods: own, each its own, joined by a bridge; cni, each by CNI plugins; host, all on this machine's; or
+    /// auto: cni where there is a configuration, else own [without root: host]
+    "pod-network" pod_network: NetworkKind = "auto";
+    /// Where CNI configurations are: the first file by name counts
+    "cni-conf-dir" cni_conf_dir: Folder = "/etc/cni/net.d";
+    /// Where CNI plugins are: the first folder that has one counts
+    "cni-bin-dir" cni_bin_dir: SearchPath = "/opt/cni/bin,/usr/lib/cni";
     /// The addresses of pods on networks of their own, like 10.85.0.0/22 [default: 1,021 of 10.85.0.0/16 that this machine
     /// does not use]
     "pod-cidr" pod_cidr: Option<Subnet> = "";

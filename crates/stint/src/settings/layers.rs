@@ -97,11 +97,6 @@ impl Resolved {
         self.texts.iter().map(|(name, (texts, source))| (*name, texts.join(","), source))
     }
 
-    /// Whether somebody said what the setting called `name` is to be.
-    pub fn is_said(&self, name: &str) -> bool {
-        self.texts.get(name).is_some_and(|(_, source)| *source != Source::Default)
-    }
-
     /// Name and value, as it would be typed, of every setting that says nothing about others than this daemon: a mirror's URL
     /// may hold a password.
     pub fn told(&self) -> impl Iterator<Item = (&'static str, String)> {

@@ -285,20 +285,58 @@ impl Value for Option<Subnet> {
     }
 }
 
-/// The network that pods are on, unless they ask for this machine's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PodNetwork {
-    /// Each on its own.
-    Own,
-    /// All on this machine's.
-    Host,
+/// A folder by its whole path: the daemon may outlive the folder that it was started in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Folder(pub PathBuf);
+
+impl Value for Folder {
+    const SHAPE: Shape = Shape::One("FOLDER");
+
+    fn read(texts: &[String]) -> Result<Self, String> {
+        whole(one(texts)?).map(Folder)
+    }
 }
 
-impl Value for PodNetwork {
+/// Folders that are looked through in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SearchPath(pub Vec<PathBuf>);
+
+impl Value for SearchPath {
+    const SHAPE: Shape = Shape::Many("FOLDER");
+
+    fn read(texts: &[String]) -> Result<Self, String> {
+        texts.iter().map(|text| whole(text)).collect::<Result<_, _>>().map(SearchPath)
+    }
+}
+
+fn whole(text: &str) -> Result<PathBuf, String> {
+    if text.starts_with('/') { Ok(PathBuf::from(text)) } else { Err("give a folder by its whole path".to_owned()) }
+}
+
+/// The network that pods are on, unless they ask for this machine's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkKind {
+    /// Each on its own, on a bridge of Stint's own.
+    Own,
+    /// Each on its own, by CNI plugins.
+    Cni,
+    /// All on this machine's.
+    Host,
+    /// By CNI plugins where there is a configuration of them, else on Stint's own.
+    Auto,
+}
+
+impl Value for NetworkKind {
     const SHAPE: Shape = Shape::One("NETWORK");
 
     fn read(texts: &[String]) -> Result<Self, String> {
-        either(texts, ("own", PodNetwork::Own), ("host", PodNetwork::Host))
+        match one(texts)? {
+            "own" => Ok(NetworkKind::Own),
+            "cni" => Ok(NetworkKind::Cni),
+            "host" => Ok(NetworkKind::Host),
+            "auto" => Ok(NetworkKind::Auto),
+            _ => Err("give own, cni, host or auto".to_owned()),
+        }
     }
 }
 
@@ -356,6 +394,8 @@ mod tests {
         );
         assert_eq!(Size::read(&texts("10Mi")), Ok(Size(10 << 20)));
         assert!(LogFiles::read(&texts("1")).unwrap_err().contains("from 2"));
+        assert!(NetworkKind::read(&texts("bridge")).unwrap_err().contains("cni"));
+        assert!(SearchPath::read(&["/a".to_owned(), "b".to_owned()]).unwrap_err().contains("whole path"));
         assert!(Vec::<Mirror>::read(&texts("x")).is_err());
     }
 
