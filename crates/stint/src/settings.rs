@@ -140,7 +140,7 @@ settings! {
     /// Below which amounts this node is short, so that pods go at once, or none: of memory.available, nodefs.available,
     /// nodefs.inodesFree, imagefs.available, imagefs.inodesFree and pid.available
     "eviction-hard" eviction_hard: Levels =
-        "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%";
+        "memory.available<100Mi,nodefs.available<1Gi,nodefs.inodesFree<5%,imagefs.available<1Gi,imagefs.inodesFree<5%";
     /// Below which amounts this node is short, so that pods go after a time: --eviction-soft-grace-period
     "eviction-soft" eviction_soft: Levels = "";
     /// For how long this node may be short as --eviction-soft says, like memory.available=1m30s
@@ -274,7 +274,7 @@ mod tests {
         let defaults = told(serde_json::json!({}));
         assert_eq!(defaults.images(), Ok(ImagePolicy::default()));
         let hard = stint_core::pressure::levels(&value::split(stint_core::pressure::DEFAULT_HARD)).unwrap();
-        assert_eq!(defaults.shortage().unwrap().hard, hard, "the kubelet's");
+        assert_eq!(defaults.shortage().unwrap().hard, hard);
         let crossed = serde_json::json!({"image-gc-low-threshold": "85"});
         assert!(told(crossed).images().unwrap_err().contains("below image-gc-high-threshold"));
         let graceless = serde_json::json!({"eviction-soft": "pid.available<10"});

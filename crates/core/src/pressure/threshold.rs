@@ -9,9 +9,10 @@ use jiff::SignedDuration;
 use super::signal::{Amount, Signal};
 use crate::quantity::{self, Quantity};
 
-/// The kubelet's hard thresholds, where nothing else is said.
+/// The hard thresholds, where nothing else is said: the kubelet's, but for disks. A kubelet has its disk to itself and keeps a
+/// tenth or more of it free; Stint is a guest on machines whose disks are often fuller than that.
 pub const DEFAULT_HARD: &str =
-    "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%";
+    "memory.available<100Mi,nodefs.available<1Gi,nodefs.inodesFree<5%,imagefs.available<1Gi,imagefs.inodesFree<5%";
 
 /// An amount, or a part of all there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
