@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use kube::Client;
 use stint_agent::{Agent, AgentConfig, Machine, Observer, RootfsMode};
 use stint_core::job::{Backoff, Tuning};
+use stint_core::mandate::Mandate;
 use stint_core::storage::Provisioner;
 use stint_image::{Access, ImageStore};
 use stint_runtime::zygote::{self, ZygoteHandle};
@@ -117,7 +118,8 @@ impl Embedded {
         let config = stint_controllers::Config {
             node: Some(machine.name.clone()),
             provisioner: volumes.clone().map(|folder| Provisioner { node: machine.name.clone(), folder }),
-            cron_jobs: false, // what they would start is run once, see `run::load`
+            job_mandate: Mandate::Instead, // nobody else comes to this API
+            cron_jobs: false,              // what they would start is run once, see `run::load`
             workers: 16,
             tuning: Tuning { backoff, ..Tuning::default() },
             ttl: false, // what is followed to its end must not go before it was told

@@ -189,6 +189,7 @@ fn every_example_runs_on_the_host() {
         ("config", 0, "good morning, correct horse\ncolour = blue\n"),
         ("retry", 0, "attempt 1\nattempt 2\n"),
         ("fail", 3, ""),
+        ("managed", 0, "hello\n"),
     ] {
         let ended = stint.run(&["run", "--host", &example(name)]);
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(code), stdout), "{name}: {}", ended.stderr);
@@ -196,11 +197,20 @@ fn every_example_runs_on_the_host() {
     let ended = stint.run(&["run", "--host", &example("cronjob")]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(ended.stdout.starts_with("20"), "{ended:?}");
-    let known = ["pi", "hello", "config", "retry", "fail", "cronjob", "parallel"];
+    let known = ["pi", "hello", "config", "retry", "fail", "cronjob", "parallel", "managed"];
     for entry in fs::read_dir(Path::new(&example("pi")).parent().unwrap()).unwrap() {
         let name = entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned();
         assert!(known.contains(&name.as_str()), "the example {name} has no test");
     }
+}
+
+#[test]
+fn a_job_of_somebody_elses_is_refused_and_not_waited_for() {
+    let Some(stint) = Stint::new() else { return };
+    let text = fs::read_to_string(example("managed")).unwrap().replace("stint.dev/", "example.com/");
+    let ended = stint.run_text(&[], &text);
+    assert_eq!(ended.code, Some(65), "{ended:?}");
+    assert!(ended.stderr.contains("spec.managedBy: Invalid value: \"example.com/job-controller\""), "{ended:?}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{ConfigMap, Container, PersistentVolumeClaim, PodSpec, Secret, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use stint_core::field::{Fault, Path};
+use stint_core::mandate::Mandate;
 use stint_core::manifest::{self, Document};
 use stint_core::storage::CLASS;
 use stint_core::{admit, defaults, validate};
@@ -245,7 +246,21 @@ fn job_faults(job: &Job) -> Vec<Fault> {
             job.metadata.generate_name.as_ref().map(|base| stint_core::names::generate_name(base, "xxxxx"));
     }
     admit::prepare_job(&mut job, "00000000-0000-4000-8000-000000000000");
-    validate::job_create(&job)
+    let mut faults = validate::job_create(&job);
+    if faults.is_empty() {
+        faults.extend(somebody_elses(&job));
+    }
+    faults
+}
+
+/// A Job that a run would wait for in vain.
+fn somebody_elses(job: &Job) -> Option<Fault> {
+    let manager = job.spec.as_ref()?.managed_by.as_deref()?;
+    let root = Path::root();
+    let path = root.field("spec");
+    let detail = "a run has no such controller: leave it out";
+    let is_ours = Mandate::Instead.job(job.clone()).is_some();
+    (!is_ours).then(|| Fault::invalid(&path.field("managedBy"), manager, detail))
 }
 
 /// The containers that no image tells what to run.
