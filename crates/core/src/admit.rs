@@ -9,7 +9,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job, JobSpec, JobStatus};
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::{names, quantity};
@@ -168,28 +169,44 @@ pub fn drop_disabled(spec: Option<&mut PodSpec>) {
     }
 }
 
-/// `Guaranteed`, `Burstable` or `BestEffort`.
+/// `Guaranteed`, `Burstable` or `BestEffort`: by the pod's own CPU and memory where it gives any, else by its containers'.
 ///
 /// Upstream: `pkg/apis/core/v1/helper/qos/qos.go`, `ComputePodQOS`.
 pub fn qos_class(spec: &PodSpec) -> &'static str {
-    let containers = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let amount = |list: Option<&BTreeMap<String, _>>, name: &str| {
-        let raw: &k8s_openapi::apimachinery::pkg::api::resource::Quantity = list?.get(name)?;
-        quantity::parse(&raw.0).ok().filter(|q| *q > quantity::Quantity::ZERO)
+    let whole = spec.resources.as_ref().filter(|whole| asks_for_any(whole));
+    let of_containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let none = ResourceRequirements::default();
+    let each: Vec<&ResourceRequirements> = match whole {
+        Some(whole) => vec![whole],
+        None => of_containers.map(|container| container.resources.as_ref().unwrap_or(&none)).collect(),
     };
-    let limit = |c: &Container, name| amount(c.resources.as_ref().and_then(|r| r.limits.as_ref()), name);
-    let request = |c: &Container, name| amount(c.resources.as_ref().and_then(|r| r.requests.as_ref()), name);
-    let both = ["cpu", "memory"];
-    let any = |c: &Container| both.iter().any(|n| limit(c, n).is_some() || request(c, n).is_some());
-    // An absent request is the limit.
-    let full = |c: &Container| both.iter().all(|n| limit(c, n).is_some_and(|l| request(c, n).is_none_or(|r| r == l)));
-    if !containers().any(any) {
+    if !each.iter().copied().any(asks_for_any) {
         "BestEffort"
-    } else if containers().all(full) {
+    } else if each.iter().copied().all(is_limited_to_its_requests) {
         "Guaranteed"
     } else {
         "Burstable"
     }
+}
+
+/// What a QoS class is about.
+const QOS_RESOURCES: [&str; 2] = ["cpu", "memory"];
+
+fn asks_for_any(resources: &ResourceRequirements) -> bool {
+    let asked = |name| amount(resources.limits.as_ref(), name).or(amount(resources.requests.as_ref(), name));
+    QOS_RESOURCES.iter().any(|name| asked(name).is_some())
+}
+
+/// An absent request is the limit.
+fn is_limited_to_its_requests(resources: &ResourceRequirements) -> bool {
+    QOS_RESOURCES.iter().all(|name| {
+        let request = amount(resources.requests.as_ref(), name);
+        amount(resources.limits.as_ref(), name).is_some_and(|limit| request.is_none_or(|request| request == limit))
+    })
+}
+
+fn amount(list: Option<&BTreeMap<String, Quantity>>, name: &str) -> Option<quantity::Quantity> {
+    quantity::parse(&list?.get(name)?.0).ok().filter(|amount| *amount > quantity::Quantity::ZERO)
 }
 
 #[cfg(test)]
@@ -212,6 +229,19 @@ mod tests {
             (r#"{"limits":{"cpu":"1","memory":"1Gi"},"requests":{"cpu":"500m"}}"#, "Burstable"),
         ] {
             assert_eq!(qos_class(&spec(resources)), class, "{resources}");
+        }
+    }
+
+    #[test]
+    fn the_pods_own_resources_decide_its_class() {
+        let mut pod = spec(r#"{"limits":{"cpu":"1"}}"#);
+        for (whole, class) in [
+            ("{}", "Burstable"),
+            (r#"{"limits":{"cpu":"1","memory":"1Gi"}}"#, "Guaranteed"),
+            (r#"{"requests":{"cpu":"1"}}"#, "Burstable"),
+        ] {
+            pod.resources = Some(serde_json::from_str(whole).unwrap());
+            assert_eq!(qos_class(&pod), class, "{whole}");
         }
     }
 
