@@ -35,6 +35,7 @@
 //!
 //! Left out: the restart rule `RestartAllContainers`.
 
+mod admit;
 mod backoff;
 mod facts;
 mod hook;
@@ -50,6 +51,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
+pub use admit::{Grounds, Rejection, admit};
 pub use backoff::Backoff;
 pub use facts::{
     ContainerFacts, Facts, PullPolicy, RestartPolicy, RestartRule, Role, as_container, find, is_sidecar, lasting,

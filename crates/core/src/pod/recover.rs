@@ -8,6 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 
+use super::admit;
 use super::probe::Health;
 use super::{
     Attempt, Container, ContainerFacts, Ending, Exit, Facts, Left, Life, Outcome, Phase, Stage, State, Stopping,
@@ -132,7 +133,7 @@ fn terminal(told: &PodStatus) -> Option<Outcome> {
     let reason = match told.reason.as_deref() {
         Some("DeadlineExceeded") => Some("DeadlineExceeded"),
         Some("Evicted") => Some("Evicted"),
-        _ => None,
+        other => admit::REASONS.into_iter().find(|known| Some(*known) == other),
     };
     let is_disrupted = told.conditions.iter().flatten().any(|it| it.type_ == "DisruptionTarget" && it.status == "True");
     Some(Outcome { phase, reason, message: told.message.clone(), is_disrupted })
