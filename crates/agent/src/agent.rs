@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
@@ -28,6 +28,7 @@ use crate::events::{self, Recorder};
 use crate::folder::{Folders, PodFolder};
 use crate::gauge::{Gauge, MachineGauge};
 use crate::images::release_images;
+use crate::isolation::Isolation;
 use crate::names::{Finder, Names};
 use crate::network::{Joined, PodNetwork, forget};
 use crate::node;
@@ -96,6 +97,8 @@ pub struct AgentConfig {
     pub pressure: PressureConfig,
     /// Tells how much of the machine is in use.
     pub gauge: Arc<dyn Gauge>,
+    /// How far pods are kept apart.
+    pub isolation: Isolation,
     /// How often it is measured what pods with limits on local storage have written (the kubelet's `monitoringInterval`).
     pub measure_period: Duration,
     /// How often what came from the API is read again for pods that run (the kubelet's `syncFrequency`).
@@ -114,6 +117,7 @@ impl AgentConfig {
     /// The usual configuration: what a node needs for the pods of an API that only this process reaches.
     pub fn new(machine: Machine, folders: Folders, rootfs: RootfsMode, cgroup_parent: PathBuf) -> AgentConfig {
         let status_delay = Duration::from_millis(20);
+        let isolation = Isolation::usual(folders.scratch.with_file_name("seccomp"));
         let observer = Arc::new(NoObserver);
         let store = match &rootfs {
             RootfsMode::Image { store, .. } => Some(store.path().to_owned()),
@@ -137,6 +141,7 @@ impl AgentConfig {
             collect_period: Duration::from_mins(5),
             pressure: PressureConfig::default(),
             gauge: Arc::new(gauge),
+            isolation,
             measure_period: Duration::from_secs(10),
             sync_period: Duration::from_mins(1),
             boot: None,
@@ -172,6 +177,8 @@ pub(crate) struct Shared {
     pub(crate) recorder: Option<Recorder>,
     /// Who answers for the names of pods, once somebody does.
     pub(crate) dns: OnceLock<ClusterDns>,
+    /// Held by who chooses which users of the host a pod's are.
+    pub(crate) ranges: Mutex<()>,
 }
 
 impl Shared {
@@ -233,7 +240,15 @@ impl Agent {
         let told = config.events.then(|| events::recorder(client.clone(), &config.machine.name));
         let (recorder, events) = told.unzip();
         Agent {
-            shared: Arc::new(Shared { config, client, runtime, clock, recorder, dns: OnceLock::new() }),
+            shared: Arc::new(Shared {
+                config,
+                client,
+                runtime,
+                clock,
+                recorder,
+                dns: OnceLock::new(),
+                ranges: Mutex::new(()),
+            }),
             names: Names::default(),
             events,
             workers: HashMap::new(),
@@ -361,7 +376,11 @@ impl Agent {
         }
         let is_new = found.is_none() && pod.status.as_ref().is_none_or(|status| status.start_time.is_none());
         let refused = if is_new { refusal(&self.conditions.borrow(), &pod) } else { None };
-        let first = refused.map_or(pod::Event::Accepted, |message| pod::Event::Rejected { reason: "Evicted", message });
+        let first = match (refused, pod::admit(&pod, &self.shared.grounds(&pod))) {
+            (Some(message), _) => pod::Event::Rejected { reason: "Evicted", message },
+            (None, Err(pod::Rejection { reason, message })) if is_new => pod::Event::Rejected { reason, message },
+            (None, _) => pod::Event::Accepted,
+        };
         self.spawn(uid, pod, found.unwrap_or_default(), first);
     }
 

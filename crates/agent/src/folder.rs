@@ -7,6 +7,8 @@
 //!                                          /termination-log
 //!              /etc/{hosts,hostname,resolv.conf}
 //!              /network.json                            its network namespace
+//!              /ids                                     which users of the host are its own
+//!              /holder/state.json, log                  the process that holds its PID namespace
 //!              /files/<volume>/                         what came from the API: ConfigMaps, Secrets, tokens
 //! <state>/.network/<address>                            the network namespaces
 //! <logs>/<uid>_<name>_<attempt>.log                     CRI format
@@ -125,6 +127,16 @@ impl PodFolder {
     /// Where it is written down what the pod has of the network.
     pub(crate) fn network(&self) -> PathBuf {
         self.path.join("network.json")
+    }
+
+    /// Where it is written down which users of the host are the pod's.
+    pub(crate) fn ids(&self) -> PathBuf {
+        self.path.join("ids")
+    }
+
+    /// The runtime's folder of what holds the pod's PID namespace.
+    pub(crate) fn holder(&self) -> PathBuf {
+        self.path.join("holder")
     }
 
     pub(crate) fn etc(&self) -> PathBuf {

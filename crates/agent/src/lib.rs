@@ -18,6 +18,7 @@
 //! [`unsupported`] tells what means something else for the pods of `stint run`.
 
 mod agent;
+mod bundle;
 pub mod claims;
 mod collector;
 mod downward;
@@ -28,7 +29,10 @@ mod expand;
 mod folder;
 mod gauge;
 mod handler;
+mod holder;
+mod ids;
 mod images;
+mod isolation;
 mod keeper;
 pub mod logs;
 mod names;
@@ -59,6 +63,7 @@ pub use expand::expand;
 pub use folder::{Folders, PodFolder, log_path};
 pub use gauge::{Gauge, MachineGauge, Measured};
 pub use images::release_images;
+pub use isolation::{Isolation, POD_MAX_PIDS};
 pub use network::PodNetwork;
 pub use pressure::PressureConfig;
 pub use recover::sweep;

@@ -16,8 +16,8 @@ use stint_runtime::{ContainerState, Runtime};
 use crate::error::{Error, chain};
 use crate::folder::{Folders, PodFolder, is_plain, make_dirs, names};
 use crate::network::{self, Joined, PodNetwork};
-use crate::volumes;
 use crate::worker::{container_id, timestamp};
+use crate::{holder, volumes};
 
 /// What was found of one pod.
 #[derive(Clone, Debug, Default)]
@@ -122,6 +122,7 @@ pub(crate) async fn clean_up(
         }
         runtime.remove(&id).await.map_err(failed("remove what a container left"))?;
     }
+    holder::remove(&folder, uid, runtime).await?;
     network::leave(&folder, network).await?;
     volumes::remove(&folder)?;
     folder.remove()

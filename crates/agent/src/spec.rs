@@ -9,21 +9,27 @@
 
 mod env;
 mod mounts;
-mod resources;
+pub(crate) mod resources;
 mod security;
 
+use std::collections::HashSet;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
-use oci_spec::runtime::{Linux, LinuxNamespaceBuilder, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{
+    Capability, Linux, LinuxDevice, LinuxDeviceCgroupBuilder, LinuxIdMappingBuilder, LinuxNamespace,
+    LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources, LinuxSeccomp, Spec,
+};
 use stint_core::pod::Attempt;
 use stint_image::User;
 
 use crate::downward::{Downward, Limits, Machine};
 use crate::error::Error;
 use crate::folder::PodFolder;
+use crate::ids;
 use crate::sources::Sources;
 use crate::volumes::sub_path::SubPath;
 
@@ -60,6 +66,14 @@ pub struct Request<'a> {
     pub etc: bool,
     /// Where containers reach the API, if they can.
     pub api: Option<SocketAddr>,
+    /// The host's id of the pod's user 0, and of its group 0, if it has a user namespace.
+    pub ids: Option<u32>,
+    /// The machine's devices, which privileged containers see.
+    pub devices: &'a [LinuxDevice],
+    /// The capabilities that a container can be given at most.
+    pub held: &'a HashSet<Capability>,
+    /// What is in the seccomp profile of a name.
+    pub profile: &'a dyn Fn(&str) -> io::Result<Vec<u8>>,
 }
 
 /// How an image's containers run by default; empty on the host's own root filesystem.
@@ -113,6 +127,7 @@ pub fn build(request: Request<'_>) -> Result<Built, Error> {
     let variables = env::of_pod(request.container, request.sources, down, request.api)?;
     let security = security::Security::of(pod_spec, request.container)?;
     let (user, home) = security.user(&request, pod_spec)?;
+    let capabilities = security.capabilities(&request)?;
     let hostname = request.hostname.to_owned();
     let terminal = request.container.tty == Some(true);
     let kind = terminal.then(|| "TERM=xterm".to_owned());
@@ -125,7 +140,7 @@ pub fn build(request: Request<'_>) -> Result<Built, Error> {
         .set_env(Some(env::complete(&given, &hostname, &home, &variables)))
         .set_cwd(working_dir(request.container, request.image))
         .set_user(user)
-        .set_capabilities(Some(stint_runtime::defaults::capability_sets(&security.capabilities()?)))
+        .set_capabilities(Some(stint_runtime::defaults::capability_sets(&capabilities)))
         .set_no_new_privileges(security.no_new_privileges().then_some(true))
         .set_oom_score_adj(Some(resources::oom_score(request.pod, request.container, request.node)))
         .set_rlimits(None)
@@ -133,7 +148,7 @@ pub fn build(request: Request<'_>) -> Result<Built, Error> {
     let mut root = spec.root_mut().take().unwrap_or_default();
     root.set_readonly(Some(security.read_only_root()));
     let (mounts, sub_paths) = mounts::of(&request, pod_spec, &variables, spec.mounts_mut().take().unwrap_or_default())?;
-    let linux = linux(&request, pod_spec, &security, spec.linux_mut().take().unwrap_or_default())?;
+    let linux = linux(&request, pod_spec, &security, &capabilities, spec.linux_mut().take().unwrap_or_default())?;
     spec.set_process(Some(process))
         .set_root(Some(root))
         .set_hostname(Some(hostname))
@@ -174,37 +189,94 @@ fn linux(
     request: &Request<'_>,
     pod_spec: &PodSpec,
     security: &security::Security,
+    capabilities: &HashSet<Capability>,
     mut linux: Linux,
 ) -> Result<Linux, Error> {
-    let mut namespaces = linux.namespaces().clone().unwrap_or_default();
-    namespaces.retain(|namespace| match namespace.typ() {
+    let mut resources = linux.resources().clone().unwrap_or_default();
+    if request.node.limits == Limits::Enforced {
+        resources::apply(&mut resources, request.container.resources.as_ref())?;
+    }
+    if security.is_privileged() && request.ids.is_none() {
+        allow_all_devices(&mut resources);
+        linux.set_devices((!request.devices.is_empty()).then(|| request.devices.to_vec()));
+    }
+    if security.shows_all_of_proc() {
+        linux.set_masked_paths(None).set_readonly_paths(None);
+    }
+    if let Some(first) = request.ids {
+        let whole = LinuxIdMappingBuilder::default().container_id(0_u32).host_id(first).size(ids::COUNT).build();
+        let whole = vec![whole.map_err(|fault| Error::config(format!("the pod's user namespace: {fault}")))?];
+        linux.set_uid_mappings(Some(whole.clone())).set_gid_mappings(Some(whole));
+    }
+    let uid = request.pod.metadata.uid.as_deref().unwrap_or_default();
+    linux
+        .set_namespaces(Some(namespaces(request, pod_spec, linux.namespaces().clone().unwrap_or_default())?))
+        .set_resources(Some(resources))
+        .set_sysctl(security.sysctls())
+        .set_cgroups_path(Some(request.cgroup_parent.join(uid).join(&request.container.name)));
+    match security.seccomp()? {
+        security::Seccomp::Unconfined => {
+            linux.set_seccomp(None);
+        }
+        security::Seccomp::File(name) => {
+            linux.set_seccomp(Some(profile(request, &name, capabilities)?));
+        }
+        security::Seccomp::Default if *capabilities != stint_runtime::default_capabilities() => {
+            // The default profile lets through what a capability is for.
+            linux.set_seccomp(Some(stint_runtime::seccomp::default_profile_with(capabilities)));
+        }
+        security::Seccomp::Default => {}
+    }
+    Ok(linux)
+}
+
+fn namespaces(
+    request: &Request<'_>,
+    pod_spec: &PodSpec,
+    mut all: Vec<LinuxNamespace>,
+) -> Result<Vec<LinuxNamespace>, Error> {
+    all.retain(|namespace| match namespace.typ() {
         LinuxNamespaceType::Pid => pod_spec.host_pid != Some(true) && request.processes.is_none(),
         LinuxNamespaceType::Ipc => pod_spec.host_ipc != Some(true),
         LinuxNamespaceType::Network => false,
         _ => true,
     });
-    for (kind, path) in [(LinuxNamespaceType::Pid, request.processes), (LinuxNamespaceType::Network, request.network)] {
-        let Some(path) = path else { continue };
-        let joined = LinuxNamespaceBuilder::default().typ(kind).path(path).build();
-        namespaces.push(joined.map_err(|fault| Error::config(format!("the {kind} namespace to join: {fault}")))?);
+    let mut join = |kind: LinuxNamespaceType, path: Option<&Path>| {
+        let mut namespace = LinuxNamespaceBuilder::default().typ(kind);
+        if let Some(path) = path {
+            namespace = namespace.path(path);
+        }
+        let built = namespace.build().map_err(|fault| Error::config(format!("the pod's {kind} namespace: {fault}")))?;
+        all.push(built);
+        Ok::<_, Error>(())
+    };
+    if let Some(path) = request.processes {
+        join(LinuxNamespaceType::Pid, Some(path))?;
     }
-    let mut resources = linux.resources().clone().unwrap_or_default();
-    if request.node.limits == Limits::Enforced {
-        resources::apply(&mut resources, request.container)?;
+    if let Some(path) = request.network {
+        join(LinuxNamespaceType::Network, Some(path))?;
     }
-    let uid = request.pod.metadata.uid.as_deref().unwrap_or_default();
-    linux
-        .set_namespaces(Some(namespaces))
-        .set_resources(Some(resources))
-        .set_cgroups_path(Some(request.cgroup_parent.join(uid).join(&request.container.name)));
-    let capabilities = security.capabilities()?;
-    if !security.uses_default_seccomp()? {
-        linux.set_seccomp(None);
-    } else if capabilities != stint_runtime::default_capabilities() {
-        // The default profile lets through what a capability is for.
-        linux.set_seccomp(Some(stint_runtime::seccomp::default_profile_with(&capabilities)));
+    if request.ids.is_some() {
+        join(LinuxNamespaceType::User, None)?;
     }
-    Ok(linux)
+    Ok(all)
+}
+
+fn allow_all_devices(resources: &mut LinuxResources) {
+    let all = LinuxDeviceCgroupBuilder::default().allow(true).access("rwm").build();
+    resources.set_devices(all.ok().map(|all| vec![all]));
+}
+
+/// A profile of the node's. The words are containerd's.
+fn profile(request: &Request<'_>, name: &str, capabilities: &HashSet<Capability>) -> Result<LinuxSeccomp, Error> {
+    let failed = |fault: String| Error::config(format!("cannot load seccomp profile {name:?}: {fault}"));
+    let text = (request.profile)(name).map_err(|fault| failed(fault.to_string()))?;
+    stint_runtime::seccomp::parse(&text, capabilities).map_err(|fault| failed(fault.to_string()))
+}
+
+/// Whether the container asks for all that the machine has.
+pub(crate) fn is_privileged(container: &Container) -> bool {
+    container.security_context.as_ref().is_some_and(|context| context.privileged == Some(true))
 }
 
 /// Where the container may leave its last words; the API's default if it does not say.

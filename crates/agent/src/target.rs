@@ -1,6 +1,6 @@
 //! Whose processes an ephemeral container sees: those of the container that it is to look at (`targetContainerName`).
 //!
-//! Left out: pods on the host's PID namespace, where everybody sees everything.
+//! Left out: pods on the host's PID namespace, and those whose containers share one, where everybody sees everything.
 
 use std::path::PathBuf;
 

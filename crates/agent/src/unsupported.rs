@@ -23,6 +23,12 @@ pub fn unsupported(spec: &PodSpec) -> Vec<String> {
         "not written to /etc/resolv.conf on the host's root filesystem, which `stint run --host` uses",
     );
     say(spec.subdomain.is_some(), "subdomain", "pods find each other by name in `stint serve` only");
+    let sysctls = spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten());
+    say(
+        sysctls.into_iter().any(|sysctl| sysctl.name.starts_with("net")),
+        "securityContext.sysctls",
+        "pods are on the host's network in `stint run`; the pod will be rejected",
+    );
     for (index, volume) in spec.volumes.iter().flatten().enumerate() {
         for (at, source) in volume.projected.iter().flat_map(|p| p.sources.iter().flatten()).enumerate() {
             say(

@@ -17,7 +17,7 @@ use stint_core::pod::{
     self, Attempt, Effect, Event, Eviction, Exit, HookKind, HookResult, Life, News, Origin, Place, State,
 };
 use stint_image::{Image, User};
-use stint_runtime::{Bundle, ContainerId, Rootfs, Stdin, Writable};
+use stint_runtime::ContainerId;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
@@ -33,9 +33,8 @@ use crate::network::Joined;
 use crate::prober;
 use crate::recover::Recovered;
 use crate::sources::{Sources, Wanted as WantedSources};
-use crate::spec::{Built, ImageRun, Request};
 use crate::status::{self, Wanted};
-use crate::{signal, spec, termination, usage, volumes};
+use crate::{holder, signal, termination, usage, volumes};
 
 /// The longest wait at a stretch, so that a clock that was set is noticed.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_mins(1);
@@ -62,6 +61,8 @@ pub(crate) struct Context {
     pub(crate) folder: PodFolder,
     /// The pod's own network, once it has it.
     pub(crate) joined: Arc<OnceLock<Joined>>,
+    /// Held by who looks after the process that holds the pod's PID namespace.
+    pub(crate) holding: Arc<tokio::sync::Mutex<()>>,
     outbox: mpsc::UnboundedSender<Message>,
 }
 
@@ -113,7 +114,7 @@ impl Worker {
         let (status, _) = watch::channel(Wanted::default());
         let (_, known) = watch::channel(Arc::new(told.clone()));
         let joined = Arc::new(found.joined.map_or_else(OnceLock::new, OnceLock::from));
-        let context = Context { shared, pod, identity, folder, joined, outbox };
+        let context = Context { shared, pod, identity, folder, joined, holding: Arc::default(), outbox };
         Ok(Worker {
             context,
             state,
@@ -480,7 +481,7 @@ impl Context {
         }
     }
 
-    fn id(&self, container: &str, attempt: Attempt) -> Result<ContainerId, Error> {
+    pub(crate) fn id(&self, container: &str, attempt: Attempt) -> Result<ContainerId, Error> {
         container_id(&self.identity.uid, container, attempt)
     }
 
@@ -521,6 +522,7 @@ impl Context {
     }
 
     async fn remove_prepared(&self) -> Result<(), Error> {
+        holder::remove(&self.folder, &self.identity.uid, &*self.shared.runtime).await?;
         self.leave_network().await?;
         // Whether there are any costs two looks; many pods have none, and need no other thread.
         if !volumes::are_there(&self.folder) {
@@ -535,78 +537,7 @@ impl Context {
         Ok(())
     }
 
-    /// Everything that the runtime needs for a run.
-    async fn bundle(&self, container: &Container, attempt: Attempt) -> Result<Bundle, Error> {
-        let id = self.id(&container.name, attempt)?;
-        let sources = self.read_sources(container).await?;
-        let config = &self.shared.config;
-        let (image, rootfs) = match self.shared.rootfs(&self.pod)? {
-            RootfsMode::Host { size } => (None, Rootfs::Host { size: *size }),
-            RootfsMode::Image { store, .. } => {
-                let image = self.lease(container.image.clone().unwrap_or_default(), store, id.as_str()).await?;
-                if image.layers.is_empty() {
-                    return Err(Error::config(format!("image {} has no layers to run from", image.reference)));
-                }
-                let writable = self.folder.writable(&container.name, attempt);
-                let rootfs =
-                    Rootfs::Overlay { lower: image.layers.clone(), writable: Writable::Directory(writable.clone()) };
-                (Some(image), rootfs)
-            }
-        };
-        self.show_images(container).await?;
-        let run = image.as_ref().map(|image| ImageRun::of(&image.config)).unwrap_or_default();
-        let users = |name: &str| match &image {
-            Some(image) => image.resolve_user(name).map_err(|error| error.to_string()),
-            None => host_user(name),
-        };
-        let network = self.sandbox().map(|sandbox| sandbox.path.clone());
-        if network.is_none() && self.shared.network(&self.pod).is_some() {
-            return Err(Error::config("the pod's network namespace is gone: replace the pod"));
-        }
-        let processes = self.processes(&container.name)?;
-        let Built { spec, sub_paths } = spec::build(Request {
-            pod: &self.pod,
-            container,
-            attempt,
-            image: &run,
-            users: &users,
-            sources: &sources,
-            node: &config.machine,
-            folder: &self.folder,
-            cgroup_parent: &config.cgroup_parent,
-            etc: self.shared.has_etc(&self.pod),
-            hostname: &self.name()?.host,
-            addresses: &self.addresses(),
-            network: network.as_deref(),
-            processes: processes.as_deref(),
-            api: config.api,
-        })?;
-        self.folder.make(&self.identity)?;
-        self.folder.make_container(&container.name, attempt)?;
-        if !sub_paths.is_empty() {
-            let container = container.name.clone();
-            blocking(move || sub_paths.iter().try_for_each(|part| part.make(&container))).await?;
-        }
-        if let Rootfs::Overlay { writable: Writable::Directory(path), .. } = &rootfs {
-            make_dirs(path).map_err(Error::io("make folder", path))?;
-        }
-        if spec::termination_path(container).is_some() {
-            let path = self.folder.termination_log(&container.name, attempt);
-            fs::write(&path, b"").map_err(Error::io("write", &path))?;
-            let all = fs::Permissions::from_mode(0o666);
-            fs::set_permissions(&path, all).map_err(Error::io("set the mode of", &path))?;
-        }
-        let dir = self.folder.container(&container.name, attempt);
-        let stdin = match (container.stdin, container.stdin_once) {
-            (Some(true), Some(true)) => Stdin::Once,
-            (Some(true), _) => Stdin::Open,
-            _ => Stdin::Empty,
-        };
-        let (log, rotation) = (self.folder.log(&container.name, attempt), config.log_rotation);
-        Ok(Bundle { id, spec, rootfs, dir, log, rotation, stdin, together: None })
-    }
-
-    async fn read_sources(&self, container: &Container) -> Result<Sources, Error> {
+    pub(crate) async fn read_sources(&self, container: &Container) -> Result<Sources, Error> {
         WantedSources::by_container(container).read(&self.shared.client, &self.identity.namespace).await
     }
 
@@ -692,7 +623,7 @@ pub(crate) fn find(pod: &Pod, container: &str) -> Option<Container> {
 }
 
 /// Users by number on the host's root filesystem: its names are not the container's business.
-fn host_user(name: &str) -> Result<User, String> {
+pub(crate) fn host_user(name: &str) -> Result<User, String> {
     let uid: u32 = if name.is_empty() { 0 } else { name.parse().map_err(|_| format!("user {name:?} is no number"))? };
     let home = if uid == 0 { "/root" } else { "/" };
     Ok(User { uid, gid: 0, additional_gids: Vec::new(), home: home.to_owned(), name: None })

@@ -3,6 +3,9 @@
 //! It has its own `main`, because the zygote must be forked before the process has threads. Run one case with
 //! `cargo test -p stint-agent --test real -- <part of its name>`.
 
+#[path = "real/isolation.rs"]
+mod isolation;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -80,6 +83,7 @@ fn main() {
         config.sync_period = Duration::from_millis(100);
         config.measure_period = Duration::from_millis(100);
         config.volumes = Some(data.path().join("volumes"));
+        config.isolation.pod_max_pids = Some(200);
         let runtime = Arc::new(Native::new(zygote));
         let agent = Agent::new(config, client.clone(), runtime.clone(), clock.clone());
         let service = agent.service();
@@ -93,14 +97,15 @@ fn main() {
         };
         let mut failed = 0;
         macro_rules! case {
-            ($name:ident) => {
-                if stringify!($name).contains(&filter) {
+            ($($name:ident)::+) => {
+                let name = stringify!($($name)::+).replace(' ', "");
+                if name.contains(&filter) {
                     let began = Instant::now();
-                    let run = tokio::time::timeout(Duration::from_mins(1), $name(&world)).await;
+                    let run = tokio::time::timeout(Duration::from_mins(1), $($name)::+(&world)).await;
                     let verdict = run.unwrap_or_else(|_| Err("took longer than a minute".into()));
                     failed += usize::from(verdict.is_err());
                     let told = verdict.map_or_else(|fault| format!("FAILED: {fault}"), |()| "ok".to_owned());
-                    println!("{} ... {told} ({:.1?})", stringify!($name), began.elapsed());
+                    println!("{name} ... {told} ({:.1?})", began.elapsed());
                 }
             };
         }
@@ -130,6 +135,15 @@ fn main() {
         case!(a_container_that_is_not_live_is_ended);
         case!(a_hundred_pods_one_after_the_other);
         case!(a_running_container_sees_its_token_replaced);
+        case!(isolation::pods_without_host_users_have_ids_of_their_own);
+        case!(isolation::a_privileged_container_has_the_machine);
+        case!(isolation::a_privileged_container_mounts_for_the_host);
+        case!(isolation::sysctls_are_set_or_the_pod_is_rejected);
+        case!(isolation::a_pod_that_wants_app_armor_is_rejected_without_it);
+        case!(isolation::a_seccomp_profile_of_the_node_is_loaded);
+        case!(isolation::containers_of_a_pod_share_their_processes);
+        case!(isolation::a_fork_bomb_is_its_pods_own_trouble);
+        case!(isolation::a_pods_own_limit_holds_for_its_containers);
         case!(nothing_is_left);
         // The agent is gone while a container runs: what is left of it is swept up.
         world.sh("orphan", "sleep 1000").await;

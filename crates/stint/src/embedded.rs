@@ -131,6 +131,7 @@ impl Embedded {
         let mut config = AgentConfig::new(machine, folder.agent.clone(), rootfs, cgroups);
         config.volumes = volumes;
         config.observer = observer;
+        config.isolation.seccomp_profiles = folder::seccomp(folder.data());
         config.max_pods = u32::MAX; // parallelism alone says how many a run may have
         let agent = Agent::new(config, client(&router, Part::Agent), runtime, clock);
         let (stop, stopped) = oneshot::channel();

@@ -11,6 +11,7 @@
 //! DATA/kubeconfig          how to reach it
 //! DATA/id                  the name of its pods' records and cgroups
 //! DATA/{logs,scratch}/     its pods' logs, and what they write
+//! DATA/seccomp/            seccomp profiles that pods may name
 //! DATA/volumes/            volumes that were made for claims, each by its name
 //! MEMORY/<id>/…            the runtime's records; MEMORY is a memory filesystem where there is one
 //! MEMORY/holder            of an ordinary user: who keeps its namespaces
@@ -56,6 +57,11 @@ pub fn docker() -> Option<PathBuf> {
 /// Where the volumes of claims are. The paths of volumes must be whole ones.
 pub fn volumes(data: &Path) -> PathBuf {
     std::path::absolute(data).unwrap_or_else(|_| data.to_owned()).join("volumes")
+}
+
+/// Where seccomp profiles are that pods may name (`localhostProfile`).
+pub fn seccomp(data: &Path) -> PathBuf {
+    data.join("seccomp")
 }
 
 /// Where the daemon's agent keeps its things, under the id of the data folder.
@@ -109,6 +115,11 @@ impl RunFolder {
 }
 
 impl RunFolder {
+    /// The data folder that it is in.
+    pub fn data(&self) -> &Path {
+        self.path.ancestors().nth(2).unwrap_or(&self.path)
+    }
+
     fn locked(id: String, path: PathBuf, lock: File) -> RunFolder {
         // Ids are unique on the machine, so the folder in memory is found again by the id alone.
         let state = memory().map_or_else(|| path.join("pods"), |memory| memory.join(&id));

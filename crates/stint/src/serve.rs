@@ -328,6 +328,7 @@ impl Parts {
                 config.network = way.network;
                 config.lease = true;
                 config.max_pods = settings.max_pods;
+                config.isolation = settings.isolation(&resolved.data);
                 config.events = true;
                 config.volumes = Some(folder::volumes(&resolved.data));
                 config.boot = real::boot_id();

@@ -15,13 +15,16 @@ mod value;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use stint_agent::{Isolation, POD_MAX_PIDS};
 use stint_core::job::{Backoff, Tuning};
 use stint_core::pressure::{ImagePolicy, Settings as Shortage};
 use stint_network::Subnet;
+
+use crate::folder;
 
 pub use layers::{CONFIG_FILE, Flags, Resolved, Source};
 pub use value::{
@@ -115,6 +118,10 @@ settings! {
     "container-log-max-size" container_log_max_size: Size = "10Mi";
     /// How many files of a container's log are kept, with the one that is written to
     "container-log-max-files" container_log_max_files: LogFiles = "5";
+    /// How many processes and threads a pod may have. 0: any number
+    "pod-max-pids" pod_max_pids: u32 = "16384";
+    /// Sysctls beside the safe ones that pods may set in their own namespaces, like net.core.somaxconn or kernel.msg*
+    "allowed-unsafe-sysctls" allowed_unsafe_sysctls: Vec<String> = "";
     /// Let pods ask for this machine's own root filesystem by the annotation `stint.dev/rootfs: host`
     "allow-host-rootfs" allow_host_rootfs: bool = "false";
     /// The network of pods: own, each its own, joined by a bridge; cni, each by CNI plugins; host, all on this machine's; or
@@ -213,6 +220,17 @@ impl Settings {
             transition: signed(self.eviction_pressure_transition_period),
             soft_grace: signed(self.eviction_max_pod_grace_period).as_secs(),
         })
+    }
+
+    /// How far pods are kept apart, with what is in the data folder `data`.
+    pub fn isolation(&self, data: &Path) -> Isolation {
+        let usual = Isolation::usual(folder::seccomp(data));
+        let pod_max_pids = match self.pod_max_pids {
+            0 => None,
+            POD_MAX_PIDS => usual.pod_max_pids,
+            limit => Some(limit),
+        };
+        Isolation { pod_max_pids, allowed_unsafe_sysctls: self.allowed_unsafe_sysctls.clone(), ..usual }
     }
 
     /// How the Job controller goes about its Jobs.

@@ -293,10 +293,10 @@ fn without_an_image_a_container_needs_a_command() {
 #[test]
 fn a_field_that_is_not_honoured_is_said() {
     let Some(stint) = Stint::new() else { return };
-    let shared = r#""shareProcessNamespace":true,"containers""#;
-    let ended = stint.run_text(&[], &job("n", "true", "").replace(r#""containers""#, shared));
+    let classed = r#""runtimeClassName":"x","containers""#;
+    let ended = stint.run_text(&[], &job("n", "true", "").replace(r#""containers""#, classed));
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(ended.stderr.contains("shareProcessNamespace"), "{ended:?}");
+    assert!(ended.stderr.contains("runtimeClassName"), "{ended:?}");
 }
 
 #[test]

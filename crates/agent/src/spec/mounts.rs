@@ -26,11 +26,12 @@ pub(super) fn of(
     let mut sub_paths = Vec::new();
     if request.etc {
         for name in ["hosts", "hostname", "resolv.conf"] {
-            ours.push(bind(&request.folder.etc().join(name), &format!("/etc/{name}"), &["rprivate"])?);
+            ours.push(bind(request, &request.folder.etc().join(name), &format!("/etc/{name}"), &["rprivate"])?);
         }
     }
     if let Some(path) = termination_path(request.container) {
         ours.push(bind(
+            request,
             &request.folder.termination_log(&request.container.name, request.attempt),
             path,
             &["rprivate"],
@@ -49,11 +50,20 @@ pub(super) fn of(
             sub_paths.push(SubPath { volume, source, path });
         }
     }
+    let privileged = super::is_privileged(request.container);
+    let defaults = defaults.into_iter().map(|mount| if privileged { writable(mount) } else { mount });
     let taken = |mount: &Mount| ours.iter().any(|own| own.destination() == mount.destination());
-    let mut all: Vec<Mount> = defaults.into_iter().filter(|mount| !taken(mount)).collect();
+    let mut all: Vec<Mount> = defaults.filter(|mount| !taken(mount)).collect();
     ours.sort_by_key(|mount| mount.destination().components().count());
     all.extend(ours);
     Ok((all, sub_paths))
+}
+
+/// A default mount as a privileged container has it: `/sys` takes writes.
+fn writable(mut mount: Mount) -> Mount {
+    let options = mount.options().iter().flatten().filter(|option| *option != "ro").cloned().collect();
+    mount.set_options(Some(options));
+    mount
 }
 
 /// Where a volume is on the node.
@@ -97,6 +107,7 @@ fn volume_mount(
     let propagation = match mount.mount_propagation.as_deref() {
         None | Some("None" | "") => "rprivate",
         Some("HostToContainer") => "rslave",
+        Some("Bidirectional") if super::is_privileged(request.container) => "rshared",
         Some(other) => {
             return Err(Error::config(format!(
                 "container {:?}: the mountPropagation {other} of volumeMount {:?} is not supported: it needs a \
@@ -124,7 +135,7 @@ fn volume_mount(
         options.push(format!("X-mount.subdir={path}"));
     }
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
-    bind(&source_of(request, volume), &mount.mount_path, &options)
+    bind(request, &source_of(request, volume), &mount.mount_path, &options)
 }
 
 /// Whether what is mounted below the volume is read-only too.
@@ -149,8 +160,11 @@ fn is_read_only_throughout(mount: &VolumeMount) -> Result<bool, Error> {
     }
 }
 
-fn bind(source: &Path, destination: &str, options: &[&str]) -> Result<Mount, Error> {
-    let options: Vec<String> = std::iter::once("rbind").chain(options.iter().copied()).map(str::to_owned).collect();
+/// In a user namespace, files show their owners as the container's users.
+fn bind(request: &Request<'_>, source: &Path, destination: &str, options: &[&str]) -> Result<Mount, Error> {
+    let mapped = request.ids.map(|_| "ridmap");
+    let options = std::iter::once("rbind").chain(options.iter().copied()).chain(mapped);
+    let options: Vec<String> = options.map(str::to_owned).collect();
     MountBuilder::default()
         .destination(Path::new("/").join(destination))
         .typ("bind")

@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 use stint_core::quantity;
 
 use crate::downward::Machine;
@@ -16,9 +16,26 @@ use crate::error::Error;
 
 const PERIOD_MICROS: u64 = 100_000;
 
-/// Sets what the container asks for.
-pub(super) fn apply(resources: &mut LinuxResources, container: &Container) -> Result<(), Error> {
-    let Some(wanted) = &container.resources else { return Ok(()) };
+/// The limits of all containers of the pod together: `spec.resources`, and how many processes it may have.
+pub(crate) fn together(pod: &Pod, max_pids: Option<u32>) -> Result<Option<LinuxResources>, Error> {
+    let wanted = pod.spec.as_ref().and_then(|spec| spec.resources.as_ref());
+    if wanted.is_none() && max_pids.is_none() {
+        return Ok(None);
+    }
+    let mut resources = LinuxResources::default();
+    resources.set_devices(None);
+    apply(&mut resources, wanted)?;
+    if let Some(limit) = max_pids {
+        let mut pids = LinuxPids::default();
+        pids.set_limit(i64::from(limit));
+        resources.set_pids(Some(pids));
+    }
+    Ok(Some(resources))
+}
+
+/// Sets what is asked for.
+pub(super) fn apply(resources: &mut LinuxResources, wanted: Option<&ResourceRequirements>) -> Result<(), Error> {
+    let Some(wanted) = wanted else { return Ok(()) };
     let limit = |name| amount(wanted.limits.as_ref(), name);
     let cpu_limit = limit("cpu")?.map(|q| q.milli());
     let cpu_request = amount(wanted.requests.as_ref(), "cpu")?.map(|q| q.milli()).or(cpu_limit);

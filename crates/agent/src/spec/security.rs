@@ -3,7 +3,7 @@
 //! Invariant: what the container's context says wins over the pod's; nothing that loosens the default is assumed, and
 //! nothing that tightens it is dropped in silence.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, PodSecurityContext, PodSpec, SeccompProfile, SecurityContext,
@@ -30,26 +30,12 @@ impl Security {
                 container.name
             )))
         };
-        if own.privileged == Some(true) {
-            return refuse("privileged", "add the capabilities that the container needs instead");
-        }
-        if own.proc_mount.as_deref().is_some_and(|kind| kind != "Default") {
-            return refuse("procMount", "only Default is");
-        }
         if own.se_linux_options.is_some() || pod.se_linux_options.is_some() {
             return refuse("seLinuxOptions", "SELinux labels can't be applied here");
         }
-        for profile in own.app_armor_profile.iter().chain(&pod.app_armor_profile) {
-            if profile.type_ == "Localhost" {
-                return refuse("appArmorProfile", "profiles of the node can't be applied here yet");
-            }
-        }
-        if pod.sysctls.as_ref().is_some_and(|sysctls| !sysctls.is_empty()) {
-            return refuse("sysctls", "leave them out");
-        }
-        if spec.host_users == Some(false) {
-            let told = "the pod's hostUsers: false (a user namespace) is not supported yet: leave it out";
-            return Err(Error::config(told));
+        let profile = own.app_armor_profile.as_ref().or(pod.app_armor_profile.as_ref());
+        if profile.is_some_and(|profile| profile.type_ != "Unconfined") && own.privileged != Some(true) {
+            return refuse("appArmorProfile", "profiles can't be applied here yet");
         }
         Ok(Security { pod, own })
     }
@@ -98,7 +84,15 @@ impl Security {
         Ok((user, known.home))
     }
 
-    pub(super) fn capabilities(&self) -> Result<HashSet<Capability>, Error> {
+    /// What the process may have of the host's, or of its own user namespace's, of which it can have all.
+    pub(super) fn capabilities(&self, request: &Request<'_>) -> Result<HashSet<Capability>, Error> {
+        let all = || match request.ids {
+            Some(_) => all_capabilities(),
+            None => request.held.clone(),
+        };
+        if self.is_privileged() {
+            return Ok(all());
+        }
         let mut set = default_capabilities();
         let Some(Capabilities { add, drop }) = &self.own.capabilities else { return Ok(set) };
         // Upstream's order: ALL first, then single ones; what is added wins over ALL dropped, and loses to its own drop.
@@ -106,7 +100,7 @@ impl Security {
         let (add, drop) = (names(add), names(drop));
         let is_all = |name: &String| name.eq_ignore_ascii_case("ALL");
         if add.iter().any(is_all) {
-            set = all_capabilities();
+            set = all();
         }
         if drop.iter().any(is_all) {
             set.clear();
@@ -120,6 +114,22 @@ impl Security {
         Ok(set)
     }
 
+    /// Everything that the machine has.
+    pub(super) fn is_privileged(&self) -> bool {
+        self.own.privileged == Some(true)
+    }
+
+    /// Whether nothing of `/proc` is hidden or read-only.
+    pub(super) fn shows_all_of_proc(&self) -> bool {
+        self.is_privileged() || self.own.proc_mount.as_deref() == Some("Unmasked")
+    }
+
+    /// The pod's sysctls by name; whether it may set them was asked before.
+    pub(super) fn sysctls(&self) -> Option<HashMap<String, String>> {
+        let all = self.pod.sysctls.as_ref().filter(|all| !all.is_empty())?;
+        Some(all.iter().map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect())
+    }
+
     pub(super) fn no_new_privileges(&self) -> bool {
         self.own.allow_privilege_escalation == Some(false)
     }
@@ -128,17 +138,34 @@ impl Security {
         self.own.read_only_root_filesystem == Some(true)
     }
 
-    /// Whether the default profile is loaded; the other choice is none. RuntimeDefault is the default here.
-    pub(super) fn uses_default_seccomp(&self) -> Result<bool, Error> {
+    /// Which system calls the container may make. `RuntimeDefault` is the default here.
+    pub(super) fn seccomp(&self) -> Result<Seccomp, Error> {
+        if self.is_privileged() {
+            return Ok(Seccomp::Unconfined);
+        }
         let profile: Option<&SeccompProfile> = self.own.seccomp_profile.as_ref().or(self.pod.seccomp_profile.as_ref());
-        match profile.map(|profile| profile.type_.as_str()) {
-            None | Some("RuntimeDefault") => Ok(true),
-            Some("Unconfined") => Ok(false),
-            Some(other) => Err(Error::config(format!(
-                "securityContext.seccompProfile.type {other} is not supported yet: use RuntimeDefault or Unconfined"
-            ))),
+        match profile.map(|profile| (profile.type_.as_str(), &profile.localhost_profile)) {
+            None | Some(("RuntimeDefault", _)) => Ok(Seccomp::Default),
+            Some(("Unconfined", _)) => Ok(Seccomp::Unconfined),
+            Some(("Localhost", Some(file))) if !file.is_empty() => Ok(Seccomp::File(file.clone())),
+            Some(("Localhost", _)) => {
+                Err(Error::config("localhostProfile must be set if seccompProfile type is Localhost."))
+            }
+            Some((other, _)) => {
+                Err(Error::config(format!("securityContext.seccompProfile.type {other:?} is not known")))
+            }
         }
     }
+}
+
+/// Which seccomp profile a container has.
+pub(super) enum Seccomp {
+    /// None.
+    Unconfined,
+    /// The runtime's.
+    Default,
+    /// One of the node's, by its name in their folder.
+    File(String),
 }
 
 fn id(id: i64, field: &str) -> Result<u32, Error> {

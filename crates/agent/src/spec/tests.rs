@@ -70,10 +70,22 @@ fn built_for(api: Option<&str>, spec: Value, image: &ImageRun, sources: &Sources
         cgroup_parent: Path::new("/stint/run"),
         hostname: "h",
         addresses: &["10.85.0.2".parse().unwrap()],
-        processes: None,
         network: (!on_host).then_some(Path::new("/run/net/10.85.0.2")),
         etc: false,
         api: api.map(|api| api.parse().unwrap()),
+        ids: pod.spec.as_ref().is_some_and(|spec| spec.host_users == Some(false)).then_some(131_072),
+        processes: pod
+            .spec
+            .as_ref()
+            .is_some_and(|spec| spec.share_process_namespace == Some(true))
+            .then_some(Path::new("/proc/7/ns/pid")),
+        devices: &[],
+        held: &[Capability::Chown, Capability::SysAdmin].into(),
+        profile: &|name| match name {
+            "p.json" => Ok(br#"{"defaultAction": "SCMP_ACT_ALLOW"}"#.to_vec()),
+            "broken.json" => Ok(b"{".to_vec()),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        },
     };
     build(request).map(|built| built.spec).map_err(|error| error.to_string())
 }
@@ -236,7 +248,7 @@ fn capabilities_are_added_and_dropped() {
     assert!(set(json!({"add": ["SYS_PTRACE"]})).unwrap().contains(&Capability::SysPtrace));
     assert!(!set(json!({"drop": ["CAP_CHOWN"]})).unwrap().contains(&Capability::Chown));
     assert_eq!(set(json!({"drop": ["ALL"], "add": ["kill"]})).unwrap(), [Capability::Kill].into());
-    assert_eq!(set(json!({"add": ["ALL"]})).unwrap().len(), 41);
+    assert_eq!(set(json!({"add": ["ALL"]})).unwrap().len(), 2, "as many as there are to give");
     assert!(set(json!({"add": ["FLY"]})).unwrap_err().contains("FLY"));
 }
 
@@ -249,13 +261,60 @@ fn security_settings_reach_the_spec_or_are_refused() {
     assert_eq!(spec.root().as_ref().unwrap().readonly(), Some(true));
     assert!(spec.linux().as_ref().unwrap().seccomp().is_none());
     assert!(of(json!({"name": "c"})).unwrap().linux().as_ref().unwrap().seccomp().is_some());
-    for context in [
-        json!({"privileged": true}),
-        json!({"procMount": "Unmasked"}),
-        json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "p.json"}}),
-    ] {
-        assert!(of(json!({"name": "c", "securityContext": context})).unwrap_err().contains("not supported"));
-    }
+}
+
+#[test]
+fn seccomp_profiles_of_the_node_are_read() {
+    let with = |file: &str| {
+        let profile = json!({"type": "Localhost", "localhostProfile": file});
+        of(json!({"name": "c", "securityContext": {"seccompProfile": profile}}))
+    };
+    let seccomp = with("p.json").unwrap().linux().as_ref().unwrap().seccomp().clone().unwrap();
+    assert_eq!(seccomp.default_action(), oci_spec::runtime::LinuxSeccompAction::ScmpActAllow);
+    assert!(with("none.json").unwrap_err().starts_with("cannot load seccomp profile \"none.json\": "));
+    assert!(with("broken.json").unwrap_err().contains("cannot be decoded"));
+}
+
+#[test]
+fn a_privileged_container_has_all_that_the_machine_has() {
+    let spec = of(json!({"name": "c", "securityContext": {
+        "privileged": true, "seccompProfile": {"type": "RuntimeDefault"}}}))
+    .unwrap();
+    let linux = spec.linux().as_ref().unwrap();
+    assert!(linux.seccomp().is_none() && linux.masked_paths().is_none() && linux.readonly_paths().is_none());
+    let rules = linux.resources().as_ref().unwrap().devices().clone().unwrap();
+    assert!(rules.len() == 1 && rules[0].allow() && rules[0].major().is_none());
+    let sys = spec.mounts().iter().flatten().find(|mount| mount.destination() == Path::new("/sys")).unwrap();
+    assert!(!sys.options().as_ref().unwrap().contains(&"ro".to_owned()));
+    let sets = spec.process().as_ref().unwrap().capabilities().clone().unwrap();
+    assert_eq!(sets.permitted().as_ref().unwrap().len(), 2, "what there is to give");
+}
+
+#[test]
+fn a_pod_without_host_users_has_ids_of_its_own() {
+    let spec = json!({"hostUsers": false, "volumes": [{"name": "e", "emptyDir": {}}], "containers": [{
+        "name": "c", "volumeMounts": [{"name": "e", "mountPath": "/e"}],
+        "securityContext": {"procMount": "Unmasked", "capabilities": {"add": ["ALL"]}}}]});
+    let spec = built(spec, &image(), &Sources::default()).unwrap();
+    let linux = spec.linux().as_ref().unwrap();
+    let ids = linux.uid_mappings().clone().unwrap();
+    assert_eq!((ids[0].container_id(), ids[0].host_id(), ids[0].size()), (0, 131_072, 65_536));
+    assert_eq!(linux.gid_mappings().as_ref(), Some(&ids));
+    assert!(linux.namespaces().iter().flatten().any(|n| n.typ() == LinuxNamespaceType::User && n.path().is_none()));
+    assert!(linux.masked_paths().is_none(), "procMount");
+    let mount = spec.mounts().iter().flatten().find(|mount| mount.destination() == Path::new("/e")).unwrap();
+    assert!(mount.options().as_ref().unwrap().contains(&"ridmap".to_owned()));
+    let sets = spec.process().as_ref().unwrap().capabilities().clone().unwrap();
+    assert_eq!(sets.permitted().as_ref().unwrap().len(), 41, "all of its own user namespace");
+}
+
+#[test]
+fn containers_that_share_processes_join_the_pods() {
+    let spec = json!({"shareProcessNamespace": true, "containers": [{"name": "c"}]});
+    let spec = built(spec, &image(), &Sources::default()).unwrap();
+    let kinds = spec.linux().as_ref().unwrap().namespaces().clone().unwrap();
+    let all: Vec<_> = kinds.iter().filter(|n| n.typ() == LinuxNamespaceType::Pid).collect();
+    assert!(all.len() == 1 && all[0].path().as_deref() == Some(Path::new("/proc/7/ns/pid")));
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! `docs/compatibility.md` says of each which (the server's `differences::fields`, whose tests compare it with these rows).
 //! What would be unsafe to leave out, or would mean something else, is also refused by the node: the pod will not start.
 
-use k8s_openapi::api::core::v1::{Container, EnvVar, PodSpec, Volume, VolumeMount, VolumeProjection};
+use k8s_openapi::api::core::v1::{Container, EnvVar, PodSpec, Volume, VolumeProjection};
 
 use super::{items, pod as pods, text};
 use crate::field::Path;
@@ -30,19 +30,9 @@ const NO_DRIVER: &str = "this kind of volume is not supported; the pod will not 
 const NO_SOURCE: &str = "this source is not supported; the pod will not start";
 const NO_DEVICES: &str = "devices can't be claimed";
 const NO_SELINUX: &str = "SELinux labels can't be applied; the pod will not start";
-const NO_APPARMOR: &str = "AppArmor is not applied; with Localhost the pod will not start";
-const NO_LOCAL_SECCOMP: &str = "profiles of the node are not supported yet; the pod will not start";
+const NO_APPARMOR: &str = "AppArmor profiles can't be applied; the pod will not start";
 
 static OF_SPEC: &[Row<PodSpec>] = &[
-    row(
-        "PodSpec.shareProcessNamespace",
-        "shareProcessNamespace",
-        "each container still has its own processes",
-        |spec| spec.share_process_namespace == Some(true),
-    ),
-    row("PodSpec.hostUsers", "hostUsers", "user namespaces are not supported yet; the pod will not start", |spec| {
-        spec.host_users == Some(false)
-    }),
     row("PodSpec.runtimeClassName", "runtimeClassName", "there is one runtime", |spec| {
         spec.runtime_class_name.is_some()
     }),
@@ -52,29 +42,16 @@ static OF_SPEC: &[Row<PodSpec>] = &[
     row("PodSpec.resourceClaims", "resourceClaims", NO_DEVICES, |spec| {
         !items(spec.resource_claims.as_ref()).is_empty()
     }),
-    row(
-        "PodSpec.resources",
-        "resources",
-        "limits of a whole pod are not applied; set those of its containers",
-        |spec| spec.resources.is_some(),
-    ),
     row("PodSpec.schedulingGroup", "schedulingGroup", "pods are bound one by one", |spec| {
         spec.scheduling_group.is_some()
     }),
     row("PodSpec.os", "os", "this node runs Linux", |spec| spec.os.as_ref().is_some_and(|os| os.name == "windows")),
-    row("PodSecurityContext.sysctls", "securityContext.sysctls", "the pod will not start", |spec| {
-        spec.security_context.as_ref().is_some_and(|context| !items(context.sysctls.as_ref()).is_empty())
-    }),
     row("PodSecurityContext.seLinuxOptions", "securityContext.seLinuxOptions", NO_SELINUX, |spec| {
         spec.security_context.as_ref().is_some_and(|context| context.se_linux_options.is_some())
     }),
     row("PodSecurityContext.appArmorProfile", "securityContext.appArmorProfile", NO_APPARMOR, |spec| {
         let profile = spec.security_context.as_ref().and_then(|context| context.app_armor_profile.as_ref());
         profile.is_some_and(|profile| profile.type_ != "Unconfined")
-    }),
-    row("PodSecurityContext.seccompProfile", "securityContext.seccompProfile", NO_LOCAL_SECCOMP, |spec| {
-        let profile = spec.security_context.as_ref().and_then(|context| context.seccomp_profile.as_ref());
-        profile.is_some_and(|profile| profile.type_ == "Localhost")
     }),
 ];
 
@@ -147,13 +124,6 @@ static OF_CONTAINER: &[Row<Container>] = &[
     row("ResourceRequirements.claims", "resources.claims", NO_DEVICES, |container| {
         container.resources.as_ref().is_some_and(|resources| !items(resources.claims.as_ref()).is_empty())
     }),
-    row("SecurityContext.privileged", "securityContext.privileged", "the pod will not start", |container| {
-        container.security_context.as_ref().is_some_and(|context| context.privileged == Some(true))
-    }),
-    row("SecurityContext.procMount", "securityContext.procMount", "the pod will not start", |container| {
-        let context = container.security_context.as_ref();
-        context.and_then(|context| context.proc_mount.as_deref()).is_some_and(|kind| kind != "Default")
-    }),
     row("SecurityContext.seLinuxOptions", "securityContext.seLinuxOptions", NO_SELINUX, |container| {
         container.security_context.as_ref().is_some_and(|context| context.se_linux_options.is_some())
     }),
@@ -161,22 +131,11 @@ static OF_CONTAINER: &[Row<Container>] = &[
         let profile = container.security_context.as_ref().and_then(|context| context.app_armor_profile.as_ref());
         profile.is_some_and(|profile| profile.type_ != "Unconfined")
     }),
-    row("SecurityContext.seccompProfile", "securityContext.seccompProfile", NO_LOCAL_SECCOMP, |container| {
-        let profile = container.security_context.as_ref().and_then(|context| context.seccomp_profile.as_ref());
-        profile.is_some_and(|profile| profile.type_ == "Localhost")
-    }),
 ];
 
 static OF_VARIABLE: &[Row<EnvVar>] = &[row("EnvVarSource.fileKeyRef", "valueFrom.fileKeyRef", NO_SOURCE, |variable| {
     variable.value_from.as_ref().is_some_and(|from| from.file_key_ref.is_some())
 })];
-
-static OF_MOUNT: &[Row<VolumeMount>] = &[row(
-    "VolumeMount.mountPropagation",
-    "mountPropagation",
-    "Bidirectional needs a privileged container; the pod will not start",
-    |mount| mount.mount_propagation.as_deref() == Some("Bidirectional"),
-)];
 
 /// Every field that is not honoured, as `Type.member`, with what happens instead.
 pub fn fields() -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -184,7 +143,7 @@ pub fn fields() -> impl Iterator<Item = (&'static str, &'static str)> {
         rows.iter().map(|row| (row.field, row.instead))
     }
     let pod = of(OF_SPEC).chain(of(OF_VOLUME)).chain(of(OF_PROJECTION));
-    pod.chain(of(OF_CONTAINER)).chain(of(OF_VARIABLE)).chain(of(OF_MOUNT))
+    pod.chain(of(OF_CONTAINER)).chain(of(OF_VARIABLE))
 }
 
 /// What comes of a field that is not honoured.
@@ -230,10 +189,6 @@ pub(super) fn warn(spec: &PodSpec, path: &Path<'_>, warnings: &mut Vec<String>) 
         for (j, variable) in items(container.env.as_ref()).iter().enumerate() {
             tell(OF_VARIABLE, variable, &variables.index(j), warnings);
         }
-        let mounts = path.field("volumeMounts");
-        for (j, mount) in items(container.volume_mounts.as_ref()).iter().enumerate() {
-            tell(OF_MOUNT, mount, &mounts.index(j), warnings);
-        }
     }
 }
 
@@ -267,18 +222,16 @@ mod tests {
             ])
             .collect();
         let contexts = json!({
-            "seLinuxOptions": {}, "sysctls": [{"name": "kernel.shm_rmid_forced", "value": "1"}], "privileged": true, "procMount": "Unmasked",
-            "appArmorProfile": {"type": "RuntimeDefault"}, "seccompProfile": {"type": "Localhost"},
+            "seLinuxOptions": {}, "appArmorProfile": {"type": "RuntimeDefault"},
         });
         let told = warned(json!({
-            "shareProcessNamespace": true, "hostUsers": false, "runtimeClassName": "gvisor", "resources": {},
+            "runtimeClassName": "gvisor",
             "readinessGates": [{"conditionType": "a"}], "resourceClaims": [{"name": "gpu"}], "os": {"name": "windows"},
             "schedulingGroup": {}, "securityContext": contexts, "volumes": volumes,
             "containers": [{
                 "name": "c", "restartPolicyRules": [{"action": "RestartAllContainers"}], "volumeDevices": [{}],
                 "resources": {"limits": {"cpu": "1", "hugepages-2Mi": "2Mi"}, "claims": [{}]}, "securityContext": contexts,
                 "env": [{"name": "A", "valueFrom": {"fileKeyRef": {}}}],
-                "volumeMounts": [{"mountPropagation": "Bidirectional"}],
             }],
         }));
         for (field, instead) in fields() {
@@ -293,20 +246,25 @@ mod tests {
 
     #[test]
     fn a_warning_says_what_comes_of_the_field() {
-        let told = warned(json!({ "hostUsers": false, "readinessGates": [{"conditionType": "a"}], "containers": [] }));
+        let spec = json!({
+            "readinessGates": [{"conditionType": "a"}], "securityContext": {"seLinuxOptions": {}}, "containers": [],
+        });
+        let told = warned(spec);
         let outcomes: Vec<_> = told.iter().map(|warning| outcome(warning)).collect();
-        assert_eq!(outcomes, [Some(Outcome::NotStarted), Some(Outcome::PassedOver)], "{told:?}");
-        assert_eq!(outcome("spec.hostUsers: something else"), None);
+        assert_eq!(outcomes, [Some(Outcome::PassedOver), Some(Outcome::NotStarted)], "{told:?}");
+        assert_eq!(outcome("spec.readinessGates: something else"), None);
     }
 
     #[test]
     fn what_is_honoured_is_not_told() {
         let plain = json!({
-            "shareProcessNamespace": false, "hostUsers": true, "os": {"name": "linux"},
-            "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}, "appArmorProfile": {"type": "Unconfined"}},
+            "shareProcessNamespace": true, "hostUsers": false, "os": {"name": "linux"}, "resources": {},
+            "securityContext": {"seccompProfile": {"type": "Localhost"}, "appArmorProfile": {"type": "Unconfined"},
+                                "sysctls": [{"name": "kernel.shm_rmid_forced", "value": "1"}]},
             "volumes": [{"name": "v", "emptyDir": {"medium": "Memory"}}],
             "initContainers": [{"name": "i", "resources": {"limits": {"cpu": "1", "memory": "1Mi"}}}],
-            "containers": [{"name": "c", "securityContext": {"privileged": false, "procMount": "Default"}}],
+            "containers": [{"name": "c", "volumeMounts": [{"mountPropagation": "Bidirectional"}],
+                            "securityContext": {"privileged": true, "procMount": "Unmasked"}}],
         });
         assert_eq!(warned(plain), Vec::<String>::new());
     }

@@ -103,6 +103,7 @@ pub static WHOLE: &[&str] = &[
     "SeccompProfile",
     "SecretKeySelector",
     "SleepAction",
+    "Sysctl",
 ];
 
 // Where most of the tests are.

@@ -211,7 +211,7 @@ pub(super) static TYPES: &[ApiType] = &[
         "SecurityContext",
         &[
             yes("capabilities", "", &[(SPEC, "capabilities_are_added_and_dropped")]),
-            warned("privileged"),
+            yes("privileged", "", &[(REAL, "isolation::a_privileged_container_has_the_machine")]),
             warned("seLinuxOptions"),
             moot("windowsOptions", FOR_WINDOWS),
             yes("runAsUser", "", WHO),
@@ -219,8 +219,12 @@ pub(super) static TYPES: &[ApiType] = &[
             yes("runAsNonRoot", "", WHO),
             yes("readOnlyRootFilesystem", "", SETTINGS),
             yes("allowPrivilegeEscalation", "", SETTINGS),
-            partly("procMount", "`Default`", SETTINGS),
-            partly("seccompProfile", "`RuntimeDefault`, which is the default, and `Unconfined`", SETTINGS),
+            yes("procMount", "", &[(SPEC, "a_pod_without_host_users_has_ids_of_its_own")]),
+            yes(
+                "seccompProfile",
+                "`RuntimeDefault` is the default; `Localhost` is below `DATA/seccomp`",
+                &[(REAL, "isolation::a_seccomp_profile_of_the_node_is_loaded")],
+            ),
             warned("appArmorProfile"),
         ],
     ),

@@ -64,7 +64,7 @@ pub(super) static TYPES: &[ApiType] = &[
             yes("hostNetwork", "", &[(SPEC, "host_namespaces_and_names")]),
             yes("hostPID", "", &[(SPEC, "host_namespaces_and_names")]),
             yes("hostIPC", "", &[(SPEC, "host_namespaces_and_names")]),
-            warned("shareProcessNamespace"),
+            yes("shareProcessNamespace", "", &[(REAL, "isolation::containers_of_a_pod_share_their_processes")]),
             yes("securityContext", "", &[(REAL, "the_user_is_who_the_pod_says")]),
             yes(
                 "imagePullSecrets",
@@ -112,10 +112,14 @@ pub(super) static TYPES: &[ApiType] = &[
             yes("topologySpreadConstraints", "what must be met; one node is one domain", super::SPREAD),
             yes("setHostnameAsFQDN", "", &[(ETC, "names_follow_from_the_spec")]),
             warned("os"),
-            warned("hostUsers"),
+            yes(
+                "hostUsers",
+                "from Linux 6.15 on; else the pod will not start",
+                &[(REAL, "isolation::pods_without_host_users_have_ids_of_their_own")],
+            ),
             yes("schedulingGates", "", &[(BIND, "only_a_waiting_pod_of_the_default_scheduler_without_gates_waits")]),
             warned("resourceClaims"),
-            warned("resources"),
+            yes("resources", "", &[(REAL, "isolation::a_pods_own_limit_holds_for_its_containers")]),
             yes("hostnameOverride", "", &[(ETC, "names_follow_from_the_spec")]),
         ],
     ),
@@ -137,7 +141,11 @@ pub(super) static TYPES: &[ApiType] = &[
                     "a_volume_is_given_to_the_group_and_nothing_that_its_links_lead_to",
                 )],
             ),
-            warned("sysctls"),
+            yes(
+                "sysctls",
+                "the kubelet's safe ones, and those of `--allowed-unsafe-sysctls`",
+                &[(REAL, "isolation::sysctls_are_set_or_the_pod_is_rejected")],
+            ),
             yes(
                 "fsGroupChangePolicy",
                 "",
@@ -146,10 +154,10 @@ pub(super) static TYPES: &[ApiType] = &[
                     "a_volume_is_given_to_the_group_and_nothing_that_its_links_lead_to",
                 )],
             ),
-            partly(
+            yes(
                 "seccompProfile",
-                "`RuntimeDefault`, which is the default, and `Unconfined`",
-                &[(SPEC, "security_settings_reach_the_spec_or_are_refused")],
+                "`RuntimeDefault` is the default; `Localhost` is below `DATA/seccomp`",
+                &[(REAL, "isolation::a_seccomp_profile_of_the_node_is_loaded")],
             ),
             warned("appArmorProfile"),
             moot("seLinuxChangePolicy", NEEDS_SELINUX),

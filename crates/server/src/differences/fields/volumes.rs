@@ -220,10 +220,10 @@ pub(super) static TYPES: &[ApiType] = &[
                     (REAL, "a_sub_path_swapped_for_a_link_while_pods_start_shows_nothing_of_the_host"),
                 ],
             ),
-            partly(
+            yes(
                 "mountPropagation",
-                "`None` and `HostToContainer`",
-                &[(super::SPEC, "volumes_are_mounted_outer_ones_first_and_in_place_of_defaults")],
+                "`Bidirectional` where the volume is on a shared mount",
+                &[(REAL, "isolation::a_privileged_container_mounts_for_the_host")],
             ),
             yes("subPathExpr", "", &[(REAL, "a_container_sees_the_parts_of_volumes_that_it_asks_for")]),
         ],
