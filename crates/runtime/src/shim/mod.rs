@@ -268,8 +268,9 @@ fn watch(mut running: Running, daemon: &OwnedFd) -> ! {
         started_at: running.started_at,
         finished_at: sys::now().max(running.started_at),
     };
-    // Without the record a later daemon would take the shim for killed: try until the disk has room.
-    while record::write(&running.dir, record::EXIT, &exit).is_err() {
+    // Without the record a later daemon would take the shim for killed: try until the disk has room. If somebody has
+    // removed the folder, nobody will look for it.
+    while record::write(&running.dir, record::EXIT, &exit).is_err_and(|error| error.kind() != io::ErrorKind::NotFound) {
         std::thread::sleep(std::time::Duration::from_secs(1));
     }
     send(daemon, &Report::Exited(exit), &[]);

@@ -37,6 +37,7 @@ stories![
     recover_of_an_empty_folder_is_nothing,
     killed_shim_kills_its_container,
     killed_shim_and_daemon_are_recovered_as_lost,
+    shim_without_its_folder_ends_with_its_container,
     host_rootfs_shows_the_host_and_leaves_it_unchanged,
     shim_keeps_out_of_the_containers_cgroup_and_oom_score,
     shim_is_small,
@@ -411,6 +412,21 @@ async fn killed_shim_and_daemon_are_recovered_as_lost(world: &World) -> Verdict 
     let exit = native.wait(&id).await.map_err(|e| e.to_string())?;
     expect(exit.lost && exit.code == 255, exit)?;
     native.remove(&id).await.map_err(|e| e.to_string())?;
+    Ok(None)
+}
+
+async fn shim_without_its_folder_ends_with_its_container(world: &World) -> Verdict {
+    let setup = world.setup("echo ready; sleep 100");
+    let (id, dir) = (setup.id.clone(), setup.dir.clone());
+    world.native.start(setup.bundle()).await.map_err(|e| format!("{e:?}"))?;
+    logged(&dir, "ready").await?;
+    let (shim, init) = pids(&dir);
+    fs::remove_dir_all(&dir).map_err(|e| e.to_string())?;
+    send(init, rustix::process::Signal::KILL);
+    until("the shim's end", || !exists(shim)).await?;
+    let exit = world.native.wait(&id).await.map_err(|e| e.to_string())?;
+    expect(exit.code == 137 && !exit.lost, exit)?;
+    world.native.remove(&id).await.map_err(|e| e.to_string())?;
     Ok(None)
 }
 
