@@ -80,7 +80,7 @@ impl Context {
             held: &HELD,
             profile: &profile,
         })?;
-        let together = spec::resources::together(&self.pod, config.isolation.pod_max_pids)?;
+        let together = spec::resources::together(&self.pod, config.isolation.pod_max_pids, config.machine.limits)?;
         self.folder.make(&self.identity)?;
         self.folder.make_container(&container.name, attempt)?;
         if !sub_paths.is_empty() {

@@ -62,7 +62,8 @@ impl Context {
         }
         spec.set_mounts(None);
         let id = id(&self.identity.uid)?;
-        let together = resources::together(&self.pod, self.shared.config.isolation.pod_max_pids)?;
+        let config = &self.shared.config;
+        let together = resources::together(&self.pod, config.isolation.pod_max_pids, config.machine.limits)?;
         let (log, rotation, rootfs, stdin) = (dir.join("log"), None, Rootfs::Nothing, Stdin::Empty);
         let started = self.shared.runtime.start(Bundle { id, spec, rootfs, dir, log, rotation, stdin, together }).await;
         let started = started.map_err(|fault| {

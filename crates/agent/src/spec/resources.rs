@@ -11,15 +11,16 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 use stint_core::quantity;
 
-use crate::downward::Machine;
+use crate::downward::{Limits, Machine};
 use crate::error::Error;
 
 const PERIOD_MICROS: u64 = 100_000;
 
-/// The limits of all containers of the pod together: `spec.resources`, and how many processes it may have.
-pub(crate) fn together(pod: &Pod, max_pids: Option<u32>) -> Result<Option<LinuxResources>, Error> {
+/// The limits of all containers of the pod together: `spec.resources`, and how many processes it may have. None, too, where
+/// limits are not enforced.
+pub(crate) fn together(pod: &Pod, max_pids: Option<u32>, limits: Limits) -> Result<Option<LinuxResources>, Error> {
     let wanted = pod.spec.as_ref().and_then(|spec| spec.resources.as_ref());
-    if wanted.is_none() && max_pids.is_none() {
+    if limits == Limits::NotEnforced || wanted.is_none() && max_pids.is_none() {
         return Ok(None);
     }
     let mut resources = LinuxResources::default();
