@@ -6,6 +6,7 @@
 //! right on a machine that does nothing else.
 
 mod others;
+mod usage;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -226,12 +227,9 @@ impl Daemon {
         numbers.filter(is_shim).collect()
     }
 
-    /// What the daemon has used so far, in ticks of 10 ms.
+    /// What the daemon has used so far.
     fn cpu(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks: u64 = [11, 12].iter().map(|at| fields[*at].parse::<u64>().unwrap_or(0)).sum();
-        Duration::from_millis(ticks * 10)
+        usage::cpu(self.child.id())
     }
 }
 

@@ -7,6 +7,7 @@
 //! controllers. `cargo bench -p stint --bench serve -- cronjobs` prints the last table alone.
 
 mod stored;
+mod usage;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -397,12 +398,9 @@ impl Daemon {
         line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).expect("a number of kB") * 1024 / 1_000_000
     }
 
-    /// What the daemon has used so far, in ticks of 10 ms.
+    /// What the daemon has used so far.
     fn cpu(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks: u64 = [11, 12].iter().map(|at| fields[*at].parse::<u64>().unwrap_or(0)).sum();
-        Duration::from_millis(ticks * 10)
+        usage::cpu(self.child.id())
     }
 }
 
