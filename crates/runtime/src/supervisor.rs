@@ -112,7 +112,10 @@ impl Supervisor {
         tokio::spawn(async move {
             let exit = match receive(&socket).await {
                 Ok((Report::Exited(record), _)) => record,
-                _ => entry.conclude().await,
+                _ => {
+                    entry.shim_ended().await;
+                    entry.conclude().await
+                }
             };
             entry.exit.send_replace(Some(exit.into()));
         });
@@ -159,6 +162,7 @@ impl Supervisor {
         let mut terminal = None;
         let mut fds = fds.into_iter();
         let process = fds.next();
+        let helper = fds.next();
         if let Some(master) = fds.next() {
             let master = Terminal::new(master).map_err(|e| failed("watch its terminal", e))?;
             stdin = Some(Box::new(master.clone()));
@@ -171,6 +175,10 @@ impl Supervisor {
                 Ok((Report::Exited(record), _)) => Ok(ExecExit { code: record.exit_code, signal: record.signal }),
                 Ok(_) => Err(Errno::PROTO.into()),
                 Err(error) => {
+                    // Having hung up is not having ended: only then the command is this process's to reap.
+                    if let Some(helper) = &helper {
+                        let _ = ended(helper).await;
+                    }
                     if let Some(process) = &process {
                         end_orphan(process).await;
                     }
@@ -267,9 +275,7 @@ impl Supervisor {
             None if running => {
                 let entry = entry.clone();
                 tokio::spawn(async move {
-                    if let Some(shim) = &entry.shim {
-                        let _ = ended(shim).await;
-                    }
+                    entry.shim_ended().await;
                     let exit = entry.conclude().await;
                     entry.exit.send_replace(Some(exit.into()));
                 });
@@ -308,6 +314,13 @@ impl Entry {
         match *self.exit.borrow() {
             Some(exit) => ContainerState::Exited { id, exit },
             None => ContainerState::Running { id, started: Started { pid, at: record::time(self.started_at) } },
+        }
+    }
+
+    /// Resolves once the shim has ended, and not just hung up: only then its container is this process's to reap.
+    async fn shim_ended(&self) {
+        if let Some(shim) = &self.shim {
+            let _ = ended(shim).await;
         }
     }
 
@@ -414,7 +427,7 @@ async fn receive(socket: &AsyncFd<OwnedFd>) -> io::Result<(Report, Vec<OwnedFd>)
 
 fn receive_now(socket: &OwnedFd) -> io::Result<(Report, Vec<OwnedFd>)> {
     let mut buffer = vec![0; 64 * 1024];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut parts = [IoSliceMut::new(&mut buffer)];
     let len = recvmsg(socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)?.bytes;

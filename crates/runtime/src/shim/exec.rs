@@ -25,7 +25,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 use rustix::pty::OpenptFlags;
 
-use super::{failed, init, program, read_to_end, send, stub, text};
+use super::{announce, failed, init, program, read_to_end, send, stub, text};
 use crate::plan::{Command, Failure, Report};
 use crate::record::{ExitRecord, Process};
 use crate::sys::{self, Fork};
@@ -55,8 +55,8 @@ pub(crate) fn run(plan: &OwnedFd, daemon: &OwnedFd, given: Given) -> ! {
     });
     match started {
         Ok((running, terminal)) => {
-            let fds: Vec<_> = std::iter::once(&running.pidfd).chain(&terminal).map(AsFd::as_fd).collect();
-            send(daemon, &Report::Started { pid: running.pid, at: sys::now() }, &fds);
+            let report = Report::Started { pid: running.pid, at: sys::now() };
+            announce(daemon, &report, &running.pidfd, terminal.as_ref());
             drop(terminal);
             watch(&running, daemon)
         }

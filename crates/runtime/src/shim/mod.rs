@@ -127,7 +127,7 @@ fn start(fd: OwnedFd, daemon: &OwnedFd, nursery: Option<OwnedFd>) -> Result<Runn
             }
             started.program.start().map_err(stand_down)?;
             let report = Report::Started { pid, at: started_at };
-            announce(daemon, &report, &started.pidfd);
+            announce(daemon, &report, &started.pidfd, None);
             let (stdout, stderr) = started.output;
             Ok(Running {
                 pidfd: started.pidfd,
@@ -235,7 +235,7 @@ fn start_native(
         return Err(end(failure));
     }
     let door = ours.take_input(&dir).map_err(|e| end(failed("take the container's input".into(), &e)))?;
-    announce(daemon, &Report::Started { pid, at: started_at }, &pidfd);
+    announce(daemon, &Report::Started { pid, at: started_at }, &pidfd, None);
     // As long as somebody holds its mount namespace, init's end does not wait for all of it to be unmounted.
     let mounts = rustix::fs::open(format!("/proc/{pid}/ns/mnt"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok();
     Ok(Running {
@@ -441,16 +441,18 @@ fn write_state(plan: &Plan, dir: &OwnedFd, pid: i32, cgroups: &[CString]) -> Res
     write().map_err(|e: io::Error| failed(format!("write {}/{}", text(&plan.dir), record::STATE), &e))
 }
 
-fn announce(daemon: &OwnedFd, report: &Report, init: &OwnedFd) {
+/// Tells the daemon of a process that runs, with pidfds of it and of this process, and with its terminal.
+fn announce(daemon: &OwnedFd, report: &Report, process: &OwnedFd, terminal: Option<&OwnedFd>) {
     if let Ok(own) = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty()) {
-        send(daemon, report, &[init.as_fd(), own.as_fd()]);
+        let fds: Vec<_> = [process, &own].into_iter().chain(terminal).map(AsFd::as_fd).collect();
+        send(daemon, report, &fds);
     }
 }
 
 /// Tells the daemon; that it may be gone is no matter.
 fn send(daemon: &OwnedFd, report: &Report, fds: &[BorrowedFd<'_>]) {
     let Ok(text) = postcard::to_allocvec(report) else { return };
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() {
         control.push(SendAncillaryMessage::ScmRights(fds));
