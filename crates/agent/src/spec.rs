@@ -209,11 +209,13 @@ fn linux(
         linux.set_uid_mappings(Some(whole.clone())).set_gid_mappings(Some(whole));
     }
     let uid = request.pod.metadata.uid.as_deref().unwrap_or_default();
+    // Each run has its own: what cleans up after one must not meet the next.
+    let cgroup = format!("{}_{}", request.container.name, request.attempt.0);
     linux
         .set_namespaces(Some(namespaces(request, pod_spec, linux.namespaces().clone().unwrap_or_default())?))
         .set_resources(Some(resources))
         .set_sysctl(security.sysctls())
-        .set_cgroups_path(Some(request.cgroup_parent.join(uid).join(&request.container.name)));
+        .set_cgroups_path(Some(request.cgroup_parent.join(uid).join(cgroup)));
     match security.seccomp()? {
         security::Seccomp::Unconfined => {
             linux.set_seccomp(None);

@@ -417,7 +417,7 @@ fn host_namespaces_and_names() {
     let kinds = spec.linux().as_ref().unwrap().namespaces().clone().unwrap();
     assert!(!kinds.iter().any(|n| matches!(n.typ(), LinuxNamespaceType::Pid | LinuxNamespaceType::Network)));
     assert_eq!(spec.hostname().as_deref(), Some("h"));
-    assert_eq!(spec.linux().as_ref().unwrap().cgroups_path().as_deref(), Some(Path::new("/stint/run/uid-1/c")));
+    assert_eq!(spec.linux().as_ref().unwrap().cgroups_path().as_deref(), Some(Path::new("/stint/run/uid-1/c_0")));
     let spec = built(json!({"containers": [{"name": "c"}]}), &image(), &Sources::default()).unwrap();
     let kinds = spec.linux().as_ref().unwrap().namespaces().clone().unwrap();
     let network = kinds.iter().find(|n| n.typ() == LinuxNamespaceType::Network).unwrap();
