@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use stint_core::pod::{
-    self, Attempt, Effect, Event, Eviction, Exit, HookKind, HookResult, Life, News, Origin, Place, State,
+    self, Attempt, Effect, Event, Eviction, Exit, HookKind, HookResult, Life, News, Origin, Place, Remains, State,
 };
 use stint_image::{Image, User};
 use stint_runtime::ContainerId;
@@ -109,8 +109,13 @@ impl Worker {
             }
         }
         let told = pod.status.clone().unwrap_or_default();
-        let volumes_ready = found.attempts.iter().any(|one| matches!(one.life, pod::FoundAttempt::Running { .. }));
-        let state = State::recovered(facts, &told, found.attempts, volumes_ready, shared.clock.now());
+        let any_runs = found.attempts.iter().any(|one| matches!(one.life, pod::FoundAttempt::Running { .. }));
+        let remains = match folder.identity() {
+            _ if any_runs => Remains::Containers,
+            Some(_) => Remains::Files,
+            None => Remains::Nothing,
+        };
+        let state = State::recovered(facts, &told, found.attempts, remains, shared.clock.now());
         let (status, _) = watch::channel(Wanted::default());
         let (_, known) = watch::channel(Arc::new(told.clone()));
         let joined = Arc::new(found.joined.map_or_else(OnceLock::new, OnceLock::from));
@@ -243,6 +248,9 @@ impl Worker {
                 let ephemeral: Vec<_> = ephemeral.map(pod::ContainerFacts::of_ephemeral).collect();
                 if ephemeral.iter().any(|facts| self.state.life(&facts.name).is_none()) {
                     queue.push_back(Event::Joined { ephemeral });
+                }
+                for (container, image) in changed_images(self.state.facts(), &pod) {
+                    queue.push_back(Event::ImageChanged { container, image });
                 }
                 if let Some(keeper) = &self.keeper {
                     keeper.changed(&pod);
@@ -615,6 +623,17 @@ fn delete_asked(pod: &Pod) -> Option<Event> {
     pod.metadata.deletion_timestamp.as_ref()?;
     let spec = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
     Some(Event::DeleteAsked { grace: pod.metadata.deletion_grace_period_seconds.or(spec).unwrap_or(30) })
+}
+
+/// The containers that the object names another image for than `facts` do, with that image.
+fn changed_images(facts: &pod::Facts, pod: &Pod) -> Vec<(String, String)> {
+    let spec = pod.spec.iter();
+    let all = spec.flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
+    let named = all.filter_map(|container| Some((&container.name, container.image.as_ref()?)));
+    let is_new = |(name, image): &(&String, &String)| {
+        facts.containers.iter().any(|known| known.name == **name && known.image != **image)
+    };
+    named.filter(is_new).map(|(name, image)| (name.clone(), image.clone())).collect()
 }
 
 /// The spec of a container of the pod.

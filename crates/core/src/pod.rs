@@ -59,7 +59,7 @@ pub use facts::{
 pub use hook::{HookKind, Hooks};
 pub use local_storage::{Limits, Used};
 pub use news::{News, Origin};
-pub use recover::{Found, FoundAttempt};
+pub use recover::{Found, FoundAttempt, Remains};
 pub use status::{Phase, Place, phase, status};
 pub use step::step;
 
@@ -221,6 +221,8 @@ pub struct Container {
     crashes: u32,
     /// It is ended by itself, while the pod goes on.
     condemned: Option<Condemned>,
+    /// What it runs from, or is being made from, is no longer what the spec says.
+    is_outdated: bool,
 }
 
 /// A running container that is ended by itself, and started again by its policy.
@@ -240,6 +242,8 @@ enum Unfit {
     Startup,
     /// Its postStart hook failed.
     PostStart,
+    /// Its spec names another image now.
+    Changed,
 }
 
 /// Where a container stands.
@@ -474,6 +478,13 @@ pub enum Event {
         /// What is to be said of it.
         message: String,
     },
+    /// The spec names another image for a container: the one field of it that may change.
+    ImageChanged {
+        /// The container.
+        container: String,
+        /// `image`.
+        image: String,
+    },
     /// `spec.ephemeralContainers` has more.
     Joined {
         /// Those that there are now; known ones are as they were.
@@ -670,6 +681,16 @@ impl Container {
             failed_configs: 0,
             crashes: 0,
             condemned: None,
+            is_outdated: false,
+        }
+    }
+
+    /// The newest run that was made (`restartCount`): a next one counts from when it runs.
+    fn newest_run(&self) -> Attempt {
+        match self.life {
+            Life::Running { .. } | Life::Ended => self.attempt,
+            _ if self.last.is_some() => Attempt(self.attempt.0.saturating_sub(1)),
+            _ => self.attempt,
         }
     }
 

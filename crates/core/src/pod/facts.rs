@@ -1,7 +1,7 @@
 //! What a pod's spec says about its life, taken once.
 //!
-//! Invariant: nothing that a running pod may change is in here, but `activeDeadlineSeconds` and ephemeral containers, whose
-//! changes are events.
+//! Invariant: nothing that a running pod may change is in here, but `activeDeadlineSeconds`, images and ephemeral containers,
+//! whose changes are events.
 
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{

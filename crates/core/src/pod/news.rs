@@ -215,6 +215,10 @@ impl Teller<'_> {
             Unfit::Liveness => "liveness",
             Unfit::Startup => "startup",
             Unfit::PostStart => return "FailedPostStartHook".to_owned(),
+            Unfit::Changed if facts.role == Role::Sidecar => {
+                return format!("Init container {name} definition changed");
+            }
+            Unfit::Changed => return format!("Container {name} definition changed, will be restarted"),
         };
         match (facts.role, facts.restart_policy) {
             (Role::Init | Role::Sidecar, _) => format!("Init container {name} failed {probe} probe"),

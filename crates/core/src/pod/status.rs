@@ -169,7 +169,7 @@ fn container_status(state: &State, facts: &ContainerFacts, container: &Container
         container_id,
         ready: health.ready && facts.role != Role::Init && is_probed || ran_well,
         started: is_probed.then_some(started),
-        restart_count: i32::try_from(container.attempt.0).unwrap_or(i32::MAX),
+        restart_count: i32::try_from(container.newest_run().0).unwrap_or(i32::MAX),
         state: Some(now),
         last_state: before,
         volume_mounts: (!facts.mounts.is_empty()).then(|| facts.mounts.clone()),

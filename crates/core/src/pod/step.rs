@@ -10,9 +10,9 @@ use super::news::news;
 use super::probe::{Change, Health, ProbeKind, Report};
 use super::stop;
 use super::{
-    Again, Attempt, Backoff, Container, ContainerFacts, Effect, Ending, Event, Eviction, Exit, Facts, HookKind,
-    HookResult, Left, Life, Place, Preparing, RestartPolicy, Role, Stage, State, Stop, Stopping, Transition, Unfit,
-    status,
+    Again, Attempt, Backoff, Condemned, Container, ContainerFacts, Effect, Ending, Event, Eviction, Exit, Facts,
+    HookKind, HookResult, Left, Life, Place, Preparing, RestartPolicy, Role, Stage, State, Stop, Stopping, Transition,
+    Unfit, status,
 };
 
 /// How long the containers of a pod may take to end that used too much, in seconds, however long they ask for: the kubelet's
@@ -110,6 +110,7 @@ impl Step {
                     && container.life == Life::Starting
                 {
                     container.failed_configs = container.failed_configs.saturating_add(1);
+                    container.is_outdated = false; // the next try is by the spec as it is then
                     let retry = now + Backoff::SETUP.after(container.failed_configs);
                     let reason = "CreateContainerConfigError".to_owned();
                     container.life = Life::ConfigFailed { retry, reason, message };
@@ -128,6 +129,7 @@ impl Step {
                 self.stop(Stop::Deleted, grace);
             }
             Event::Joined { ephemeral } => self.joined(ephemeral),
+            Event::ImageChanged { container, image } => self.image_changed(&container, image),
             Event::DeadlineChanged { deadline } => Arc::make_mut(&mut self.state.facts).deadline = deadline,
             Event::Evicted { why, message } => {
                 let most = match why {
@@ -153,6 +155,34 @@ impl Step {
         }
     }
 
+    /// Takes in another image of a container. Who waits to be tried again is tried at once, since it is another try; who
+    /// runs is started again, whatever its policy, but for an init container, which is let do its part.
+    /// Upstream: `computePodActions`, `containerChanged` (`kuberuntime_manager.go`, v1.36).
+    fn image_changed(&mut self, name: &str, image: String) {
+        let Some(index) = self.state.index(name) else { return };
+        let facts = &mut Arc::make_mut(&mut self.state.facts).containers[index];
+        facts.image = image;
+        let stays = matches!(facts.role, Role::Init | Role::Ephemeral);
+        let now = self.now;
+        let container = &mut self.state.containers[index];
+        match &mut container.life {
+            Life::PullFailed { message, .. } | Life::PullBackOff { message, .. } => {
+                let message = std::mem::take(message);
+                container.failed_pulls = 0;
+                container.life = Life::PullBackOff { retry: now, told: now, message };
+            }
+            Life::ConfigFailed { retry, .. } => *retry = now,
+            Life::CrashLoop { retry, .. } => {
+                *retry = now;
+                container.crashes = 0;
+            }
+            Life::Pulling | Life::Starting | Life::PostStart { .. } | Life::Running { .. } => {
+                container.is_outdated = !stays || container.life == Life::Pulling;
+            }
+            Life::Idle | Life::Ended => {}
+        }
+    }
+
     /// The container, if this attempt is the one under way.
     fn under_way(&mut self, container: &str, attempt: Attempt) -> Option<&mut Container> {
         let index = self.state.index(container)?;
@@ -166,18 +196,24 @@ impl Step {
         if container_state.life != Life::Pulling {
             return;
         }
+        if std::mem::take(&mut container_state.is_outdated) {
+            return self.effects.push(Effect::PullImage { container: container.to_owned() });
+        }
         container_state.failed_pulls = 0;
         container_state.image_id = image_id;
         container_state.life = Life::Starting;
         self.effects.push(Effect::StartContainer { container: container.to_owned(), attempt });
     }
 
-    fn image_failed(&mut self, container: &str, reason: String, message: String, again: Again) {
+    fn image_failed(&mut self, name: &str, reason: String, message: String, again: Again) {
         let now = self.now;
-        let Some(index) = self.state.index(container) else { return };
+        let Some(index) = self.state.index(name) else { return };
         let container = &mut self.state.containers[index];
         if container.life != Life::Pulling {
             return;
+        }
+        if std::mem::take(&mut container.is_outdated) {
+            return self.effects.push(Effect::PullImage { container: name.to_owned() });
         }
         container.failed_pulls = container.failed_pulls.saturating_add(1);
         let retry = match again {
@@ -298,6 +334,7 @@ impl Step {
         }
         if self.state.stage == Stage::Active {
             self.run();
+            self.condemn_outdated();
             self.end_condemned();
         }
         if let Stage::Stopping { .. } = self.state.stage {
@@ -401,10 +438,15 @@ impl Container {
     pub(super) fn end_or_restart(&mut self, facts: &ContainerFacts, active: bool) {
         let Some(last) = &self.last else { return };
         let condemned = self.condemned.take();
+        self.is_outdated = false;
         let again = match condemned {
+            Some(Condemned { why: Unfit::Changed, .. }) => true,
             Some(_) => facts.restart_policy != RestartPolicy::Never,
             None => facts.restarts(last.code),
         };
+        if matches!(condemned, Some(Condemned { why: Unfit::Changed, .. })) {
+            self.crashes = 0; // those were the other image's
+        }
         if !active || !again {
             self.life = Life::Ended;
             return;

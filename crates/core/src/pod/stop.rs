@@ -74,11 +74,21 @@ impl Step {
         let probe = match why {
             Unfit::Liveness => probes.liveness.as_ref(),
             Unfit::Startup => probes.startup.as_ref(),
-            Unfit::PostStart => None,
+            Unfit::PostStart | Unfit::Changed => None,
         };
         let grace = probe.and_then(|probe| probe.grace).unwrap_or(self.state.facts.grace);
         let kill_at = self.now + seconds(grace);
         self.state.containers[index].condemned = Some(Condemned { why, kill_at });
+    }
+
+    /// Begins to end those that run from what their spec no longer says.
+    pub(super) fn condemn_outdated(&mut self) {
+        for index in 0..self.state.containers.len() {
+            let container = &self.state.containers[index];
+            if container.is_outdated && container.ending().is_some() && container.condemned.is_none() {
+                self.condemn(index, Unfit::Changed);
+            }
+        }
     }
 
     /// Takes the ending of those further that are ended by themselves.

@@ -268,8 +268,9 @@ impl Follow {
         let uid = pod.uid().unwrap_or_default();
         let source = if alone { pod.name_any() } else { format!("{} {}", pod.name_any(), container.name) };
         let latest = u32::try_from(container.restart_count).unwrap_or(0);
-        // While a container that is restarted at once has not begun again, its state is still the end of the attempt before.
-        let ended = state.terminated.as_ref().and_then(|end| end.container_id.as_deref());
+        // While a container that is restarted has not begun again, the newest attempt is the one that ended.
+        let last = container.last_state.as_ref().and_then(|last| last.terminated.as_ref());
+        let ended = state.terminated.as_ref().or(last).and_then(|end| end.container_id.as_deref());
         let latest_is_over = ended.and_then(|id| id.rsplit('_').next()).is_some_and(|of| of == latest.to_string());
         for attempt in 0..=latest {
             let path = match &self.place {

@@ -46,7 +46,7 @@ fn a_container_whose_hook_failed_is_ended_and_started_again() {
     assert_eq!(world.heard(), told.map(|text| format!("spec.containers{{c}} {text}")));
     assert_eq!(world.hook_ended("c", PreStop, Done), "signal c");
     assert_eq!(world.exits("c", 0), "remove c/0, pull c, *");
-    assert_eq!(world.shows("c"), "Completed 0 x1");
+    assert_eq!(world.shows("c"), "Completed 0");
     world.image("c");
     assert_eq!(world.started("c"), "PostStart c");
     assert_eq!(world.exits("c", 3), "remove c/1, *", "it may end before its hook does");
