@@ -83,6 +83,10 @@ impl Context {
         let together = spec::resources::together(&self.pod, config.isolation.pod_max_pids, config.machine.limits)?;
         self.folder.make(&self.identity)?;
         self.folder.make_container(&container.name, attempt)?;
+        if let Some(signal) = &run.stop_signal {
+            let path = self.folder.stop_signal(&container.name, attempt);
+            fs::write(&path, signal).map_err(Error::io("write", path))?;
+        }
         if !sub_paths.is_empty() {
             let container = container.name.clone();
             blocking(move || sub_paths.iter().try_for_each(|part| part.make(&container))).await?;

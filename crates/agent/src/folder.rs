@@ -5,6 +5,7 @@
 //!              /containers/<name>/<attempt>/state.json  the runtime's records
 //!                                          /exit.json
 //!                                          /termination-log
+//!                                          /stop-signal     its image's, if it names one
 //!              /etc/{hosts,hostname,resolv.conf}
 //!              /network.json                            its network namespace
 //!              /ids                                     which users of the host are its own
@@ -104,6 +105,11 @@ impl PodFolder {
     /// Where a container may leave its last words.
     pub fn termination_log(&self, container: &str, attempt: Attempt) -> PathBuf {
         self.container(container, attempt).join("termination-log")
+    }
+
+    /// Where it is written down by which signal the image wants a run to be stopped.
+    pub(crate) fn stop_signal(&self, container: &str, attempt: Attempt) -> PathBuf {
+        self.container(container, attempt).join("stop-signal")
     }
 
     /// A volume that containers write to.

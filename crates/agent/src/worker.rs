@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use stint_core::pod::{
     self, Attempt, Effect, Event, Eviction, Exit, HookKind, HookResult, Life, News, Origin, Place, Remains, State,
 };
-use stint_image::{Image, User};
+use stint_image::User;
 use stint_runtime::ContainerId;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -72,7 +72,6 @@ pub(crate) struct Worker {
     state: State,
     inbox: mpsc::UnboundedReceiver<Message>,
     tasks: JoinSet<()>,
-    images: HashMap<String, Arc<Image>>,
     /// Who makes the pod's volumes and keeps them up to date.
     keeper: Option<keeper::Handle>,
     /// Who asks the probes of containers that run, by name.
@@ -125,7 +124,6 @@ impl Worker {
             state,
             inbox,
             tasks: JoinSet::new(),
-            images: HashMap::new(),
             keeper: None,
             probers: HashMap::new(),
             measurer: None,
@@ -281,7 +279,7 @@ impl Worker {
                 if let Some(prober) = self.probers.get(&container) {
                     prober.quieten();
                 }
-                let signal = self.stop_signal(&container);
+                let signal = self.stop_signal(&container, attempt);
                 self.tell("signal", &container, attempt, |runtime, id| runtime.signal(id, signal));
             }
             Effect::Kill { container, attempt } => {
@@ -433,11 +431,12 @@ impl Worker {
         }
     }
 
-    fn stop_signal(&self, container: &str) -> i32 {
+    /// The container's own, else that of the image that the run is of.
+    fn stop_signal(&self, container: &str, attempt: Attempt) -> i32 {
         let facts = self.state.facts().containers.iter().find(|c| c.name == container);
-        let own = facts.and_then(|facts| facts.stop_signal.as_deref());
-        let image = self.images.get(container).and_then(|image| image.config.stop_signal().as_deref());
-        own.or(image).and_then(signal::number).unwrap_or(signal::TERM)
+        let own = facts.and_then(|facts| facts.stop_signal.clone());
+        let of_image = || fs::read_to_string(self.context.folder.stop_signal(container, attempt)).ok();
+        own.or_else(of_image).as_deref().and_then(signal::number).unwrap_or(signal::TERM)
     }
 
     /// Removes what a run left, once the API knows how it ended: until then its record is all that a next agent could tell.

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use stint_agent::{Gauge, Measured, RootfsMode};
 use stint_core::pressure::{Amount, ImageDisk, ImagePolicy, PodUsage, Readings, Signal};
@@ -61,6 +62,11 @@ fn tar(folder: &Path, to: &Path, what: &str) {
 
 /// An image with one layer, in which nothing but its name is.
 async fn import(store: &ImageStore, name: &str) {
+    import_configured(store, name, json!({})).await;
+}
+
+/// The same with what the image says of how it runs.
+async fn import_configured(store: &ImageStore, name: &str, run: serde_json::Value) {
     let work = tempfile::tempdir().unwrap();
     std::fs::write(work.path().join("name"), name).unwrap();
     let (layer, archive) = (work.path().join("layer.tar"), work.path().join("image.tar"));
@@ -68,6 +74,7 @@ async fn import(store: &ImageStore, name: &str) {
     let config = json!({
         "architecture": if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" },
         "os": "linux",
+        "config": run,
         "rootfs": { "type": "layers", "diff_ids": [Digest::of(&std::fs::read(&layer).unwrap())] },
     });
     std::fs::write(work.path().join("config.json"), config.to_string()).unwrap();
@@ -165,4 +172,56 @@ async fn what_a_pod_held_that_went_while_no_agent_was_there_is_given_back() {
     let expected = ["another.0000_c_0".to_owned(), format!("test.{stays}_c_0")];
     until("only those are held that are needed", async || store.leases().unwrap() == expected).await;
     world.phase("stays", "Running").await;
+}
+
+#[tokio::test]
+async fn a_container_is_stopped_by_the_signal_that_its_image_names_also_by_the_next_agent() {
+    if !can_unpack() {
+        return;
+    }
+    let mut world = World::with(rootfs);
+    import_configured(&store(world.data.path()), "a:1", json!({ "StopSignal": "SIGUSR1" })).await;
+    let container = json!({"name": "c", "image": "a:1", "imagePullPolicy": "Never", "command": ["1000000", "0"]});
+    let mut own = container.clone();
+    own["name"] = json!("own");
+    own["lifecycle"] = json!({ "stopSignal": "SIGINT" });
+    let spec = json!({"restartPolicy": "Never", "os": {"name": "linux"}, "containers": [container, own]});
+    world.create("p", spec).await;
+    world.phase("p", "Running").await;
+    world.wait("p", |status| status.container_statuses.iter().flatten().all(|one| one.ready)).await;
+    world.crash_agent().await;
+    world.start_agent();
+    world.delete("p", 30).await;
+    world.gone("p").await;
+    let calls = world.runtime.0.calls();
+    for expected in ["signal 10 c_0", "signal 2 own_0"] {
+        assert!(calls.iter().any(|call| call == expected), "{calls:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_container_whose_image_is_changed_is_started_again_from_the_new_one() {
+    if !can_unpack() {
+        return;
+    }
+    let world = World::with(rootfs);
+    let store = store(world.data.path());
+    for name in ["a:1", "a:2"] {
+        import(&store, name).await;
+    }
+    let container = json!({"name": "c", "image": "a:1", "imagePullPolicy": "Never", "command": ["1000000", "0"]});
+    world.create("p", json!({"restartPolicy": "Never", "containers": [container]})).await;
+    world.phase("p", "Running").await;
+    let change = json!({"spec": {"containers": [{"name": "c", "image": "a:2"}]}});
+    world.pods.patch("p", &PatchParams::default(), &Patch::Strategic(change)).await.unwrap();
+    let status =
+        world.wait("p", |status| status.container_statuses.iter().flatten().any(|one| one.restart_count == 1)).await;
+    let shown = &status.container_statuses.as_ref().unwrap()[0];
+    assert_eq!(shown.image, "a:2");
+    assert!(shown.state.as_ref().unwrap().running.is_some(), "{shown:?}");
+    until("only the new one is held", async || {
+        let held = store.usage().unwrap().into_iter().filter(|image| !image.owners.is_empty());
+        held.map(|image| image.references[0].familiar()).eq(["a:2".to_owned()])
+    })
+    .await;
 }
