@@ -34,6 +34,8 @@ pub struct Machine {
     pub lowest_oom_score: i32,
     /// Whether what pods ask for can be made to hold.
     pub limits: Limits,
+    /// Whether that goes for huge pages, too.
+    pub limits_huge_pages: bool,
 }
 
 /// Whether limits of CPU, memory and processes can be made to hold on a machine.
@@ -49,7 +51,15 @@ pub enum Limits {
 impl Machine {
     /// A machine that nothing depends on.
     pub(crate) fn of_tests() -> Machine {
-        Machine { name: "n".into(), ip: None, cpu_milli: 1, memory: 1, lowest_oom_score: 0, limits: Limits::Enforced }
+        Machine {
+            name: "n".into(),
+            ip: None,
+            cpu_milli: 1,
+            memory: 1,
+            lowest_oom_score: 0,
+            limits: Limits::Enforced,
+            limits_huge_pages: true,
+        }
     }
 }
 
@@ -153,6 +163,7 @@ mod tests {
             memory: 1 << 30,
             lowest_oom_score: 0,
             limits: Limits::Enforced,
+            limits_huge_pages: true,
         }
     }
 

@@ -30,6 +30,7 @@ mod folder;
 mod gauge;
 mod handler;
 mod holder;
+mod huge_pages;
 mod ids;
 mod images;
 mod isolation;

@@ -18,11 +18,13 @@ use kube::{Api, Client};
 use serde_json::json;
 use stint_core::clock::Clock;
 use stint_core::pressure::{self, Condition};
+use stint_core::quantity;
 use stint_runtime::rootless::is_confined;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::downward::{Limits, Machine};
+use crate::huge_pages;
 
 /// What the node has beside CPU and memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +54,7 @@ impl Machine {
             memory: memory().unwrap_or(1 << 30),
             lowest_oom_score: lowest_oom_score(),
             limits: if is_confined() { Limits::NotEnforced } else { Limits::Enforced },
+            limits_huge_pages: !is_confined() && stint_runtime::limits_huge_pages(),
         }
     }
 }
@@ -207,7 +210,8 @@ fn labels(machine: &Machine) -> BTreeMap<String, String> {
 fn node(machine: &Machine, capacity: Capacity, now: Timestamp) -> Node {
     let second = Time(Timestamp::from_second(now.as_second()).unwrap_or_default());
     let disk = capacity.disk.map(|bytes| ("ephemeral-storage", format!("{}Ki", bytes / 1024)));
-    let capacity: BTreeMap<String, Quantity> = [
+    let huge = huge_pages::of_machine();
+    let mut capacity: BTreeMap<String, Quantity> = [
         ("cpu", format!("{}m", machine.cpu_milli)),
         ("memory", format!("{}Ki", machine.memory / 1024)),
         ("pods", capacity.pods.to_string()),
@@ -216,6 +220,12 @@ fn node(machine: &Machine, capacity: Capacity, now: Timestamp) -> Node {
     .chain(disk)
     .map(|(name, amount)| (name.to_owned(), Quantity(amount)))
     .collect();
+    let set_aside: i128 = huge.values().copied().map(i128::from).sum();
+    capacity
+        .extend(huge.into_iter().map(|(name, bytes)| (name, Quantity(quantity::Quantity::binary(bytes).to_string()))));
+    // Memory that is set aside in huge pages is nobody's who does not ask for them.
+    let mut allocatable = capacity.clone();
+    allocatable.insert("memory".to_owned(), Quantity(format!("{}Ki", (machine.memory - set_aside).max(0) / 1024)));
     let mut node = Node::default();
     node.metadata.name = Some(machine.name.clone());
     node.metadata.labels = Some(labels(machine));
@@ -232,7 +242,7 @@ fn node(machine: &Machine, capacity: Capacity, now: Timestamp) -> Node {
     addresses.extend(machine.ip.as_ref().map(|ip| address("InternalIP", ip)));
     let version = format!("stint/{}", env!("CARGO_PKG_VERSION"));
     node.status = Some(NodeStatus {
-        allocatable: Some(capacity.clone()),
+        allocatable: Some(allocatable),
         capacity: Some(capacity),
         conditions: Some(pressure::conditions(&BTreeSet::new(), &[ready], now)),
         addresses: Some(addresses),

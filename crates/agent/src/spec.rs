@@ -29,9 +29,9 @@ use stint_image::User;
 use crate::downward::{Downward, Limits, Machine};
 use crate::error::Error;
 use crate::folder::PodFolder;
-use crate::ids;
 use crate::sources::Sources;
 use crate::volumes::sub_path::SubPath;
+use crate::{huge_pages, ids};
 
 /// What a container's spec is made from.
 #[derive(Clone, Copy)]
@@ -195,6 +195,10 @@ fn linux(
     let mut resources = linux.resources().clone().unwrap_or_default();
     if request.node.limits == Limits::Enforced {
         resources::apply(&mut resources, request.container.resources.as_ref())?;
+    }
+    if let Some(wanted) = request.container.resources.as_ref().filter(|_| request.node.limits_huge_pages) {
+        let limits = huge_pages::limits(wanted)?;
+        resources.set_hugepage_limits((!limits.is_empty()).then_some(limits));
     }
     if security.is_privileged() && request.ids.is_none() {
         allow_all_devices(&mut resources);

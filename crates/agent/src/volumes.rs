@@ -13,6 +13,7 @@ pub(crate) mod image;
 mod ownership;
 pub mod sub_path;
 
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -45,6 +46,13 @@ enum Content {
     Empty,
     /// An empty folder in memory, with the most it may hold in bytes.
     Memory(Option<u64>),
+    /// An empty folder whose files are in huge pages.
+    HugePages {
+        /// The size of a page, in bytes.
+        page: u64,
+        /// The most it may hold, in bytes.
+        size: Option<u64>,
+    },
     /// Files from the API.
     Files(atomic::Files),
     /// A path of the host, to be checked.
@@ -92,7 +100,14 @@ impl Plan {
             Content::Empty => self.make_empty(path),
             Content::Memory(size) => {
                 make_dirs(path).map_err(Error::io("make volume", path))?;
-                mount_memory(path, *size)?;
+                let size = size.map_or_else(String::new, |size| format!(",size={size}"));
+                mount_on(path, c"tmpfs", format!("mode=0777{size}"))?;
+                self.make_empty(path)
+            }
+            Content::HugePages { page, size } => {
+                make_dirs(path).map_err(Error::io("make volume", path))?;
+                let size = size.map_or_else(String::new, |size| format!(",size={size}"));
+                mount_on(path, c"hugetlbfs", format!("mode=0777,pagesize={page}{size}"))?;
                 self.make_empty(path)
             }
             Content::Host(host) => host_path::check(host),
@@ -198,14 +213,14 @@ fn unescape(text: &str) -> String {
     text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 }
 
-fn mount_memory(path: &Path, size: Option<u64>) -> Result<(), Error> {
+/// Mounts a filesystem of its own there, unless that was done.
+fn mount_on(path: &Path, filesystem: &CStr, options: String) -> Result<(), Error> {
     if is_mounted(path) {
         return Ok(());
     }
-    let options = size.map_or_else(|| "mode=0777".to_owned(), |size| format!("mode=0777,size={size}"));
-    let options = std::ffi::CString::new(options).expect("digits and words");
+    let options = CString::new(options).expect("digits and words");
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
-    mount("stint", path, "tmpfs", flags, options.as_c_str())
+    mount(c"stint", path, filesystem, flags, options.as_c_str())
         .map_err(|errno| Error::io("mount a volume in memory on", path)(errno.into()))
 }
 

@@ -113,6 +113,7 @@ fn main() {
         case!(a_failure_is_told_with_its_last_words);
         case!(nothing_that_is_written_survives);
         case!(config_maps_and_shared_volumes_are_seen);
+        case!(a_volume_of_huge_pages_holds_what_is_set_aside);
         case!(a_script_in_a_config_map_runs);
         case!(a_container_sees_the_parts_of_volumes_that_it_asks_for);
         case!(a_volume_nested_deeper_than_any_stack_is_removed);
@@ -294,6 +295,50 @@ async fn config_maps_and_shared_volumes_are_seen(world: &World) -> Verdict {
     let output = world.output(&pod).await;
     check(phase == "Succeeded", (&ended, &output))?;
     check(output.starts_with("v\nfrom init\nin memory\n1\n") && output.ends_with("read-only\n"), output)
+}
+
+/// Two more huge pages than there were, as long as it lives.
+struct HugePages {
+    before: u32,
+}
+
+impl HugePages {
+    const COUNT: &str = "/proc/sys/vm/nr_hugepages";
+
+    /// `None`, with a notice, where the kernel gives none.
+    fn set_aside() -> Option<HugePages> {
+        let count = || std::fs::read_to_string(HugePages::COUNT).ok()?.trim().parse::<u32>().ok();
+        let is_usual = Path::new("/sys/kernel/mm/hugepages/hugepages-2048kB").exists();
+        let before = count().filter(|_| is_usual)?;
+        let _ = std::fs::write(HugePages::COUNT, (before + 2).to_string());
+        let pages = HugePages { before };
+        if count() == Some(before + 2) {
+            return Some(pages);
+        }
+        eprintln!(
+            "a_volume_of_huge_pages_holds_what_is_set_aside: skipped: the kernel sets no huge pages of 2 MiB aside"
+        );
+        None
+    }
+}
+
+impl Drop for HugePages {
+    fn drop(&mut self) {
+        let _ = std::fs::write(HugePages::COUNT, self.before.to_string());
+    }
+}
+
+async fn a_volume_of_huge_pages_holds_what_is_set_aside(world: &World) -> Verdict {
+    let Some(_pages) = HugePages::set_aside() else { return Ok(()) };
+    let mut main = sh("grep -o ' /run/h hugetlbfs.*pagesize=2M' /proc/mounts | cut -d ' ' -f 3
+        fallocate -l 2M /run/h/one && echo one; fallocate -l 2M /run/h/two 2> /dev/null || echo no more");
+    main["volumeMounts"] = json!([{"name": "h", "mountPath": "/run/h"}]);
+    main["resources"] = json!({"limits": {"memory": "64Mi", "hugepages-2Mi": "4Mi"}});
+    let volume = json!({"name": "h", "emptyDir": {"medium": "HugePages", "sizeLimit": "2Mi"}});
+    let pod = world.create("huge", json!({"containers": [main], "volumes": [volume]})).await;
+    let (_, ended) = world.ended("huge").await;
+    let output = world.output(&pod).await;
+    check(output == "hugetlbfs\none\nno more\n", (output, ended))
 }
 
 /// Though the node keeps it on a filesystem that is not for programs.

@@ -40,6 +40,11 @@ pub fn limits_processes() -> bool {
     has_controller("pids")
 }
 
+/// Whether the huge pages of containers can be limited on this machine.
+pub fn limits_huge_pages() -> bool {
+    has_controller("hugetlb")
+}
+
 /// Mount points of further disks and shares of the host, parents before children; not the root.
 pub(crate) fn disks() -> io::Result<Vec<PathBuf>> {
     Ok(disks_in(&fs::read_to_string("/proc/self/mountinfo")?))

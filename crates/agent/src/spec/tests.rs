@@ -23,6 +23,7 @@ fn machine() -> Machine {
         memory: 1000,
         lowest_oom_score: 0,
         limits: Limits::Enforced,
+        limits_huge_pages: true,
     }
 }
 
@@ -327,6 +328,10 @@ fn limits_are_set_only_when_asked_for() {
     let cpu = some.cpu().as_ref().unwrap();
     assert_eq!((cpu.shares(), cpu.quota(), cpu.period()), (Some(256), Some(50_000), Some(100_000)));
     assert_eq!(some.memory().as_ref().unwrap().limit(), Some(64 << 20));
+    assert!(none.hugepage_limits().is_none() && some.hugepage_limits().is_none());
+    let huge = resources(json!({"name": "c", "resources": {"limits": {"memory": "1Mi", "hugepages-2Mi": "4Mi"}}}));
+    let huge = huge.hugepage_limits().as_ref().unwrap();
+    assert_eq!((huge.len(), huge[0].page_size().as_str(), huge[0].limit()), (1, "2MB", 4 << 20));
 }
 
 #[test]

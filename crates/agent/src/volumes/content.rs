@@ -6,7 +6,8 @@
 use std::path::{Component, Path};
 
 use k8s_openapi::api::core::v1::{
-    Container, DownwardAPIVolumeFile, KeyToPath, PodSpec, ServiceAccountTokenProjection, Volume, VolumeProjection,
+    Container, DownwardAPIVolumeFile, EmptyDirVolumeSource, KeyToPath, PodSpec, ServiceAccountTokenProjection, Volume,
+    VolumeProjection,
 };
 
 use super::Content;
@@ -14,6 +15,7 @@ use super::atomic::{self, File};
 use crate::claims::Claims;
 use crate::downward::Downward;
 use crate::error::Error;
+use crate::huge_pages;
 use crate::sources::{Entries, Sources};
 use crate::tokens::Ask;
 
@@ -28,10 +30,10 @@ pub(super) fn of(
     if let Some(empty) = &volume.empty_dir {
         return match empty.medium.as_deref() {
             None | Some("") => Ok(Content::Empty),
-            Some("Memory") => {
-                let limit = empty.size_limit.as_ref().map(|size| stint_core::quantity::parse(&size.0)).transpose();
-                let limit = limit.map_err(|fault| in_volume(Error::config(format!("sizeLimit: {fault}"))))?;
-                Ok(Content::Memory(limit.and_then(|size| u64::try_from(size.value()).ok()).filter(|size| *size > 0)))
+            Some("Memory") => Ok(Content::Memory(size_limit(empty).map_err(in_volume)?)),
+            Some(medium) if medium == "HugePages" || medium.starts_with("HugePages-") => {
+                let page = huge_pages::page_size(spec, medium).map_err(in_volume)?;
+                Ok(Content::HugePages { page, size: size_limit(empty).map_err(in_volume)? })
             }
             Some(medium) => Err(in_volume(Error::config(format!("emptyDir.medium {medium} is not supported")))),
         };
@@ -48,6 +50,13 @@ pub(super) fn of(
     let mut files = Files { by_path: atomic::Files::new(), mode: None, spec, sources, down };
     files.volume(volume).map_err(in_volume)?;
     Ok(Content::Files(files.by_path))
+}
+
+/// The most that it may hold, in bytes.
+fn size_limit(empty: &EmptyDirVolumeSource) -> Result<Option<u64>, Error> {
+    let limit = empty.size_limit.as_ref().map(|size| stint_core::quantity::parse(&size.0)).transpose();
+    let limit = limit.map_err(|fault| Error::config(format!("sizeLimit: {fault}")))?;
+    Ok(limit.and_then(|size| u64::try_from(size.value()).ok()).filter(|size| *size > 0))
 }
 
 /// Files being gathered from sources.

@@ -275,6 +275,7 @@ impl World {
             memory: 1 << 30,
             lowest_oom_score: 0,
             limits: stint_agent::Limits::Enforced,
+            limits_huge_pages: true,
         };
         let folders = Folders::within(self.data.path());
         let mut config = AgentConfig::new(machine, folders, self.rootfs.clone(), PathBuf::from("/stint/test"));

@@ -39,7 +39,8 @@ impl Limits {
         let spec = pod.spec.as_ref()?;
         let positive = |text: &str| quantity::parse(text).ok().filter(|amount| *amount > Quantity::ZERO);
         let volumes = spec.volumes.iter().flatten().filter_map(|volume| {
-            let empty = volume.empty_dir.as_ref().filter(|empty| empty.medium.as_deref() != Some("Memory"))?;
+            let on_disk = |medium: &Option<String>| medium.as_deref().is_none_or(str::is_empty);
+            let empty = volume.empty_dir.as_ref().filter(|empty| on_disk(&empty.medium))?;
             Some((volume.name.clone(), positive(&empty.size_limit.as_ref()?.0)?))
         });
         let limit = |container: &Container| {

@@ -59,10 +59,10 @@ static OF_VOLUME: &[Row<Volume>] = &[
     row(
         "EmptyDirVolumeSource.medium",
         "emptyDir.medium",
-        "there are no huge pages; the pod will not start",
+        "there is no such medium; the pod will not start",
         |volume| {
             let medium = volume.empty_dir.as_ref().map_or("", |source| text(source.medium.as_ref()));
-            !matches!(medium, "" | "Memory")
+            !matches!(medium, "" | "Memory" | "HugePages") && !medium.starts_with("HugePages-")
         },
     ),
     row("Volume.gcePersistentDisk", "gcePersistentDisk", NO_DRIVER, |volume| volume.gce_persistent_disk.is_some()),
@@ -114,9 +114,10 @@ static OF_CONTAINER: &[Row<Container>] = &[
     row(
         "ResourceRequirements.limits",
         "resources.limits",
-        "of the limits only cpu, memory and ephemeral-storage are enforced",
+        "of the limits only cpu, memory, ephemeral-storage and hugepages are enforced",
         |container| {
-            let is_enforced = |name: &str| matches!(name, "cpu" | "memory" | "ephemeral-storage");
+            let is_enforced =
+                |name: &str| matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-");
             let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
             limits.is_some_and(|limits| limits.keys().any(|name| !is_enforced(name)))
         },
@@ -217,7 +218,7 @@ mod tests {
             .filter(|row| row.field.starts_with("Volume."))
             .map(|row| json!({"name": "v", row.path: {}}))
             .chain([
-                json!({"name": "v", "emptyDir": {"medium": "HugePages"}}),
+                json!({"name": "v", "emptyDir": {"medium": "Paper"}}),
                 json!({"name": "v", "projected": {"sources": [{"clusterTrustBundle": {}}, {"podCertificate": {}}]}}),
             ])
             .collect();
@@ -230,7 +231,7 @@ mod tests {
             "schedulingGroup": {}, "securityContext": contexts, "volumes": volumes,
             "containers": [{
                 "name": "c", "restartPolicyRules": [{"action": "RestartAllContainers"}], "volumeDevices": [{}],
-                "resources": {"limits": {"cpu": "1", "hugepages-2Mi": "2Mi"}, "claims": [{}]}, "securityContext": contexts,
+                "resources": {"limits": {"cpu": "1", "example.com/gpu": "1"}, "claims": [{}]}, "securityContext": contexts,
                 "env": [{"name": "A", "valueFrom": {"fileKeyRef": {}}}],
             }],
         }));
@@ -261,7 +262,9 @@ mod tests {
             "shareProcessNamespace": true, "hostUsers": false, "os": {"name": "linux"}, "resources": {},
             "securityContext": {"seccompProfile": {"type": "Localhost"}, "appArmorProfile": {"type": "Unconfined"},
                                 "sysctls": [{"name": "kernel.shm_rmid_forced", "value": "1"}]},
-            "volumes": [{"name": "v", "emptyDir": {"medium": "Memory"}}],
+            "volumes": [
+                {"name": "v", "emptyDir": {"medium": "Memory"}}, {"name": "w", "emptyDir": {"medium": "HugePages-2Mi"}},
+            ],
             "initContainers": [{"name": "i", "resources": {"limits": {"cpu": "1", "memory": "1Mi"}}}],
             "containers": [{"name": "c", "volumeMounts": [{"mountPropagation": "Bidirectional"}],
                             "securityContext": {"privileged": true, "procMount": "Unmasked"}}],

@@ -72,6 +72,8 @@ const APPLIED: &[&str] = &[
     "linux.resources.cpu.burst",
     "linux.resources.cpu.idle",
     "linux.resources.pids.limit",
+    "linux.resources.hugepageLimits.[].pageSize",
+    "linux.resources.hugepageLimits.[].limit",
     "linux.resources.unified.*", // v2 only
 ];
 
@@ -138,10 +140,6 @@ mod tests {
             (json!({"linux": {"personality": {"domain": "LINUX32"}}}), "linux.personality.domain"),
             (json!({"linux": {"timeOffsets": {"boottime": {"secs": 1}}}}), "linux.timeOffsets.boottime.secs"),
             (json!({"linux": {"resources": {"blockIO": {"weight": 10}}}}), "linux.resources.blockIO.weight"),
-            (
-                json!({"linux": {"resources": {"hugepageLimits": [{"pageSize": "2MB", "limit": 0}]}}}),
-                "linux.resources.hugepageLimits.limit",
-            ),
             (json!({"linux": {"resources": {"cpu": {"cpus": "0"}}}}), "linux.resources.cpu.cpus"),
             (json!({"linux": {"resources": {"memory": {"kernel": 1}}}}), "linux.resources.memory.kernel"),
             (json!({"mounts": [{"destination": "/x", "uidMappings": [{"hostID": 1}]}]}), "mounts.uidMappings.hostID"),

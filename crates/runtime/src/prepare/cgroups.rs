@@ -27,8 +27,18 @@ pub(super) enum Reach {
 
 /// The controllers that limits can be of, and how their files are written.
 type Writer = fn(&LinuxResources) -> Result<Files>;
-const V1: [(&str, Writer); 3] = [("memory", memory_v1), ("cpu", cpu_v1), ("pids", |limits| Ok(pids(limits)))];
-const V2: [(&str, Writer); 3] = [("memory", memory_v2), ("cpu", cpu_v2), ("pids", |limits| Ok(pids(limits)))];
+const V1: [(&str, Writer); 4] = [
+    ("memory", memory_v1),
+    ("cpu", cpu_v1),
+    ("pids", |limits| Ok(pids(limits))),
+    ("hugetlb", |limits| huge_pages(limits, "limit_in_bytes")),
+];
+const V2: [(&str, Writer); 4] = [
+    ("memory", memory_v2),
+    ("cpu", cpu_v2),
+    ("pids", |limits| Ok(pids(limits))),
+    ("hugetlb", |limits| huge_pages(limits, "max")),
+];
 
 /// The cgroups to make, and on v1 the `tasks` files to join by. `together` are limits of the cgroup above.
 pub(super) fn plan(spec: &Spec, together: Option<&LinuxResources>, reach: Reach) -> Result<(Cgroups, Vec<CString>)> {
@@ -356,6 +366,19 @@ fn pids(resources: &LinuxResources) -> Files {
     files.into_iter().collect()
 }
 
+/// One file for each size of pages: `hugetlb.2MB.` and `what`.
+fn huge_pages(resources: &LinuxResources, what: &str) -> Result<Files> {
+    let mut files = Files::new();
+    for limit in resources.hugepage_limits().iter().flatten() {
+        let size = limit.page_size();
+        if size.is_empty() || !size.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return invalid(format!("linux.resources.hugepageLimits.pageSize is {size:?}"));
+        }
+        files.push(file(&format!("hugetlb.{size}.{what}"), limit.limit()));
+    }
+    Ok(files)
+}
+
 fn devices_v1(rules: &[LinuxDeviceCgroup]) -> Result<Files> {
     let mut files = Files::new();
     for rule in rules {
@@ -383,6 +406,17 @@ fn devices_v1(rules: &[LinuxDeviceCgroup]) -> Result<Files> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn huge_pages_are_limited_by_their_size() {
+        let limits = |size: &str| {
+            let spec = serde_json::json!({"hugepageLimits": [{"pageSize": size, "limit": 4096}]});
+            huge_pages(&serde_json::from_value(spec).unwrap(), "max")
+        };
+        assert_eq!(limits("2MB").unwrap(), [(c"hugetlb.2MB.max".to_owned(), "4096".to_owned())]);
+        assert!(limits("../memory").is_err());
+        assert!(huge_pages(&LinuxResources::default(), "max").unwrap().is_empty());
+    }
 
     #[test]
     fn shares_become_weights() {

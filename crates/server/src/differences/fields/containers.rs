@@ -120,9 +120,10 @@ pub(super) static TYPES: &[ApiType] = &[
         &[
             partly(
                 "limits",
-                "cpu, memory, ephemeral-storage",
+                "cpu, memory, ephemeral-storage, and hugepages where the kernel has a controller for them",
                 &[
                     (SPEC, "limits_are_set_only_when_asked_for"),
+                    ("crates/agent/src/huge_pages.rs", "limits_have_the_kernels_names"),
                     ("crates/core/src/pod/local_storage.rs", "what_is_exceeded_is_told_in_the_words_of_the_kubelet"),
                 ],
             ),

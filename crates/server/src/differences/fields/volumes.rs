@@ -66,8 +66,12 @@ pub(super) static TYPES: &[ApiType] = &[
         &[
             partly(
                 "medium",
-                "the default, and `Memory`",
-                &[(FILES, "an_empty_folder_is_everyones"), (REAL, "config_maps_and_shared_volumes_are_seen")],
+                "the default, `Memory`, and `HugePages` of those that the machine has set aside",
+                &[
+                    (FILES, "an_empty_folder_is_everyones"),
+                    (REAL, "config_maps_and_shared_volumes_are_seen"),
+                    (REAL, "a_volume_of_huge_pages_holds_what_is_set_aside"),
+                ],
             ),
             yes(
                 "sizeLimit",
