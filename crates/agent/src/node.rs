@@ -195,6 +195,17 @@ fn architecture() -> &'static str {
     }
 }
 
+/// A file of one line; nothing where it can't be read.
+fn line(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+/// What a distribution calls itself, by its `os-release`.
+fn os_image(release: &str) -> String {
+    let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    name.map_or_else(|| "Linux".to_owned(), |name| name.trim_matches(['"', '\'']).to_owned())
+}
+
 fn labels(machine: &Machine) -> BTreeMap<String, String> {
     let (system, architecture) = (std::env::consts::OS, architecture());
     let labels = [
@@ -249,7 +260,11 @@ fn node(machine: &Machine, capacity: Capacity, now: Timestamp) -> Node {
         node_info: Some(NodeSystemInfo {
             architecture: architecture().to_owned(),
             operating_system: std::env::consts::OS.to_owned(),
-            kernel_version: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+            kernel_version: line("/proc/sys/kernel/osrelease"),
+            boot_id: line("/proc/sys/kernel/random/boot_id"),
+            machine_id: line("/etc/machine-id"),
+            system_uuid: line("/sys/class/dmi/id/product_uuid"),
+            os_image: os_image(&fs::read_to_string("/etc/os-release").unwrap_or_default()),
             container_runtime_version: version.clone(),
             kubelet_version: version,
             ..NodeSystemInfo::default()

@@ -29,6 +29,8 @@ async fn a_node_renews_its_lease_and_comes_back_with_it_when_they_are_gone() {
     let node = Api::<Node>::all(world.client.clone()).get("node").await.unwrap();
     let owner = &lease.metadata.owner_references.as_ref().unwrap()[0];
     assert_eq!((owner.kind.as_str(), Some(&owner.uid)), ("Node", node.metadata.uid.as_ref()));
+    let info = node.status.as_ref().unwrap().node_info.as_ref().unwrap();
+    assert!(!info.boot_id.is_empty() && !info.os_image.is_empty() && !info.kernel_version.is_empty(), "{info:?}");
     let spec = lease.spec.unwrap();
     assert_eq!((spec.holder_identity.as_deref(), spec.lease_duration_seconds), (Some("node"), Some(40)));
     let second = renewed().await;

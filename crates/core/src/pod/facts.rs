@@ -5,7 +5,7 @@
 
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{
-    Container, ContainerRestartRule, EphemeralContainer, Pod, PodSpec, VolumeMountStatus,
+    Container, ContainerRestartRule, EphemeralContainer, Pod, PodSpec, ResourceRequirements, VolumeMountStatus,
 };
 
 use super::hook::Hooks;
@@ -130,6 +130,8 @@ pub struct ContainerFacts {
     pub hooks: Hooks,
     /// `volumeMounts`, as the status tells them.
     pub mounts: Vec<VolumeMountStatus>,
+    /// `resources`, if it asks for any.
+    pub resources: Option<ResourceRequirements>,
 }
 
 /// When a container of a pod runs.
@@ -233,6 +235,7 @@ impl ContainerFacts {
             probes: ProbeSet::of(container),
             hooks: Hooks::of(container),
             mounts: mounts(container),
+            resources: container.resources.clone().filter(|asked| *asked != ResourceRequirements::default()),
         }
     }
 }

@@ -173,6 +173,8 @@ fn container_status(state: &State, facts: &ContainerFacts, container: &Container
         state: Some(now),
         last_state: before,
         volume_mounts: (!facts.mounts.is_empty()).then(|| facts.mounts.clone()),
+        allocated_resources: facts.resources.as_ref().and_then(|asked| asked.requests.clone()),
+        resources: facts.resources.clone(),
         ..ContainerStatus::default()
     }
 }

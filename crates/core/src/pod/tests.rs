@@ -264,6 +264,20 @@ fn a_pod_runs_to_success() {
 }
 
 #[test]
+fn a_container_tells_what_it_asks_for_and_was_given() {
+    let mut pod = pod("Never", &[], &["c", "d"]);
+    let asked = serde_json::json!({"limits": {"cpu": "2"}, "requests": {"cpu": "1"}});
+    let spec = pod.spec.as_mut().unwrap();
+    spec.containers[0].resources = Some(serde_json::from_value(asked.clone()).unwrap());
+    spec.containers[1].resources = Some(k8s_openapi::api::core::v1::ResourceRequirements::default());
+    let mut world = World::new(&pod);
+    world.send(Event::Accepted);
+    let told = serde_json::to_value(world.told.container_statuses.unwrap()).unwrap();
+    assert_eq!((&told[0]["resources"], &told[0]["allocatedResources"]), (&asked, &asked["requests"]));
+    assert_eq!(told[1].get("resources"), None);
+}
+
+#[test]
 fn a_failed_container_fails_a_pod_that_never_restarts() {
     let mut world = World::running("Never");
     world.exits("c", 3);
