@@ -301,3 +301,39 @@ fn jobs_go_on_while_the_program_is_replaced() {
         log(&daemon, &name(pod)).lines().enumerate().for_each(|(at, line)| assert_eq!(line, format!("line {at}")));
     }
 }
+
+#[test]
+fn what_has_ended_in_a_pod_that_goes_on_is_not_run_again() {
+    let Some(mut daemon) = Daemon::with_agent() else { return };
+    let shared = tempfile::tempdir().unwrap();
+    let mut job = job("parts", shared.path(), 1, "until [ -e /mnt/go ]; do sleep 0.05; done");
+    let spec = &mut job["spec"]["template"]["spec"];
+    spec["restartPolicy"] = json!("OnFailure");
+    let part = |name: &str| {
+        let mut part = spec["containers"][0].clone();
+        part["name"] = json!(name);
+        part["command"] = json!(["sh", "-c", format!("echo {name} >> /mnt/parts")]);
+        part
+    };
+    let (first, short) = (part("first"), part("short"));
+    spec["initContainers"] = json!([first]);
+    spec["containers"].as_array_mut().unwrap().push(short);
+    daemon.create(JOBS, &job);
+    for _ in 0..3 {
+        until("only the long one runs", || {
+            let pods = items(&daemon, PODS);
+            let told =
+                pods.iter().flat_map(|pod| pod["status"]["containerStatuses"].as_array().cloned().unwrap_or_default());
+            let runs: Vec<bool> = told.map(|status| status["state"]["running"].is_object()).collect();
+            runs == [true, false]
+                && fs::read_to_string(shared.path().join("parts")).is_ok_and(|parts| parts.lines().count() > 1)
+        });
+        daemon.kill();
+        daemon.start_again(&["--allow-host-rootfs"]);
+    }
+    fs::write(shared.path().join("go"), "").unwrap();
+    until_settled(&daemon);
+    assert_eq!(daemon.get(&format!("{JOBS}/parts"))["status"]["succeeded"], 1);
+    assert_eq!(fs::read_to_string(shared.path().join("parts")).unwrap(), "first\nshort\n");
+    assert_eq!(fs::read_to_string(shared.path().join("starts")).unwrap().lines().count(), 1);
+}
