@@ -98,7 +98,7 @@ impl Connection {
     ) {
         let Connection { router, metrics, mut stop } = self;
         let (stops, inside, unread) = (stop.clone(), Arc::clone(&guest), Unread::default());
-        let stream = Linger::new(stream, unread.clone());
+        let (stream, refused) = (Linger::new(stream, unread.clone()), unread.clone());
         let service = service_fn(move |request: Request<Incoming>| {
             let (router, stop, peer) = (router.clone(), stops.clone(), peer.clone());
             let (begun, busy, unread) = (metrics.begins(&request), inside.begin(), unread.clone());
@@ -147,6 +147,9 @@ impl Connection {
             }
         };
         if let Err(error) = ended {
+            if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
+                refused.note(); // there may be more of the head, and of what is behind it
+            }
             tracing::debug!(%error, "a connection ended early");
         }
     }

@@ -3,6 +3,8 @@
 //! A socket that is closed with unread bytes tells the other end to forget what it was sent: a client whose body is refused
 //! would see a broken connection instead of the answer. So what it still sends is read and thrown away, for a moment.
 //!
+//! A connection is dropped unasked when a head was refused; what is left of it lingers in a task then.
+//!
 //! Invariant: nothing is read for longer than [`TIME`] after the last answer, and nothing at all if every body was read.
 //! Upstream: `net/http/server.go` (`closeWriteAndWait`).
 
@@ -13,15 +15,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Sleep;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::runtime::Handle;
+use tokio::time::{Sleep, timeout};
 
 /// How long what a client still sends is read.
-const TIME: Duration = Duration::from_secs(1);
+const TIME: Duration = Duration::from_secs(5);
 /// How much is read at once.
 const PIECE: usize = 16 << 10;
 
-/// Whether a request's body was left unread.
+/// Whether a part of a request was left unread.
 #[derive(Clone, Debug, Default)]
 pub struct Unread(Arc<AtomicBool>);
 
@@ -33,42 +36,68 @@ impl Unread {
 }
 
 /// A stream that is closed so that its client can read what it was sent.
-pub struct Linger<S> {
-    stream: S,
+pub struct Linger<S: Stream> {
+    /// Taken by who closes it last.
+    stream: Option<S>,
     unread: Unread,
     /// Set when our side is closed.
     until: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Linger<S> {
+/// A connection to a client.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for S {}
+
+impl<S: Stream> Linger<S> {
     /// Around `stream`, if something is noted in `unread`.
     pub fn new(stream: S, unread: Unread) -> Linger<S> {
-        Linger { stream, unread, until: None }
+        Linger { stream: Some(stream), unread, until: None }
+    }
+
+    fn stream(&mut self) -> Pin<&mut S> {
+        Pin::new(self.stream.as_mut().expect("it is taken when this is dropped"))
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Linger<S> {
+impl<S: Stream> Drop for Linger<S> {
+    fn drop(&mut self) {
+        let Some(mut stream) = self.stream.take() else { return };
+        if self.until.is_some() || !self.unread.0.load(Ordering::Relaxed) {
+            return;
+        }
+        let Ok(runtime) = Handle::try_current() else { return };
+        runtime.spawn(timeout(TIME, async move {
+            let mut piece = [0; PIECE];
+            // Whatever fails here, the client is gone, or our side was closed before.
+            let _ = stream.shutdown().await;
+            while stream.read(&mut piece).await.is_ok_and(|read| read > 0) {}
+        }));
+    }
+}
+
+impl<S: Stream> AsyncRead for Linger<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        self.stream().poll_read(context, buffer)
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Linger<S> {
+impl<S: Stream> AsyncWrite for Linger<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        self.stream().poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        self.stream().poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.until.is_none() {
-            ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
+            ready!(self.stream().poll_shutdown(context))?;
             if !self.unread.0.load(Ordering::Relaxed) {
                 return Poll::Ready(Ok(()));
             }
@@ -80,7 +109,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Linger<S> {
                 return Poll::Ready(Ok(()));
             }
             let mut buffer = ReadBuf::new(&mut piece);
-            let read = ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer));
+            let read = ready!(self.stream().poll_read(context, &mut buffer));
             if read.is_err() || buffer.filled().is_empty() {
                 return Poll::Ready(Ok(()));
             }
@@ -92,10 +121,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Linger<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        self.stream().poll_write_vectored(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream.as_ref().is_some_and(AsyncWrite::is_write_vectored)
     }
 }

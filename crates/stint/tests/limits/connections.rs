@@ -96,7 +96,7 @@ fn a_head_that_is_too_large_is_431_and_garbage_is_400() {
     ];
     for (what, request, code) in rows {
         for mut stream in [Box::new(tls(&daemon, &stranger)) as Box<dyn Both>, Box::new(unix(&daemon))] {
-            // It may be refused before all of it is sent.
+            // It may be refused before all of it is sent, and yet the answer can be read.
             let _ = stream.write_all(request.as_bytes()).and_then(|()| stream.flush());
             assert_eq!(answer(&mut stream).0, code, "{what}");
         }
