@@ -213,6 +213,8 @@ pub struct Container {
     last: Option<Ending>,
     /// How the one before ended.
     previous: Option<Ending>,
+    /// The image that the newest run is of, as the spec named it; `None` before the first.
+    image: Option<String>,
     /// `imageID`, empty until the image was there.
     image_id: String,
     failed_pulls: u32,
@@ -676,6 +678,7 @@ impl Container {
             attempt: Attempt(0),
             last: None,
             previous: None,
+            image: None,
             image_id: String::new(),
             failed_pulls: 0,
             failed_configs: 0,

@@ -121,6 +121,7 @@ impl Container {
         let newest = run_of(told);
         self.attempt = newest;
         self.crashes = self.attempt.0;
+        self.image = Some(told.image.clone());
         let is = |state: &Option<ContainerState>| state.as_ref().and_then(|state| ending(state, now));
         let is_running = told.state.as_ref().is_some_and(|state| state.running.is_some());
         self.is_outdated = is_running && facts.role != Role::Init && told.image != facts.image;
@@ -131,7 +132,10 @@ impl Container {
         match (is(&told.state), is(&told.last_state)) {
             (Some(last), previous) => (self.last, self.previous) = (Some(last), previous),
             (None, Some(last)) => self.last = Some(last),
-            (None, None) => return newest,
+            (None, None) => {
+                self.image = None;
+                return newest;
+            }
         }
         self.end_or_restart(facts, active);
         Attempt(newest.0.saturating_add(1))

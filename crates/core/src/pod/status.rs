@@ -164,7 +164,7 @@ fn container_status(state: &State, facts: &ContainerFacts, container: &Container
     };
     ContainerStatus {
         name: facts.name.clone(),
-        image: facts.image.clone(),
+        image: container.image.as_ref().unwrap_or(&facts.image).clone(),
         image_id: container.image_id.clone(),
         container_id,
         ready: health.ready && facts.role != Role::Init && is_probed || ran_well,

@@ -191,6 +191,7 @@ impl Step {
 
     fn image_ready(&mut self, container: &str, image_id: String) {
         let Some(index) = self.state.index(container) else { return };
+        let image = self.state.facts.containers[index].image.clone();
         let attempt = self.state.containers[index].attempt;
         let container_state = &mut self.state.containers[index];
         if container_state.life != Life::Pulling {
@@ -200,6 +201,7 @@ impl Step {
             return self.effects.push(Effect::PullImage { container: container.to_owned() });
         }
         container_state.failed_pulls = 0;
+        container_state.image = Some(image);
         container_state.image_id = image_id;
         container_state.life = Life::Starting;
         self.effects.push(Effect::StartContainer { container: container.to_owned(), attempt });
