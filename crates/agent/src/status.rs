@@ -27,6 +27,8 @@ pub(crate) struct Wanted {
     pub(crate) release: bool,
 }
 
+/// How many times longer than others the status of a pod waits that is being started.
+const STARTING: u32 = 5;
 /// The delays between attempts while the API does not answer.
 const FIRST_DELAY: Duration = Duration::from_millis(50);
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
@@ -42,7 +44,8 @@ enum Answer {
 /// Writes what is wanted until the sender is gone and everything is written, or the object is gone; tells `known` what the API
 /// has then.
 ///
-/// A status that is not final is held back for `delay`, since the next one may follow at once.
+/// A status that is not final is held back for `delay`, since the next one may follow at once; that a pod is being started
+/// may wait for [`STARTING`] times as long, since nobody can do anything with it yet.
 pub(crate) async fn write(
     client: Client,
     pod: Identity,
@@ -54,7 +57,9 @@ pub(crate) async fn write(
     let mut written: Option<Arc<PodStatus>> = None;
     while wanted.changed().await.is_ok() {
         let is_final = |wanted: &Wanted| wanted.release || wanted.status.as_deref().is_some_and(is_terminal);
+        let has_started = |wanted: &Wanted| wanted.release || !wanted.status.as_deref().is_some_and(is_pending);
         // An error means that the sender is gone: then the newest is written without delay.
+        let _ = tokio::time::timeout(delay * STARTING, wanted.wait_for(has_started)).await;
         let _ = tokio::time::timeout(delay, wanted.wait_for(is_final)).await;
         let mut pause = FIRST_DELAY;
         loop {
@@ -80,6 +85,10 @@ pub(crate) async fn write(
             }
         }
     }
+}
+
+fn is_pending(status: &PodStatus) -> bool {
+    status.phase.as_deref() == Some("Pending")
 }
 
 fn is_terminal(status: &PodStatus) -> bool {
