@@ -1,11 +1,13 @@
 //! Kubernetes Events that this node tells of its pods, as a kubelet.
 //!
-//! Events are for people; no pod waits for one. They are written one after the other behind everything else, and when the
-//! API is so slow that too many wait, new ones are dropped and the log says how many.
+//! Events are for people; no pod waits for one. They are written behind everything else, those that wait all at once, so that the
+//! API can store them together; when it is so slow that too many wait, new ones are dropped and the log says how many.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, ObjectReference};
 use kube::Client;
@@ -21,6 +23,8 @@ use crate::folder::Identity;
 
 /// How many may wait to be written (`client-go/tools/record`, `maxQueuedEvents`).
 const QUEUED: usize = 1000;
+/// How many are written at once.
+const AT_ONCE: usize = 32;
 
 /// Takes what is to be told.
 pub(crate) struct Recorder {
@@ -84,10 +88,10 @@ impl Recorder {
 impl Writer {
     /// Writes what is told until the recorder is gone.
     pub(crate) async fn run(mut self) {
-        while let Some(event) = self.waiting.recv().await {
-            if let Err(error) = put(&self.client, &event).await {
-                let reason = event.reason.unwrap_or_default();
-                tracing::debug!(error = %error.chain(), reason, "an Event of a pod could not be written");
+        let mut waiting = Vec::new();
+        while self.waiting.recv_many(&mut waiting, AT_ONCE).await > 0 {
+            for events in apart(std::mem::take(&mut waiting)) {
+                join_all(events.iter().map(|event| self.write(event))).await;
             }
             let dropped = self.dropped.swap(0, Ordering::Relaxed);
             if dropped > 0 {
@@ -95,6 +99,26 @@ impl Writer {
             }
         }
     }
+
+    async fn write(&self, event: &Event) {
+        if let Err(error) = put(&self.client, event).await {
+            let reason = event.reason.as_deref().unwrap_or_default();
+            tracing::debug!(error = %error.chain(), reason, "an Event of a pod could not be written");
+        }
+    }
+}
+
+/// Events in their order, cut so that none is written beside an earlier one of its name, which it counts up.
+fn apart(events: Vec<Event>) -> Vec<Vec<Event>> {
+    let (mut all, mut names) = (vec![Vec::new()], HashSet::new());
+    for event in events {
+        if !names.insert(event.metadata.name.clone()) {
+            all.push(Vec::new());
+            names = HashSet::from([event.metadata.name.clone()]);
+        }
+        all.last_mut().expect("there is one").push(event);
+    }
+    all
 }
 
 /// Counts an Event up that was told before; creates it where it is new, or no longer there.
@@ -114,4 +138,24 @@ async fn put(client: &Client, event: &Event) -> Result<(), Error> {
     let body = serde_json::to_vec(event).map_err(|fault| failed(fault.to_string()))?;
     let create = request.create(&PostParams::default(), body).map_err(|fault| failed(fault.to_string()))?;
     client.request_text(create).await.map(drop).map_err(Error::api("create the Event", name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_never_written_beside_one_that_it_counts_up() {
+        let named = |name: &str| {
+            let mut event = Event::default();
+            event.metadata.name = Some(name.to_owned());
+            event
+        };
+        let cut = |names: &[&str]| -> Vec<usize> {
+            let events = names.iter().map(|name| named(name)).collect();
+            apart(events).iter().map(Vec::len).collect()
+        };
+        assert_eq!(cut(&["a", "b", "c"]), [3]);
+        assert_eq!(cut(&["a", "b", "a", "c", "a"]), [2, 2, 1]);
+    }
 }
