@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::Daemon;
+use crate::support::{Daemon, PATIENCE};
 
 pub const JOBS: &str = "/apis/batch/v1/namespaces/default/jobs";
 pub const CRON_JOBS: &str = "/apis/batch/v1/namespaces/default/cronjobs";
@@ -62,7 +62,7 @@ impl Attached {
     pub fn says_times(&self, what: &str, times: usize) {
         let began = Instant::now();
         while self.said().matches(what).count() < times {
-            assert!(began.elapsed() < Duration::from_mins(1), "it does not say {what:?}, but {}", self.said());
+            assert!(began.elapsed() < PATIENCE, "it does not say {what:?}, but {}", self.said());
             std::thread::sleep(Duration::from_millis(20));
         }
     }

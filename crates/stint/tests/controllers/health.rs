@@ -6,8 +6,10 @@ use std::net::TcpStream;
 use crate::attached::{Attached, JOBS, api, finish_pods, job, succeeded};
 use crate::support::until;
 
-const ARGS: [&str; 6] =
-    ["--health-address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0", "--lease-duration", "3s"];
+/// With a lease of so long.
+fn args(lease: &str) -> [&str; 6] {
+    ["--health-address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0", "--lease-duration", lease]
+}
 
 /// What a replica answers: the code and the body.
 fn get(attached: &Attached, path: &str) -> (u16, String) {
@@ -23,10 +25,11 @@ fn get(attached: &Attached, path: &str) -> (u16, String) {
 
 #[test]
 fn replicas_are_ready_when_they_could_work_and_show_who_leads_and_what_was_done() {
-    let mut daemon = api();
-    let first = Attached::start(&daemon, &ARGS);
+    let daemon = api();
+    // So long that nobody loses it, however busy the machine is.
+    let first = Attached::start(&daemon, &args("15m"));
     first.says("leads lease");
-    let second = Attached::start(&daemon, &ARGS);
+    let second = Attached::start(&daemon, &args("15m"));
     for replica in [&first, &second] {
         until("it is ready", || get(replica, "/readyz") == (200, "[+]rights ok\n[+]lease ok\n".to_owned()));
         assert_eq!((get(replica, "/livez").0, get(replica, "/healthz").0, get(replica, "/nothing").0), (200, 200, 404));
@@ -36,19 +39,30 @@ fn replicas_are_ready_when_they_could_work_and_show_who_leads_and_what_was_done(
         finish_pods(&daemon);
         succeeded(&daemon, "j")
     });
-    let leads = |replica: &Attached, is: u8| {
-        let (_, metrics) = get(replica, "/metrics");
-        let line = format!("leader_election_master_status{{name=\"stint-controllers\"}} {is}\n");
-        assert!(metrics.contains(&line), "{metrics}");
-        metrics
-    };
-    leads(&second, 0);
-    let metrics = leads(&first, 1);
     let done = "job_controller_jobs_finished_total{completion_mode=\"NonIndexed\",reason=\"CompletionsReached\",\
                 result=\"succeeded\"} 1\n";
-    for line in [done, "process_resident_memory_bytes ", "workqueue_adds_total{name=\"job\"} "] {
+    let shows = |replica: &Attached, line: &str| {
+        let mut metrics = String::new();
+        // What was done is counted behind the write that everybody sees.
+        until(&format!("it shows {line}"), || {
+            metrics = get(replica, "/metrics").1;
+            metrics.contains(line)
+        });
+        metrics
+    };
+    shows(&second, "leader_election_master_status{name=\"stint-controllers\"} 0\n");
+    shows(&first, "leader_election_master_status{name=\"stint-controllers\"} 1\n");
+    let metrics = shows(&first, done);
+    for line in ["process_resident_memory_bytes ", "workqueue_adds_total{name=\"job\"} "] {
         assert!(metrics.contains(line), "{line}: {metrics}");
     }
+}
+
+#[test]
+fn a_replica_without_an_api_is_alive_and_not_ready() {
+    let mut daemon = api();
+    let first = Attached::start(&daemon, &args("3s"));
+    first.says("leads lease");
     daemon.kill();
     until("it is not ready without an API", || get(&first, "/readyz").1.contains("[-]lease failed: "));
     assert_eq!(get(&first, "/livez").0, 200, "a restart would not help");

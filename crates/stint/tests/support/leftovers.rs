@@ -16,7 +16,7 @@ pub fn end_containers(memory: &Path) {
         let _ = kill_process(Pid::from_raw(init.try_into().unwrap()).unwrap(), Signal::KILL);
     }
     let began = Instant::now();
-    while records.iter().any(|record| alive(&record["shim"]).is_some()) && began.elapsed() < Duration::from_secs(10) {
+    while records.iter().any(|record| alive(&record["shim"]).is_some()) && began.elapsed() < super::PATIENCE {
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -110,6 +110,26 @@ impl Daemon {
 
     /// One request over the unix socket, as HTTP/1.1; returns the code and the body.
     pub fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let mut answer = String::new();
+        self.send(method, path, body).read_to_string(&mut answer).unwrap();
+        taken_apart(&answer)
+    }
+
+    /// Asks for something whose answer goes on, and does `then` when `awaited` has come of it; returns the code and all of it.
+    pub fn follow(&self, path: &str, awaited: &str, then: impl FnOnce()) -> (u16, String) {
+        let mut socket = self.send("GET", path, "");
+        let (mut answer, mut piece) = (Vec::new(), [0; 1 << 12]);
+        while !String::from_utf8_lossy(&answer).contains(awaited) {
+            let read = socket.read(&mut piece).unwrap();
+            assert_ne!(read, 0, "it ended without {awaited:?}: {}", String::from_utf8_lossy(&answer));
+            answer.extend_from_slice(&piece[..read]);
+        }
+        then();
+        socket.read_to_end(&mut answer).unwrap();
+        taken_apart(&String::from_utf8(answer).unwrap())
+    }
+
+    fn send(&self, method: &str, path: &str, body: &str) -> UnixStream {
         let mut socket = UnixStream::connect(self.data.path().join("stint.sock")).unwrap();
         let length = body.len();
         write!(
@@ -118,17 +138,17 @@ impl Daemon {
              Connection: close\r\n\r\n{body}"
         )
         .unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).unwrap();
-        let code = answer.split(' ').nth(1).unwrap().parse().unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        let is_in_chunks = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
-        (code, if is_in_chunks { joined(body) } else { body.to_owned() })
+        socket
     }
 
+    /// Creates an object; a pod as soon as its namespace has its account, which the API waits for no longer than a second.
     pub fn create(&self, path: &str, object: &serde_json::Value) {
-        let (code, body) = self.ask("POST", path, &object.to_string());
-        assert_eq!(code, 201, "{body}");
+        let mut answer = (0, String::new());
+        until("the namespace has its account", || {
+            answer = self.ask("POST", path, &object.to_string());
+            !(answer.0 == 403 && answer.1.contains("error looking up service account"))
+        });
+        assert_eq!(answer.0, 201, "{}", answer.1);
     }
 
     pub fn get(&self, path: &str) -> serde_json::Value {
@@ -173,6 +193,14 @@ impl Drop for Daemon {
     }
 }
 
+/// The code and the body of an answer.
+fn taken_apart(answer: &str) -> (u16, String) {
+    let code = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let is_in_chunks = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    (code, if is_in_chunks { joined(body) } else { body.to_owned() })
+}
+
 /// A body that came in chunks.
 fn joined(mut chunks: &str) -> String {
     let mut body = String::new();
@@ -184,10 +212,13 @@ fn joined(mut chunks: &str) -> String {
     body
 }
 
+/// How long a test waits for what has to happen: a machine may be busy with much else.
+pub const PATIENCE: Duration = Duration::from_mins(2);
+
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
-        assert!(started.elapsed() < Duration::from_mins(1), "waited too long until {what}");
+        assert!(started.elapsed() < PATIENCE, "waited too long until {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
