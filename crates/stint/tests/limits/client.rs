@@ -4,16 +4,12 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::support::Daemon;
-
-/// How long a test waits for an answer at most.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::support::{Daemon, PATIENCE};
 
 /// A connection over TLS.
 pub type Tls = StreamOwned<ClientConnection, TcpStream>;

@@ -7,18 +7,17 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::client::{Who, address, answer, ask, config, request, tcp, tls, unix};
-use crate::support::{CONFIG_MAPS, Daemon, config_map, until};
+use crate::support::{CONFIG_MAPS, Daemon, PATIENCE, config_map, until};
 
-/// Reads until the connection ends; how long that took.
-fn ends(stream: &mut impl Read) -> Duration {
-    let began = Instant::now();
-    let mut bytes = [0; 1 << 10];
+/// Reads until the connection ends: what came.
+fn ends(stream: &mut impl Read) -> Vec<u8> {
+    let (mut all, mut bytes) = (Vec::new(), [0; 1 << 10]);
     loop {
         match stream.read(&mut bytes) {
-            Ok(0) => return began.elapsed(),
-            Ok(_) => {}
+            Ok(0) => return all,
+            Ok(read) => all.extend_from_slice(&bytes[..read]),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => panic!("it goes on"),
-            Err(_) => return began.elapsed(),
+            Err(_) => return all,
         }
     }
 }
@@ -32,9 +31,12 @@ fn who_does_not_agree_on_tls_is_let_go_within_seconds() {
     half.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01, 0xfc]).unwrap();
     let mut plain = tcp(&daemon);
     plain.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    assert!(ends(&mut plain) < Duration::from_secs(2), "it is told at once");
-    assert!(ends(&mut silent) < Duration::from_secs(15));
-    assert!(ends(&mut half) < Duration::from_secs(5), "they were there at the same time");
+    assert_eq!(ends(&mut plain).first(), Some(&21), "it is told so, by an alert");
+    let waited = Instant::now();
+    assert_eq!(ends(&mut silent), b"");
+    assert_eq!(ends(&mut half), b"");
+    // Who agrees may be idle for 90 s.
+    assert!(waited.elapsed() < Duration::from_secs(80), "{:?}", waited.elapsed());
     assert_eq!(daemon.ask("GET", "/livez", "").0, 200);
 }
 
@@ -145,11 +147,11 @@ fn thousands_of_idle_connections_keep_nobody_out() {
         // This machine's own clients do not even notice.
         let asked = Instant::now();
         daemon.ask("GET", "/livez", "");
-        assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+        assert!(asked.elapsed() < PATIENCE, "{:?}", asked.elapsed());
     }
     let (took, memory) = (began.elapsed(), daemon.memory());
     eprintln!("{} connections in {took:.1?}; the slowest answer took {slowest:.1?}; {memory} MiB", silent.len());
-    assert!(slowest < Duration::from_secs(15), "{slowest:?}");
+    assert!(slowest < PATIENCE, "{slowest:?}");
     assert!(memory < 200, "{memory} MiB");
     // Who follows something is not idle.
     daemon.create(CONFIG_MAPS, &config_map("seen"));

@@ -9,7 +9,7 @@ use crate::frames::{
     CONTINUATION, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, answer, field, frame,
     get, next,
 };
-use crate::support::{CONFIG_MAPS, Daemon, config_map, until};
+use crate::support::{CONFIG_MAPS, Daemon, PATIENCE, config_map, until};
 
 /// How much memory more a flood may take, in MiB.
 const MEMORY: u64 = 64;
@@ -24,7 +24,7 @@ fn connect(daemon: &Daemon) -> UnixStream {
 fn answers(daemon: &Daemon) {
     let began = Instant::now();
     assert_eq!(daemon.ask("GET", CONFIG_MAPS, "").0, 200);
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
 }
 
 /// Sends `frame` again and again, reading nothing: whether the connection has ended before `times`.

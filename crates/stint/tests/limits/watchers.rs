@@ -2,12 +2,11 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::client::unix;
-use crate::support::{CONFIG_MAPS, Daemon, config_map};
+use crate::support::{CONFIG_MAPS, Daemon, PATIENCE, config_map};
 
 /// Enough that neither the history of 64 MiB nor what sockets hold could keep it.
 const UPDATES: usize = 160;
@@ -44,6 +43,7 @@ fn watchers_that_do_not_read_cost_bounded_memory_and_are_told_that_they_were_too
         // One watcher begins at a time, so that each stops reading at another place.
         if let Some(watcher) = watchers.get_mut(at) {
             write!(watcher, "GET {CONFIG_MAPS}?watch=true HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+            watcher.read_exact(&mut [0; 12]).unwrap(); // it has begun
         }
         update(at);
     }
@@ -51,7 +51,7 @@ fn watchers_that_do_not_read_cost_bounded_memory_and_are_told_that_they_were_too
     eprintln!("{} watchers that do not read: {before} MiB before, {after} MiB after", watchers.len());
     assert!(after < before + 300, "{before} MiB before, {after} MiB after");
     for watcher in &mut watchers {
-        watcher.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        watcher.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut events: Vec<(String, u64)> = Vec::new();
         for line in whole(watcher).lines() {
             let event: Value = serde_json::from_str(line).unwrap();
