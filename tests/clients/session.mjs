@@ -12,7 +12,7 @@ const namespace = 'javascript-session';
 const did = (what) => console.log(`did: ${what}`);
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
-async function waitFor(what, check, seconds = 30) {
+async function waitFor(what, check, seconds = 240) {
   const deadline = Date.now() + seconds * 1000;
   while (Date.now() < deadline) {
     const found = await check();
@@ -100,7 +100,7 @@ const status = await new Promise((done, fail) => {
 });
 assert.equal(status.status, 'Failure');
 assert.equal(status.details.causes[0].message, '4');
-assert.equal(said, 'out\n');
+await waitFor('output', () => said === 'out\n');
 did('execute in a pod');
 
 const informed = new Set();

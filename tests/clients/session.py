@@ -41,7 +41,7 @@ def refused(status, call, *args, **kwargs):
     raise AssertionError(f"{call.__name__} was not refused")
 
 
-def wait_for(what, check, seconds=30):
+def wait_for(what, check, seconds=240):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = check()
@@ -70,9 +70,12 @@ def main(kubeconfig):
     did("be refused in three ways")
 
     seen = []
-    batch.create_namespaced_job(NAMESPACE, job("hello", ["sh", "-c", "echo hello; echo bye >&2"]))
-    for event in watch.Watch().stream(batch.list_namespaced_job, NAMESPACE, label_selector="app=hello", timeout_seconds=60):
+    # It begins when the watch has seen it.
+    batch.create_namespaced_job(NAMESPACE, job("hello", ["sh", "-c", "echo hello; echo bye >&2"], suspend=True))
+    for event in watch.Watch().stream(batch.list_namespaced_job, NAMESPACE, label_selector="app=hello", timeout_seconds=240):
         seen.append(event["type"])
+        if len(seen) == 1:
+            batch.patch_namespaced_job("hello", NAMESPACE, {"spec": {"suspend": False}})
         if event["object"].status.succeeded:
             break
     expect(seen[0] == "ADDED" and seen[-1] == "MODIFIED", f"events {seen}")
@@ -109,13 +112,13 @@ def main(kubeconfig):
     sleeper = wait_for("running pod", running)[0].metadata.name
     answer = stream(core.connect_get_namespaced_pod_exec, sleeper, NAMESPACE, command=["sh", "-c", "echo out; echo err >&2; exit 3"],
                     stderr=True, stdin=False, stdout=True, tty=False, _preload_content=False)
-    answer.run_forever(timeout=20)
+    answer.run_forever(timeout=240)
     expect(answer.read_stdout() == "out\n" and answer.read_stderr() == "err\n", "both streams of exec")
     expect(answer.returncode == 3, f"exit code {answer.returncode}")
     talk = stream(core.connect_get_namespaced_pod_exec, sleeper, NAMESPACE, command=["cat"],
                   stderr=True, stdin=True, stdout=True, tty=False, _preload_content=False)
     talk.write_stdin("line\n")
-    expect(talk.readline_stdout(timeout=20) == "line", "stdin of exec")
+    expect(talk.readline_stdout(timeout=240) == "line", "stdin of exec")
     talk.close()
     did("execute in a pod")
 
@@ -127,7 +130,7 @@ def main(kubeconfig):
 
     cron = client.V1CronJob(
         metadata=client.V1ObjectMeta(name="nightly"),
-        spec=client.V1CronJobSpec(schedule="0 3 * * *", job_template=client.V1JobTemplateSpec(spec=job("x", ["true"]).spec)),
+        spec=client.V1CronJobSpec(schedule="0 3 29 2 *", job_template=client.V1JobTemplateSpec(spec=job("x", ["true"]).spec)),
     )
     created = batch.create_namespaced_cron_job(NAMESPACE, cron)
     expect(created.spec.concurrency_policy == "Allow", "defaults are filled in")

@@ -22,12 +22,12 @@ print(exec_(["sh", "-c", "echo $CONTAINER"]).strip())
 session = exec_(["sh", "-c", "cat; echo err >&2; exit 5"], stdin=True, _preload_content=False)
 session.write_stdin("to and fro\n")
 session.close_channel(0)
-session.run_forever(timeout=20)
+session.run_forever(timeout=240)
 print(session.read_stdout().strip(), session.read_stderr().strip(), session.returncode)
 
 session = exec_(["head", "-c", "300000"], stdin=True, _preload_content=False, binary=True)
 session.write_stdin(bytes(300000))
-session.run_forever(timeout=20)
+session.run_forever(timeout=240)
 print(len(session.read_stdout()), session.returncode)
 
 # Asked for its text, this client gives the text of a Python literal.
@@ -35,7 +35,7 @@ print(core.read_namespaced_pod_log("p", "default", _preload_content=False).data.
 
 forwarding = portforward(core.connect_get_namespaced_pod_portforward, "p", "default", ports=str(port))
 socket = forwarding.socket(port)
-socket.settimeout(20)
+socket.settimeout(240)
 socket.sendall(b"x" * 200000)
 got = 0
 while got < 200000:

@@ -21,7 +21,7 @@ fn what_is_not_here_is_told_as_a_cluster_tells_it_and_a_node_can_be_drained() {
         "job.batch/long created",
     );
     session.says(
-        &["wait", "--for=jsonpath={.status.ready}=1", "job/long", "--timeout=30s"],
+        &["wait", "--for=jsonpath={.status.ready}=1", "job/long", "--timeout=240s"],
         "job.batch/long condition met",
     );
     let pod = session.ok(&["get", "pod", "-l", "app=long", "-o", "jsonpath={.items[0].metadata.name}"]);
@@ -87,8 +87,9 @@ fn makes_tokens(session: &Session) {
 
 fn waits(session: &Session) {
     session.comes_to_show(&["events", "--for=job/long"], &["SuccessfulCreate", "Job/long", "Created pod: long-"]);
-    let wait =
-        |condition: &str| ["wait".to_owned(), format!("--for={condition}"), "job/long".into(), "--timeout=1s".into()];
+    let wait = |condition: &str, time: &str| {
+        ["wait".to_owned(), format!("--for={condition}"), "job/long".into(), format!("--timeout={time}")]
+    };
     for (condition, code) in [
         ("jsonpath={.status.active}=1", 0),
         ("jsonpath={.spec.template.spec.containers[0].name}=main", 0),
@@ -97,7 +98,7 @@ fn waits(session: &Session) {
         ("condition=Complete", 1),
         ("condition=Complete=false", 1),
     ] {
-        let args = wait(condition);
+        let args = wait(condition, if code == 0 { "240s" } else { "1s" });
         let told = session.run(&args.each_ref().map(String::as_str));
         assert_eq!(told.code, code, "{condition}: {told:?}");
         assert!(code == 0 || told.errors.contains("timed out waiting for the condition"), "{condition}: {told:?}");
@@ -111,14 +112,14 @@ fn drains(session: &Session, pod: &str) {
         "spec": { "terminationGracePeriodSeconds": 1, "containers": [{ "name": "c", "image": "host", "command": ["sleep", "600"] }] },
     });
     session.ok(&["create", "-f", session.file("alone.yaml", &alone)]);
-    session.ok(&["wait", "--for=condition=Ready", "pod/alone", "--timeout=30s"]);
+    session.ok(&["wait", "--for=condition=Ready", "pod/alone", "--timeout=240s"]);
     let node = session.ok(&["get", "node", "-o", "name"]);
     let node = node.trim();
     let name = node.trim_start_matches("node/");
     session.says(&["cordon", node], &format!("{node} cordoned"));
     session.shows(&["get", "nodes"], &["Ready,SchedulingDisabled"]);
     session.refused(&["drain", node], "cannot delete Pods that declare no controller (use --force to override)");
-    let drained = session.ok(&["drain", node, "--force", "--grace-period=1", "--timeout=40s"]);
+    let drained = session.ok(&["drain", node, "--force", "--grace-period=1", "--timeout=240s"]);
     for pod in [pod, "alone"] {
         assert!(drained.contains(&format!("pod/{pod} evicted\n")), "{drained}");
         session.refused(&["get", "pod", pod], "not found");

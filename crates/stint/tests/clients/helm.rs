@@ -148,7 +148,7 @@ fn release(session: &Session) {
     let own = |args: &[&'static str]| [&["--namespace", namespace], args].concat();
     session.ok(&["lint", "chart"]);
     // The hook's Job is waited for, and with `--wait-for-jobs` the release's own Job, too.
-    let install = ["install", "nightly", "chart", "--create-namespace", "--wait", "--wait-for-jobs", "--timeout=60s"];
+    let install = ["install", "nightly", "chart", "--create-namespace", "--wait", "--wait-for-jobs", "--timeout=240s"];
     session.shows(&own(&install), &["STATUS: deployed", "REVISION: 1", "The report runs at 0 3 * * *."]);
     assert_eq!(listed(session), [("nightly".into(), "1".into(), "deployed".into())], "{}", session.client);
     session.shows(&own(&["status", "nightly"]), &["STATUS: deployed"]);
@@ -156,15 +156,15 @@ fn release(session: &Session) {
     let taken = session.run(&own(&["install", "nightly", "chart"]));
     assert!(taken.code == 1 && taken.errors.contains("a name that is still in use"), "{}: {taken:?}", session.client);
 
-    let upgrade = ["upgrade", "nightly", "chart", "--set", "greeting=bye", "--wait", "--timeout=60s"];
+    let upgrade = ["upgrade", "nightly", "chart", "--set", "greeting=bye", "--wait", "--timeout=240s"];
     session.shows(&own(&upgrade), &["has been upgraded", "REVISION: 2"]);
     // A hook that fails makes the upgrade fail, and what is installed stays as it is.
-    let broken = session.run(&own(&["upgrade", "nightly", "chart", "--set", "migration=exit 3", "--timeout=60s"]));
+    let broken = session.run(&own(&["upgrade", "nightly", "chart", "--set", "migration=exit 3", "--timeout=240s"]));
     assert!(broken.code == 1 && broken.errors.contains("pre-upgrade hooks failed"), "{}: {broken:?}", session.client);
     session.shows(&own(&["history", "nightly"]), &["superseded", "deployed", "failed"]);
-    session.shows(&own(&["rollback", "nightly", "1", "--wait", "--timeout=60s"]), &["Rollback was a success"]);
+    session.shows(&own(&["rollback", "nightly", "1", "--wait", "--timeout=240s"]), &["Rollback was a success"]);
     assert_eq!(listed(session), [("nightly".into(), "4".into(), "deployed".into())], "{}", session.client);
 
-    session.shows(&own(&["uninstall", "nightly", "--wait", "--timeout=60s"]), &["release \"nightly\" uninstalled"]);
+    session.shows(&own(&["uninstall", "nightly", "--wait", "--timeout=240s"]), &["release \"nightly\" uninstalled"]);
     assert_eq!(listed(session), [], "{}", session.client);
 }

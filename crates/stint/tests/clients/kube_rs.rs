@@ -37,7 +37,7 @@ fn kube_rs_does_what_it_does_on_a_cluster() {
     let Some(daemon) = Daemon::with_agent() else { return };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
-        tokio::time::timeout(Duration::from_mins(1), Box::pin(session(&daemon)))
+        tokio::time::timeout(Duration::from_mins(10), Box::pin(session(&daemon)))
             .await
             .expect("a session takes seconds");
     });

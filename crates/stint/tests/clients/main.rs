@@ -43,6 +43,9 @@ impl Daemon {
             .arg(data.path())
             .args(["serve", "--listen", "127.0.0.1:0", "--pod-network", "host"])
             .args(args)
+            // How full the disk of the machine is that tests run on is no part of them.
+            .env("STINT_EVICTION_HARD", "none")
+            .env("STINT_IMAGE_GC_HIGH_THRESHOLD", "100")
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
