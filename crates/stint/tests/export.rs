@@ -41,7 +41,7 @@ fn full() -> Daemon {
             BATCH,
             "CronJob",
             "nightly",
-            json!({ "spec": { "schedule": "30 2 * * *", "timeZone": "Europe/Berlin",
+            json!({ "spec": { "schedule": "30 2 29 2 *", "timeZone": "Europe/Berlin",
             "jobTemplate": { "spec": { "template": { "spec": pods("echo $colour") } } } } }),
         ),
     ] {
@@ -128,7 +128,7 @@ spec:
               requests:
                 cpu: 100m
           restartPolicy: Never
-  schedule: 30 2 * * *
+  schedule: 30 2 29 2 *
   timeZone: Europe/Berlin
 ";
     assert!(yaml.contains(nightly), "{yaml}");

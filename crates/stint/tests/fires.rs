@@ -42,6 +42,7 @@ fn create_crowd(daemon: &Daemon, round: usize, at: Timestamp) {
         let path = format!("{BATCH}/cronjobs/{name}");
         let mut cron_job = daemon.get(&path);
         cron_job["status"] = json!({ "lastScheduleTime": at - SignedDuration::from_hours(1) });
+        cron_job["metadata"]["resourceVersion"] = Value::Null;
         let (code, body) = daemon.ask("PUT", &format!("{path}/status"), &cron_job.to_string());
         assert_eq!(code, 200, "{body}");
     }
@@ -116,15 +117,20 @@ fn every_time_has_one_job_however_often_the_daemon_is_killed_in_the_fire() {
             .filter_map(|one| Some((one, wanted.get(&name(one))?)))
             .all(|(one, at)| recorded(one) == at.to_string())
     });
-    let (last, jobs, all) = loop {
-        let last = Timestamp::from_second(Timestamp::now().as_second() / 60 * 60).unwrap();
+    let minute = || Timestamp::from_second(Timestamp::now().as_second() / 60 * 60).unwrap();
+    let mut seen = None;
+    until("the last minute is recorded", || {
+        let last = minute();
         let is_done = |one: &Value| !name(one).starts_with("steady") || recorded(one) == last.to_string();
-        until("the last minute is recorded", || cron_jobs(&daemon).iter().all(is_done));
-        let (jobs, all) = (jobs_by_owner(&daemon), cron_jobs(&daemon));
-        if Timestamp::now().as_second() / 60 * 60 == last.as_second() {
-            break (last, jobs, all); // no minute began between them
+        if !cron_jobs(&daemon).iter().all(is_done) {
+            return false;
         }
-    };
+        let (jobs, all) = (jobs_by_owner(&daemon), cron_jobs(&daemon));
+        // Unless a minute began between them.
+        seen = (minute() == last).then_some((last, jobs, all));
+        seen.is_some()
+    });
+    let (last, jobs, all) = seen.unwrap();
     let minutes_of = |cron_job: &Value| -> Vec<Timestamp> {
         let created: Timestamp = cron_job["metadata"]["creationTimestamp"].as_str().unwrap().parse().unwrap();
         let first = (created.as_second() / 60 + 1) * 60;

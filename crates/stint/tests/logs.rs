@@ -48,9 +48,8 @@ fn log(daemon: &Daemon, name: &str, options: &str) -> String {
 /// All that is kept of logs on disk, in bytes, and in how many files.
 fn kept(folder: &Path) -> (u64, usize) {
     let mut sum = (0, 0);
-    for entry in fs::read_dir(folder).unwrap() {
-        let entry = entry.unwrap();
-        // It may be put aside or removed at this moment.
+    // It may be put aside or removed at this moment.
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let Ok(meta) = entry.metadata() else { continue };
         let more = if meta.is_dir() { kept(&entry.path()) } else { (meta.len(), 1) };
         sum = (sum.0 + more.0, sum.1 + more.1);
@@ -80,8 +79,10 @@ fn what_is_kept_of_a_rotated_log_is_shown_as_one() {
     let since = log(&daemon, "a", &format!("container=c&sinceTime={middle}&timestamps=true"));
     assert!(stamped.ends_with(&since) && since.len() < stamped.len() && since.starts_with(&middle[..19]), "{middle}");
     assert_eq!(log(&daemon, "a", "container=other"), "another\n");
-    let (size, files) = kept(&daemon.data.path().join("logs"));
-    assert!(size <= FILES * FILE + 100 && files == 5, "{size} bytes in {files} files");
+    until("no more is kept than there may be", || {
+        let (size, files) = kept(&daemon.data.path().join("logs"));
+        size <= FILES * FILE + 100 && files == 5
+    });
 
     let (code, answer) = daemon.ask("DELETE", &format!("{PODS}/a"), "");
     assert_eq!(code, 200, "{answer}");
@@ -91,18 +92,24 @@ fn what_is_kept_of_a_rotated_log_is_shown_as_one() {
 #[test]
 fn a_log_is_followed_across_rotation_and_to_the_end_of_its_run_alone() {
     let Some(daemon) = daemon() else { return };
-    // So slow that who follows keeps up; the second run says something else.
-    let script = "[ -e /cache/ran ] && { echo again; sleep 60; }; touch /cache/ran
+    // It goes on when it is followed, and so slowly that who follows keeps up; the second run says something else.
+    let script = "[ -e /cache/ran ] && { echo again; sleep 1000; }; touch /cache/ran
+        echo begun; until [ -e /signs/go ]; do sleep 0.05; done
         for round in {1..40}; do for n in {1..250}; do echo line $round $n; done; sleep 0.02; done; exit 1";
     let container = json!({ "name": "c", "image": "host", "command": ["bash", "-c", script],
-        "volumeMounts": [{ "name": "cache", "mountPath": "/cache" }] });
+        "volumeMounts": [{ "name": "cache", "mountPath": "/cache" }, { "name": "signs", "mountPath": "/signs" }] });
+    let signs = daemon.data.path().join("signs");
+    fs::create_dir(&signs).unwrap();
     let spec = json!({ "restartPolicy": "OnFailure", "terminationGracePeriodSeconds": 0, "containers": [container],
-        "volumes": [{ "name": "cache", "emptyDir": {} }] });
+        "volumes": [{ "name": "cache", "emptyDir": {} }, { "name": "signs", "hostPath": { "path": signs } }] });
     let metadata = json!({ "name": "f", "annotations": { "stint.dev/rootfs": "host" } });
     daemon.create(PODS, &json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec }));
     until("it runs", || daemon.get(&format!("{PODS}/f"))["status"]["phase"] == "Running");
-    let followed = log(&daemon, "f", "follow=true");
-    let expected: String = (1..=40).flat_map(|round| (1..=250).map(move |n| format!("line {round} {n}\n"))).collect();
+    let go = || fs::write(signs.join("go"), "").unwrap();
+    let (code, followed) = daemon.follow(&format!("{PODS}/f/log?follow=true"), "begun\n", go);
+    assert_eq!(code, 200, "{followed}");
+    let lines = (1..=40).flat_map(|round| (1..=250).map(move |n| format!("line {round} {n}\n")));
+    let expected = "begun\n".to_owned() + &lines.collect::<String>();
     assert!(followed == expected, "every line, once and in order: {} of {} bytes", followed.len(), expected.len());
     let (_, files) = kept(&daemon.data.path().join("logs"));
     assert!(files >= 3, "it was rotated");
@@ -127,8 +134,8 @@ fn a_flood_of_logs_fills_no_disk_takes_no_memory_and_waits_for_nobody() {
         most = most.max(kept(&daemon.data.path().join("logs")).0);
         daemon.get(&format!("{PODS}/flood"))["status"]["phase"] == "Succeeded"
     });
-    // While a file is put aside there may be one more.
-    assert!(most <= (FILES + 1) * FILE, "{most} bytes");
+    // While a file is put aside there may be one more, and who looks meanwhile may see it under both of its names.
+    assert!(most <= (FILES + 2) * FILE, "{most} bytes");
     assert!(log(&daemon, "flood", "").ends_with("x\nend\n"));
     assert!(daemon.memory() < 200, "{} MiB", daemon.memory());
 }

