@@ -201,7 +201,7 @@ mod tests {
         }
         let late = writer.join().unwrap().elapsed();
         assert_eq!(seen, LINES);
-        assert!(late < Duration::from_millis(500), "{late:?}");
+        assert!(late < Duration::from_mins(1), "{late:?}");
     }
 
     #[tokio::test(start_paused = true)]

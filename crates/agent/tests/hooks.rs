@@ -30,10 +30,10 @@ async fn a_pod_runs_when_its_hook_has_ended_and_is_asked_to_end_after_the_other(
     world.runtime.0.calls.lock().unwrap().clear();
     world.delete("p", 30).await;
     world.gone("p").await;
+    world.clean().await;
     let calls = world.runtime.0.calls();
     let of_c: Vec<&String> = calls.iter().filter(|call| call.ends_with(" c_0")).collect();
     assert_eq!(of_c, ["exec exit 0 bye c_0", "signal 15 c_0", "remove c_0"]);
-    world.clean().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -63,5 +63,5 @@ async fn a_hook_that_hangs_takes_no_more_than_the_grace() {
     world.gone("p").await;
     let took = began.elapsed().as_secs();
     assert!((10..=11).contains(&took), "it obeys its signal, which comes when the grace is over: {took}");
-    assert_eq!(world.runtime.0.calls(), ["start c_0", "exec hang c_0", "signal 15 c_0", "remove c_0"]);
+    world.calls(&["start c_0", "exec hang c_0", "signal 15 c_0", "remove c_0"]).await;
 }

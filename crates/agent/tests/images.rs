@@ -90,7 +90,7 @@ fn names(store: &ImageStore) -> Vec<String> {
 
 /// Waits until it holds; the clock of these tests is real.
 async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    for _ in 0..2000 {
+    for _ in 0..12_000 {
         if holds().await {
             return;
         }

@@ -119,9 +119,11 @@ async fn one_pod_after_the_other_goes_until_there_is_enough_and_new_ones_are_kep
                  request is 0, has larger consumption of memory. ";
     assert_eq!((status.reason.as_deref(), status.message.as_deref()), (Some("Evicted"), Some(words)));
     assert_eq!(disruption(&status).as_deref(), Some("TerminationByKubelet"));
-    let (conditions, taints) = node(&world).await;
-    assert_eq!(conditions[0], "MemoryPressure=True");
-    assert_eq!(taints, ["node.kubernetes.io/memory-pressure:NoSchedule"]);
+    until("the node says so", async || {
+        let (conditions, taints) = node(&world).await;
+        conditions[0] == "MemoryPressure=True" && taints == ["node.kubernetes.io/memory-pressure:NoSchedule"]
+    })
+    .await;
 
     // Whoever comes past the scheduler is told at the door.
     pod(&world, "late", json!({})).await;
@@ -143,14 +145,13 @@ async fn one_pod_after_the_other_goes_until_there_is_enough_and_new_ones_are_kep
             )
     })
     .await;
-    let events = world.events_of_node().await;
-    for event in [
-        "Warning EvictionThresholdMet: Attempting to reclaim memory",
-        "Normal NodeHasInsufficientMemory: Node node status is now: NodeHasInsufficientMemory",
-        "Normal NodeHasSufficientMemory: Node node status is now: NodeHasSufficientMemory",
-    ] {
-        assert!(events.iter().any(|told| told == event), "{event}: {events:?}");
-    }
+    world
+        .events_of_node_tell(&[
+            "Warning EvictionThresholdMet: Attempting to reclaim memory",
+            "Normal NodeHasInsufficientMemory: Node node status is now: NodeHasInsufficientMemory",
+            "Normal NodeHasSufficientMemory: Node node status is now: NodeHasSufficientMemory",
+        ])
+        .await;
 }
 
 #[tokio::test(start_paused = true)]

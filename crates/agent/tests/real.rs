@@ -58,6 +58,9 @@ struct World {
     data: PathBuf,
 }
 
+/// How long a case may take: a machine may be busy with much else.
+const PATIENCE: Duration = Duration::from_mins(10);
+
 fn main() {
     let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
     if !rustix::process::geteuid().is_root() {
@@ -101,8 +104,8 @@ fn main() {
                 let name = stringify!($($name)::+).replace(' ', "");
                 if name.contains(&filter) {
                     let began = Instant::now();
-                    let run = tokio::time::timeout(Duration::from_mins(1), $($name)::+(&world)).await;
-                    let verdict = run.unwrap_or_else(|_| Err("took longer than a minute".into()));
+                    let run = tokio::time::timeout(PATIENCE, $($name)::+(&world)).await;
+                    let verdict = run.unwrap_or_else(|_| Err(format!("took longer than {PATIENCE:?}")));
                     failed += usize::from(verdict.is_err());
                     let told = verdict.map_or_else(|fault| format!("FAILED: {fault}"), |()| "ok".to_owned());
                     println!("{name} ... {told} ({:.1?})", began.elapsed());
@@ -158,6 +161,10 @@ fn main() {
             failed += 1;
         }
         drop(memory);
+        let began = Instant::now();
+        while !leftovers(&cgroups).is_empty() && began.elapsed() < PATIENCE {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         let left = leftovers(&cgroups);
         if !left.is_empty() {
             println!("FAILED: cgroups are left: {left:?}");
@@ -378,13 +385,12 @@ async fn a_pod_that_fills_its_volume_past_its_limit_is_evicted(world: &World) ->
     let mut main = sh("head -c 3000000 /dev/zero > /v/large; trap '' TERM; while :; do sleep 0.05; done");
     main["volumeMounts"] = json!([{"name": "e", "mountPath": "/v"}]);
     let volumes = json!([{"name": "e", "emptyDir": {"sizeLimit": "1Mi"}}]);
-    let began = Instant::now();
-    world.create("full", json!({"containers": [main], "volumes": volumes})).await;
+    let spec = json!({"containers": [main], "volumes": volumes, "terminationGracePeriodSeconds": 100_000});
+    world.create("full", spec).await;
     let status = world.wait("full", |status| status.phase.as_deref() == Some("Failed")).await;
     let said = "Usage of EmptyDir volume \"e\" exceeds the limit \"1Mi\". ";
     check(status.reason.as_deref() == Some("Evicted") && status.message.as_deref() == Some(said), &status)?;
-    // It may take a second to end, whatever it asks for, and its volume goes with it.
-    check(began.elapsed() < Duration::from_secs(10), began.elapsed())?;
+    // It may take a second to end, and not as long as it asks for; its volume goes with it.
     let disrupted = status.conditions.iter().flatten().any(|condition| condition.type_ == "DisruptionTarget");
     check(!disrupted, "it is its own fault")?;
     world.delete("full", 0).await;
@@ -435,7 +441,11 @@ async fn a_sub_path_swapped_for_a_link_while_pods_start_shows_nothing_of_the_hos
         }
     });
     let (mut seen, mut refused) = (0, 0);
-    for n in 0..60 {
+    // Until both were seen to happen, which is a matter of chance.
+    for n in 0.. {
+        if n >= 60 && seen > 0 && refused > 0 {
+            break;
+        }
         let name = format!("race-{n}");
         let mut main = sh("cat /v/text");
         main["volumeMounts"] = json!([{"name": "h", "mountPath": "/v", "subPath": "part"}]);
@@ -458,25 +468,24 @@ async fn a_sub_path_swapped_for_a_link_while_pods_start_shows_nothing_of_the_hos
     }
     stop.store(1, Ordering::Relaxed);
     swapper.join().unwrap();
-    check(seen > 0 && refused > 0, format!("{seen} started, {refused} refused: nothing was raced for"))
+    Ok(())
 }
 
 async fn deletion_ends_a_polite_and_a_deaf_container(world: &World) -> Verdict {
     let running = |status: &PodStatus| status.phase.as_deref() == Some("Running");
-    let began = Instant::now();
     let polite = world.sh("polite", "trap 'exit 0' TERM; echo ready; while :; do sleep 0.05; done").await;
     world.wait("polite", running).await;
     // Before it has its trap, a signal is lost on it.
     while log(world, &polite, LogOptions::default()).await? != "ready\n" {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    world.delete("polite", 30).await;
-    check(began.elapsed() < Duration::from_secs(5), began.elapsed())?;
+    // Who waited for all of this grace would be stopped for taking so long.
+    world.delete("polite", 100_000).await;
     let began = Instant::now();
     world.sh("deaf", "trap '' TERM; while :; do sleep 0.05; done").await;
     world.wait("deaf", running).await;
     world.delete("deaf", 1).await;
-    check(began.elapsed() >= Duration::from_secs(1) && began.elapsed() < Duration::from_secs(6), began.elapsed())
+    check(began.elapsed() >= Duration::from_secs(1), began.elapsed())
 }
 
 async fn a_missing_command_and_a_missing_setting_are_told(world: &World) -> Verdict {
@@ -505,9 +514,11 @@ async fn the_user_is_who_the_pod_says(world: &World) -> Verdict {
 
 /// The server is in the container: pods may have a network of their own.
 async fn a_container_is_ready_when_its_command_and_its_port_say_so(world: &World) -> Verdict {
-    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.map_err(|e| e.to_string())?;
-    let port = free.local_addr().map_err(|e| e.to_string())?.port();
-    drop(free);
+    // Bound to the end, and so nobody else's; the server may have it too, since nobody listens here.
+    let held = tokio::net::TcpSocket::new_v4().map_err(|e| e.to_string())?;
+    held.set_reuseaddr(true).map_err(|e| e.to_string())?;
+    held.bind("127.0.0.1:0".parse().unwrap()).map_err(|e| e.to_string())?;
+    let port = held.local_addr().map_err(|e| e.to_string())?.port();
     // Not the whole of a web server: it answers the first line.
     let server = format!(
         "use IO::Socket::INET; my $s = IO::Socket::INET->new(LocalPort => {port}, Listen => 5, ReuseAddr => 1) or die; \
@@ -517,9 +528,12 @@ async fn a_container_is_ready_when_its_command_and_its_port_say_so(world: &World
     );
     let mut container = json!({"name": "c", "image": "none", "command": ["/usr/bin/perl", "-e", server],
                                "ports": [{"name": "web", "containerPort": port}]});
-    container["startupProbe"] = json!({"tcpSocket": {"port": port}, "periodSeconds": 1, "failureThreshold": 30});
-    container["readinessProbe"] = json!({"httpGet": {"path": "/ready", "port": "web"}, "periodSeconds": 1});
-    container["livenessProbe"] = json!({"exec": {"command": ["/bin/sh", "-c", "test $(cat /proc/1/comm) = perl"]}});
+    container["startupProbe"] =
+        json!({"tcpSocket": {"port": port}, "periodSeconds": 1, "failureThreshold": 600, "timeoutSeconds": 60});
+    container["readinessProbe"] =
+        json!({"httpGet": {"path": "/ready", "port": "web"}, "periodSeconds": 1, "timeoutSeconds": 60});
+    container["livenessProbe"] =
+        json!({"exec": {"command": ["/bin/sh", "-c", "test $(cat /proc/1/comm) = perl"]}, "timeoutSeconds": 60});
     let pod = world.create("ready", json!({"containers": [container]})).await;
     let first = |status: &PodStatus| status.container_statuses.as_ref().map(|all| (all[0].started, all[0].ready));
     world.wait("ready", |status| first(status) == Some((Some(true), false))).await;
@@ -532,19 +546,22 @@ async fn a_container_is_ready_when_its_command_and_its_port_say_so(world: &World
     let removed = run(world, &pod, &["rm", "/tmp/ready"], Streams::default()).await?;
     check(removed.0 == 0, removed)?;
     world.wait("ready", |status| first(status) == Some((Some(true), false))).await;
+    drop(held);
     world.delete("ready", 0).await;
     Ok(())
 }
 
 async fn a_container_that_is_not_live_is_ended(world: &World) -> Verdict {
-    let mut container = sh("trap 'echo -n bye > /dev/termination-log; exit 7' TERM; while :; do sleep 0.05; done");
+    let mut container =
+        sh("trap 'echo -n bye > /dev/termination-log; exit 7' TERM; touch /run/trapped; while :; do sleep 0.05; done");
+    // Before it has its trap, a signal is lost on it.
+    container["startupProbe"] = json!({"exec": {"command": ["test", "-e", "/run/trapped"]}, "periodSeconds": 1,
+        "failureThreshold": 600, "timeoutSeconds": 60});
     let slow = json!({"exec": {"command": ["/bin/sleep", "1000"]}, "timeoutSeconds": 1, "failureThreshold": 1});
     container["livenessProbe"] = slow;
-    world.create("dead", json!({"containers": [container]})).await;
-    let began = Instant::now();
+    world.create("dead", json!({"containers": [container], "terminationGracePeriodSeconds": 100_000})).await;
     let (phase, ended) = world.ended("dead").await;
-    check(phase == "Failed" && ended.exit_code == 7 && ended.message.as_deref() == Some("bye"), &ended)?;
-    check(began.elapsed() < Duration::from_secs(10), began.elapsed())
+    check(phase == "Failed" && ended.exit_code == 7 && ended.message.as_deref() == Some("bye"), &ended)
 }
 
 async fn a_hundred_pods_one_after_the_other(world: &World) -> Verdict {
@@ -577,6 +594,9 @@ async fn a_running_container_sees_its_token_replaced(world: &World) -> Verdict {
         json!({"containers": [main], "volumes": [volume], "serviceAccountName": "default", "securityContext": context});
     let pod = world.create("token", spec).await;
     world.wait("token", |status| status.phase.as_deref() == Some("Running")).await;
+    while !log(world, &pod, LogOptions::default()).await?.ends_with("begun\n") {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     tokio::time::sleep(Duration::from_secs(1)).await;
     let status = world.pods.get("token").await.unwrap().status.unwrap_or_default();
     check(status.phase.as_deref() == Some("Running"), ("a young token stays", status))?;
@@ -594,16 +614,16 @@ async fn nothing_is_left(world: &World) -> Verdict {
     }
     let folder = world.data.join("pods");
     let count = || std::fs::read_dir(&folder).map_or(0, Iterator::count);
-    for _ in 0..500 {
-        if count() == 0 {
-            break;
-        }
+    let mounts = || {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        mounts.matches(world.data.to_str().unwrap()).count()
+    };
+    let began = Instant::now();
+    while (count(), mounts()) != (0, 1) && began.elapsed() < PATIENCE / 2 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     check(count() == 0, format!("{} pods' folders are left", count()))?;
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let left = mounts.matches(world.data.to_str().unwrap()).count();
-    check(left == 1, format!("{left} mounts are left, and the test has made one"))
+    check(mounts() == 1, format!("{} mounts are left, and the test has made one", mounts()))
 }
 
 /// The cgroups that are left below `parent`, in every hierarchy.
@@ -651,10 +671,8 @@ async fn a_log_is_followed_to_the_end_of_its_container(world: &World) -> Verdict
     let pod = world.sh("follow", "echo one; echo two; sleep 0.3; echo three; exit 1").await;
     is_running(world, "follow").await;
     let follow = LogOptions { follow: true, ..LogOptions::default() };
-    let began = Instant::now();
     let text = log(world, &pod, follow).await?;
     check(text == "one\ntwo\nthree\n", text)?;
-    check(began.elapsed() < Duration::from_secs(5), began.elapsed())?;
     world.ended("follow").await;
     let last = log(world, &pod, LogOptions { tail_lines: Some(1), ..LogOptions::default() }).await?;
     check(last == "three\n", last)
@@ -731,7 +749,13 @@ async fn a_command_runs_in_a_container(world: &World) -> Verdict {
     let pod = world.sh("exec", "hostname > /run/mine; exec sleep 1000").await;
     is_running(world, "exec").await;
     let both = Streams { stdout: true, stderr: true, ..Streams::default() };
-    let did = run(world, &pod, &["sh", "-c", "cat /run/mine; echo err >&2; exit 3"], both).await?;
+    let did = run(
+        world,
+        &pod,
+        &["sh", "-c", "until test -s /run/mine; do sleep 0.01; done; cat /run/mine; echo err >&2; exit 3"],
+        both,
+    )
+    .await?;
     check(did == (3, "exec\n".into(), "err\n".into()), did)?;
     let did = run(world, &pod, &["no-such-command"], both).await?;
     let words = "exec: \"no-such-command\": executable file not found in $PATH\n";
@@ -754,10 +778,7 @@ async fn a_command_runs_in_a_container(world: &World) -> Verdict {
     world.delete("exec", 0).await;
     // Until the container is dead a command may still begin in it, and dies with it.
     let mut gone = run(world, &pod, &["true"], both).await;
-    for _ in 0..100 {
-        if gone.is_err() {
-            break;
-        }
+    while gone.is_ok() {
         tokio::time::sleep(Duration::from_millis(50)).await;
         gone = run(world, &pod, &["true"], both).await;
     }
@@ -839,7 +860,7 @@ async fn who_attaches_is_on_the_containers_terminal(world: &World) -> Verdict {
 async fn a_container_is_added_to_a_pod_that_runs(world: &World) -> Verdict {
     let pod = world.sh("debugged", "exec sleep 1001").await;
     is_running(world, "debugged").await;
-    let script = "tr '\\0' ' ' < /proc/1/cmdline; echo; exec sleep 1002";
+    let script = "until grep -q ^sleep /proc/1/cmdline; do sleep 0.01; done; tr '\\0' ' ' < /proc/1/cmdline; echo; exec sleep 1002";
     let debugger =
         json!({"name": "d", "image": "none", "command": ["/bin/sh", "-c", script], "targetContainerName": "c"});
     let patch = Patch::Strategic(json!({"spec": {"ephemeralContainers": [debugger]}}));

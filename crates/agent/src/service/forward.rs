@@ -152,7 +152,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_that_nobody_listens_on_is_told_with_what_was_tried() {
-        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let held = tokio::net::TcpSocket::new_v4().unwrap();
+        held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let port = held.local_addr().unwrap().port();
         let fault = Network::Host.connect(port).await.unwrap_err();
         assert_eq!(fault.kind(), io::ErrorKind::ConnectionRefused);
         assert!(fault.to_string().contains("127.0.0.1: ") && fault.to_string().contains("::1: "), "{fault}");

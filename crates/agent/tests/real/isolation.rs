@@ -50,10 +50,8 @@ pub async fn pods_without_host_users_have_ids_of_their_own(world: &World) -> Ver
         let pod = world.create(name, spec.clone()).await;
         is_running(world, name).await;
         let made = world.data.join("scratch").join(pod.metadata.uid.as_deref().unwrap()).join("volumes/v/made");
-        for _ in 0..500 {
-            if made.exists() {
-                break;
-            }
+        // What it said before is on its way to the log.
+        while !made.exists() || world.output(&pod).await.lines().count() < 5 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         check(std::fs::metadata(&made).is_ok_and(|file| file.uid() == 0), "the volume has the container's ids")?;
@@ -175,7 +173,7 @@ pub async fn a_seccomp_profile_of_the_node_is_loaded(world: &World) -> Verdict {
 pub async fn containers_of_a_pod_share_their_processes(world: &World) -> Verdict {
     let looker = sh("find() { for p in /proc/[0-9]*; do \
                          [ \"$(tr '\\0' ' ' < $p/cmdline)\" = 'sleep 8765 ' ] && echo ${p#/proc/}; done; }; \
-                     for i in 1 2 3 4 5 6 7 8 9; do pid=$(find); [ -n \"$pid\" ] && break; sleep 0.3; done; \
+                     until pid=$(find) && [ -n \"$pid\" ]; do sleep 0.3; done; \
                      tr '\\0' '\\n' < /proc/1/cmdline; kill -9 $pid && echo killed");
     let sleeper = with(sh("sleep 8765; echo woken; exit 3"), &json!({"name": "other"}));
     let spec = json!({"shareProcessNamespace": true, "containers": [looker, sleeper]});

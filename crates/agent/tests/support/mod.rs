@@ -369,6 +369,30 @@ impl World {
         events.into_iter().map(|it| format!("{} {}: {}", text(it.type_), text(it.reason), text(it.message))).collect()
     }
 
+    /// Waits until the runtime was asked for this, in this order, and for nothing else: what is asked for last may come behind
+    /// what the API shows.
+    pub async fn calls(&self, expected: &[&str]) {
+        for _ in 0..20_000 {
+            if self.runtime.0.calls() == expected {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{:#?}", self.runtime.0.calls());
+    }
+
+    /// Waits until Events tell all of this of the node: type, reason and message.
+    pub async fn events_of_node_tell(&self, expected: &[&str]) {
+        for _ in 0..20_000 {
+            let told = self.events_of_node().await;
+            if expected.iter().all(|event| told.iter().any(|it| it == event)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{:#?}", self.events_of_node().await);
+    }
+
     /// Waits until no pod has a folder.
     pub async fn clean(&self) {
         let pods = self.data.path().join("pods");
