@@ -3,13 +3,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use stint_runtime::{ContainerId, ExecError, ExecExit, ExecHandle, ProcessSpec, Runtime, StartError, Stdio};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::lives::{exists, expect, send};
-use crate::world::{Setup, Verdict, World, cgroups, until};
+use crate::world::{Setup, Verdict, World, cgroups, ours, until};
 
 type Story = for<'a> fn(&'a World) -> std::pin::Pin<Box<dyn Future<Output = Verdict> + 'a>>;
 
@@ -469,15 +468,20 @@ async fn a_false_terminal_device_is_refused(world: &World) -> Verdict {
     Ok(None)
 }
 
+/// A number of seconds that nobody else's `sleep` has.
+pub(crate) fn long(number: u32) -> u32 {
+    1_000_000_000 + std::process::id() * 10 + number
+}
+
 /// Whether a process of the host runs `sleep` for so long.
-fn sleeps(seconds: u32) -> bool {
+pub(crate) fn sleeps(seconds: u32) -> bool {
     let wanted = format!("sleep\0{seconds}\0");
     let entries = fs::read_dir("/proc").unwrap().flatten();
     entries.into_iter().any(|entry| fs::read(entry.path().join("cmdline")).is_ok_and(|line| line == wanted.as_bytes()))
 }
 
 async fn hanging_up_kills_a_command_and_its_session(world: &World) -> Verdict {
-    for (runtime, seconds) in world.runtimes().into_iter().zip([771_001, 771_002, 771_003]) {
+    for (runtime, seconds) in world.runtimes().into_iter().zip([long(1), long(2), long(3)]) {
         inside(runtime, world.setup(IDLE), |runtime, id| async move {
             let script = format!("trap '' HUP; sleep {seconds} & echo ready; wait");
             for process in [sh(&script), on_terminal(&script)] {
@@ -528,14 +532,14 @@ async fn a_killed_daemon_leaves_no_command(world: &World) -> Verdict {
     let mut daemon = std::process::Command::new(std::env::current_exe().unwrap())
         .arg("--act-as-daemon-with-a-command")
         .arg(&dir)
-        .arg("sleep 771005 & exec sleep 771006")
+        .arg(format!("sleep {} & exec sleep {}", long(5), long(6)))
         .spawn()
         .unwrap();
-    let runs = until("the command runs", || sleeps(771_005) && sleeps(771_006)).await;
+    let runs = until("the command runs", || sleeps(long(5)) && sleeps(long(6))).await;
     daemon.kill().unwrap();
     daemon.wait().unwrap();
     runs?;
-    until("the command is gone", || !sleeps(771_005) && !sleeps(771_006)).await?;
+    until("the command is gone", || !sleeps(long(5)) && !sleeps(long(6))).await?;
     let did = did(&world.native, &id, sh("echo well")).await?;
     expect(did.stdout == "well\n", did)?;
     world.native.kill(&id).map_err(|e| e.to_string())?;
@@ -574,16 +578,6 @@ fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-fn helpers() -> usize {
-    let entries = fs::read_dir("/proc").unwrap().flatten();
-    // Those of a killed daemon are this process's to reap, and it does not.
-    let is_helper = |path: &Path| {
-        let stat = fs::read_to_string(path.join("stat")).unwrap_or_default();
-        stat.contains("(stint-exec)") && !stat.contains(") Z ")
-    };
-    entries.filter(|entry| is_helper(&entry.path())).count()
-}
-
 async fn nothing_leaks_over_many_commands(world: &World) -> Verdict {
     inside(&world.native, world.setup(IDLE), |runtime, id| async move {
         did(runtime, &id, sh("true")).await?;
@@ -593,10 +587,11 @@ async fn nothing_leaks_over_many_commands(world: &World) -> Verdict {
             let did = did(runtime, &id, process).await?;
             expect(did.exit.code == 0 && did.stdout.trim() == "x", did)?;
         }
-        until("every helper is gone", || helpers() == 0).await?;
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        let after = (descriptors(), cgroups().len());
-        expect(before == after, (before, after))?;
+        until("every helper is gone", || ours("stint-exec") == 0).await?;
+        let after = || (descriptors(), cgroups().len());
+        until("what they had is let go of", || after().0 <= before.0 && after().1 == before.1)
+            .await
+            .map_err(|e| format!("{e}: {before:?} {:?}", after()))?;
         let left = did(runtime, &id, sh("ls -d /proc/[0-9]* | wc -l; ls /dev/pts")).await?;
         // PID 1, the shell, ls and wc; of the terminals only the device that makes them.
         expect(left.stdout.ends_with("\nptmx\n") && left.stdout.trim().len() <= "99\nptmx".len(), left)

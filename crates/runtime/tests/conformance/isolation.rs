@@ -11,9 +11,9 @@ use serde_json::json;
 use stint_runtime::{ContainerId, Rootfs, Runtime, StartError};
 
 use crate::cases::{merge, mount, process};
-use crate::commands::{did, inside, sh};
+use crate::commands::{did, inside, long, sh, sleeps};
 use crate::lives::expect;
-use crate::world::{Setup, Verdict, World, cgroups, until};
+use crate::world::{Setup, Verdict, World, cgroups, group, until};
 
 type Story = for<'a> fn(&'a World) -> std::pin::Pin<Box<dyn Future<Output = Verdict> + 'a>>;
 
@@ -224,7 +224,9 @@ async fn containers_share_the_processes_of_a_holder(world: &World) -> Verdict {
     let sleeper = sharing(world, "exec sleep 4321", &namespace);
     inside(&world.native, sleeper, async |runtime, sleeper| {
         // An orphan goes to process 1, which leaves no zombie.
-        let script = "ps -o args | grep ^sleep; readlink /proc/1/exe; (sh -c 'sleep 0.1 & exit 0'); sleep 0.5; cat /proc/[0-9]*/status | grep -c '^State:.Z'; \
+        let script = "until ps -o args | grep '^sleep 4321'; do sleep 0.05; done; readlink /proc/1/exe; \
+                      (sh -c 'sleep 0.1 & exit 0'); while ps -o args | grep -q '^sleep 0[.]1'; do sleep 0.05; done; \
+                      until ! grep -q '^State:.Z' /proc/[0-9]*/status 2>/dev/null; do sleep 0.05; done; echo 0; \
                       (echo x > /proc/1/exe) 2>/dev/null && echo wrote; kill -TERM 1; kill -STOP 1; true";
         for runtime in [runtime, &world.older as &dyn Runtime] {
             let looker = sharing(world, script, &namespace);
@@ -241,7 +243,7 @@ async fn containers_share_the_processes_of_a_holder(world: &World) -> Verdict {
     world.native.remove(&id).await.map_err(|e| e.to_string())?;
     let late = world.run(&world.native, sharing(world, "true", &namespace)).await;
     expect(matches!(&late, Err(StartError::Failed { step, .. }) if step.contains("PID namespace")), &late)?;
-    expect(cgroups().is_empty(), cgroups())?;
+    until("no cgroup is left", || cgroups().is_empty()).await?;
     Ok(None)
 }
 
@@ -288,23 +290,22 @@ async fn a_killed_shim_leaves_nothing_of_a_container_that_shares_processes(world
     let left = ran(world, sharing(world, "ps -o args", &namespace)).await?;
     expect(!left.contains("sleep 6543"), &left)?;
     world.native.remove(&id).await.map_err(|e| e.to_string())?;
-    expect(cgroups().is_empty(), cgroups())?;
+    until("no cgroup is left", || cgroups().is_empty()).await?;
     Ok(None)
 }
 
 async fn the_hosts_processes_are_seen_when_asked_for(world: &World) -> Verdict {
     for runtime in [&world.native as &dyn Runtime, &world.older] {
-        let mut setup =
-            world.setup(&format!("test -d /proc/{} && echo seen; setsid sleep 7654 & exit 0", std::process::id()));
+        let mut setup = world.setup(&format!(
+            "test -d /proc/{} && echo seen; setsid sleep {} & exit 0",
+            std::process::id(),
+            long(8)
+        ));
         let kinds = ["mount", "uts", "ipc", "cgroup"].map(|kind| json!({"type": kind}));
         merge(&mut setup, "/linux/namespaces", json!(kinds));
         let ended = world.run(runtime, setup).await.map_err(|e| format!("{e:?}"))?;
         expect(ended.exit.code == 0 && ended.stdout == "seen\n", &ended)?;
-        let left = fs::read_dir("/proc")
-            .map_err(|e| e.to_string())?
-            .flatten()
-            .any(|entry| fs::read(entry.path().join("cmdline")).is_ok_and(|line| line.starts_with(b"sleep\x007654")));
-        expect(!left, "what it started ends with it")?;
+        until("what it started ends with it", || !sleeps(long(8))).await?;
     }
     Ok(None)
 }
@@ -346,7 +347,7 @@ async fn a_shared_mount_carries_mounts_to_the_host(world: &World) -> Verdict {
 
 async fn limits_hold_for_containers_together(world: &World) -> Verdict {
     let together: LinuxResources = serde_json::from_value(json!({"pids": {"limit": 12}})).unwrap();
-    let pod = PathBuf::from(format!("/stint-test/pod-{}", std::process::id()));
+    let pod = PathBuf::from(format!("/{}/pod-{}", group(), std::process::id()));
     let member = |name: &str, script: &str| {
         let mut setup = world.setup(script);
         setup.spec.linux_mut().as_mut().unwrap().set_cgroups_path(Some(pod.join(name)));
@@ -356,22 +357,23 @@ async fn limits_hold_for_containers_together(world: &World) -> Verdict {
     let first = member("first", "for i in 1 2 3 4 5 6 7 8; do sleep 100 & done; exec sleep 100");
     inside(&world.native, first, async |runtime, id| {
         until("the first has its nine", || {
-            let procs = Path::new("/sys/fs/cgroup/pids").join(pod.strip_prefix("/").unwrap()).join("pids.current");
-            fs::read_to_string(procs).is_ok_and(|text| text.trim() == "9") || stint_is_unified()
+            let hierarchy = if is_unified() { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/pids" };
+            let procs = Path::new(hierarchy).join(pod.strip_prefix("/").unwrap()).join("pids.current");
+            fs::read_to_string(procs).is_ok_and(|text| text.trim().parse::<u32>().is_ok_and(|all| all >= 9))
         })
         .await?;
         // Three are left: the shell and two more.
-        let second = member("second", "sleep 1 & sleep 1 & sleep 1 & sleep 1 & wait");
+        let second = member("second", "sleep 100 & sleep 100 & sleep 100 & sleep 100 & wait");
         let ended = world.run(runtime, second).await.map_err(|e| format!("{e:?}"))?;
         expect(ended.stderr.contains("can't fork"), &ended)?;
         let done = did(runtime, &id, sh("echo fits")).await?;
         expect(done.stdout == "fits\n", &done)
     })
     .await?;
-    expect(cgroups().is_empty(), cgroups())?;
+    until("no cgroup is left", || cgroups().is_empty()).await?;
     Ok(None)
 }
 
-fn stint_is_unified() -> bool {
+fn is_unified() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }

@@ -1,9 +1,10 @@
 //! The ground that the cases stand on: a root filesystem, the runtimes, and one way to run a container to its end.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oci_spec::runtime::{LinuxResources, Spec};
 use stint_runtime::zygote::ZygoteHandle;
@@ -121,7 +122,7 @@ impl World {
         let mut spec = default_spec();
         let process = spec.process_mut().as_mut().unwrap();
         process.set_args(Some(vec!["sh".into(), "-c".into(), script.into()]));
-        let path = PathBuf::from(format!("/stint-test/{id}"));
+        let path = PathBuf::from(format!("/{}/{id}", group()));
         spec.linux_mut().as_mut().unwrap().set_cgroups_path(Some(path));
         let rootfs = Rootfs::Overlay { lower: vec![self.rootfs.clone()], writable: Writable::Directory(dir.clone()) };
         Setup { spec, rootfs, dir, id, stdin: Stdin::Empty, together: None }
@@ -167,15 +168,56 @@ pub fn stream(log: &[u8], name: &str) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// Waits until something holds, at most 10 seconds.
+/// How long a case waits for what has to happen: a machine may be busy with much else.
+pub const PATIENCE: Duration = Duration::from_mins(2);
+
+/// Waits until something holds.
 pub async fn until(what: &str, mut holds: impl FnMut() -> bool) -> Result<(), String> {
-    for _ in 0..1000 {
+    let began = Instant::now();
+    while began.elapsed() < PATIENCE {
         if holds() {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    Err(format!("waited 10 s in vain for: {what}"))
+    Err(format!("waited {PATIENCE:?} in vain for: {what}"))
+}
+
+/// The setting that names the cgroup of this suite, which nobody else has: its processes share it.
+pub const GROUP: &str = "STINT_CONFORMANCE_CGROUP";
+
+pub fn group() -> String {
+    std::env::var(GROUP).unwrap()
+}
+
+/// Runs the suite again where nobody else mounts anything, and with a cgroup of its own: it counts both.
+pub fn alone(args: &[String]) {
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "--propagation", "private"]).arg(std::env::current_exe().unwrap()).args(args);
+    let ended = command.env(GROUP, format!("stint-test-{}", std::process::id())).status().expect("there is unshare");
+    std::process::exit(ended.code().unwrap_or(1));
+}
+
+/// Processes of this name that this one, or what it started, has started, and that have not ended.
+pub fn ours(name: &str) -> usize {
+    let parents: HashMap<u32, (u32, bool)> = fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| {
+            let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+            let (begin, rest) = stat.rsplit_once(") ")?;
+            let (pid, comm) = begin.split_once(" (")?;
+            let mut fields = rest.split(' ');
+            let has_ended = fields.next()? == "Z";
+            let is_wanted = comm == name && !has_ended;
+            Some((pid.parse().ok()?, (fields.next()?.parse().ok()?, is_wanted)))
+        })
+        .collect();
+    let is_ours = |pid: &u32| {
+        let mut ancestors = std::iter::successors(Some(*pid), |pid| Some(parents.get(pid)?.0));
+        ancestors.any(|ancestor| ancestor == std::process::id())
+    };
+    parents.iter().filter(|(pid, (_, is_wanted))| *is_wanted && is_ours(pid)).count()
 }
 
 /// busybox under all of its names, and the folders that every image has.
@@ -196,8 +238,8 @@ pub fn make_rootfs(root: &Path) {
 /// Cgroup folders of this suite that are left.
 pub fn cgroups() -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let tops = fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|e| e.path().join("stint-test"));
-    for top in tops.chain([PathBuf::from("/sys/fs/cgroup/stint-test")]) {
+    let tops = fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|e| e.path().join(group()));
+    for top in tops.chain([Path::new("/sys/fs/cgroup").join(group())]) {
         for entry in fs::read_dir(&top).into_iter().flatten().flatten() {
             let shared = entry.file_name().to_string_lossy().starts_with("devices-");
             if entry.path().is_dir() && !shared {
@@ -209,8 +251,9 @@ pub fn cgroups() -> Vec<PathBuf> {
 }
 
 fn remove_cgroups() {
-    for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
-        let top = hierarchy.path().join("stint-test");
+    let hierarchies = fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|hierarchy| hierarchy.path());
+    for hierarchy in hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]) {
+        let top = hierarchy.join(group());
         for entry in fs::read_dir(&top).into_iter().flatten().flatten() {
             let _ = fs::remove_dir(entry.path());
         }
