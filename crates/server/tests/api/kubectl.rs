@@ -282,8 +282,18 @@ impl Forwarding {
 
     fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_mins(2))).unwrap();
         stream
+    }
+
+    /// Waits until it complains so.
+    fn complains(&mut self, wanted: &str) {
+        let (mut said, mut piece) = (Vec::new(), [0; 1 << 10]);
+        while !String::from_utf8_lossy(&said).contains(wanted) {
+            let size = self.child.stderr.as_mut().unwrap().read(&mut piece).unwrap();
+            assert_ne!(size, 0, "not {wanted:?}, but {}", String::from_utf8_lossy(&said));
+            said.extend_from_slice(&piece[..size]);
+        }
     }
 
     fn stop(mut self) -> String {
@@ -332,17 +342,17 @@ fn port_forward_carries_many_connections_at_once() {
 #[test]
 fn port_forward_tells_why_a_port_can_not_be_reached() {
     let world = World::new();
-    // A port that was free a moment ago.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // A port that is bound, so that nobody gets it, and on which nobody listens.
+    let held = tokio::net::TcpSocket::new_v4().unwrap();
+    held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = held.local_addr().unwrap().port();
     for kubectl in kubectls() {
-        let forwarding = Forwarding::start(&world, &kubectl, port);
+        let mut forwarding = Forwarding::start(&world, &kubectl, port);
         let mut back = Vec::new();
         // The connection may be reset, or ended.
         let _ = forwarding.connect().read_to_end(&mut back);
         assert!(back.is_empty());
-        std::thread::sleep(Duration::from_millis(200));
-        let complaints = forwarding.stop();
-        let wanted = format!("error forwarding port {port} to pod p, uid");
-        assert!(complaints.contains(&wanted), "{}: {complaints}", kubectl.display());
+        forwarding.complains(&format!("error forwarding port {port} to pod p, uid"));
+        forwarding.stop();
     }
 }

@@ -62,7 +62,7 @@ async fn the_python_client_runs_commands_and_reaches_ports() {
     });
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/streams.py");
     let session = tokio::task::spawn_blocking(move || {
-        Command::new("timeout").arg("60").arg(python).args([script, &server, &port]).output()
+        Command::new("timeout").arg("600").arg(python).args([script, &server, &port]).output()
     });
     let output = session.await.unwrap().unwrap();
     let (told, complaints) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -92,10 +92,13 @@ where
     }
 }
 
+/// How long a test waits for what has to happen: a machine may be busy with much else.
+const PATIENCE: Duration = Duration::from_mins(2);
+
 /// All messages up to the close, by channel, and the close's code.
 async fn rest(socket: &mut WebSocketStream<TcpStream>) -> ([Vec<u8>; 4], Option<CloseCode>) {
     let mut channels = [const { Vec::new() }; 4];
-    while let Some(message) = timeout(Duration::from_secs(20), socket.next()).await.expect("an end in time") {
+    while let Some(message) = timeout(PATIENCE, socket.next()).await.expect("an end in time") {
         match message.unwrap() {
             Message::Binary(bytes) => channels[usize::from(bytes[0])].extend_from_slice(&bytes[1..]),
             Message::Close(close) => return (channels, close.map(|close| close.code)),
@@ -176,10 +179,13 @@ async fn spdy_is_refused_without_a_protocol_that_is_served() {
              Upgrade: SPDY/3.1\r\n{offered}\r\n"
         );
         stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = vec![0; 4096];
-        let size = timeout(Duration::from_secs(5), stream.read(&mut answer)).await.unwrap().unwrap();
-        let answer = String::from_utf8_lossy(&answer[..size]).replace('\\', "");
-        assert!(answer.starts_with(&format!("HTTP/1.1 {code} ")) && answer.contains(message), "{answer}");
+        let (mut bytes, mut answer) = (Vec::new(), String::new());
+        while !(answer.contains("\r\n\r\n") && answer.contains(message)) {
+            let size = timeout(PATIENCE, stream.read_buf(&mut bytes)).await.unwrap().unwrap();
+            assert_ne!(size, 0, "{answer}");
+            answer = String::from_utf8_lossy(&bytes).replace('\\', "");
+        }
+        assert!(answer.starts_with(&format!("HTTP/1.1 {code} ")), "{answer}");
         assert_eq!(answer.to_lowercase().matches("x-accepted-stream-protocol-versions").count(), accepted, "{answer}");
     }
 }
@@ -294,7 +300,7 @@ async fn a_client_that_hangs_up_ends_its_process() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        timeout(Duration::from_secs(5), gone).await.expect("the process is killed");
+        timeout(PATIENCE, gone).await.expect("the process is killed");
     }
 }
 
@@ -329,7 +335,10 @@ async fn a_client_that_does_not_read_holds_the_process_up() {
 #[tokio::test]
 async fn a_process_that_does_not_read_holds_the_client_up() {
     let world = World::new().await;
-    let mut socket = world.exec("v5.channel.k8s.io", "stdin=1&stdout=1", "sleep 1; wc -c").await;
+    let folder = tempfile::tempdir().unwrap();
+    let sign = folder.path().join("go");
+    let script = format!("until test -e {}; do sleep 0.05; done; wc -c", sign.display());
+    let mut socket = world.exec("v5.channel.k8s.io", "stdin=1&stdout=1", &script).await;
     let piece = [vec![0], vec![b'x'; 1 << 20]].concat();
     let mut sent: u64 = 0;
     // As soon as one does not get through, all that there is to buffer is full.
@@ -337,12 +346,13 @@ async fn a_process_that_does_not_read_holds_the_client_up() {
         sent += 1;
         assert!(sent < 40, "{sent} MiB were taken in by nobody");
     }
+    std::fs::write(sign, "").unwrap();
     let ended = async {
         socket.flush().await.unwrap();
         socket.send(Message::binary(&b"\xff\0"[..])).await.unwrap();
         rest(&mut socket).await
     };
-    let ([_, out, ..], _) = timeout(Duration::from_secs(20), ended).await.unwrap();
+    let ([_, out, ..], _) = timeout(PATIENCE, ended).await.unwrap();
     assert_eq!(text(&out).trim().parse::<u64>().unwrap(), (sent + 1) << 20);
 }
 
@@ -354,7 +364,7 @@ async fn a_message_that_is_too_large_ends_the_connection() {
     // It may be refused while it is still being sent.
     let _ = socket.send(Message::binary(vec![0; (32 << 20) + 1])).await;
     let ended = async { while let Some(Ok(_)) = socket.next().await {} };
-    timeout(Duration::from_secs(10), ended).await.expect("the connection ends");
+    timeout(PATIENCE, ended).await.expect("the connection ends");
 }
 
 /// A server that sends back what it gets, and its port.

@@ -113,7 +113,7 @@ impl Node for TestNode {
 
     fn forward(&self, pod: PodRef, port: u16) -> BoxFuture<'_, Result<Box<dyn Connection>, NodeError>> {
         async move {
-            let connecting = tokio::time::timeout(Duration::from_secs(5), TcpStream::connect(("127.0.0.1", port)));
+            let connecting = tokio::time::timeout(Duration::from_mins(1), TcpStream::connect(("127.0.0.1", port)));
             match connecting.await {
                 Ok(Ok(stream)) => Ok(Box::new(stream) as _),
                 Ok(Err(error)) => {
