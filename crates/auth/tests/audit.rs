@@ -39,6 +39,8 @@ fn record(log: &AuditLog, id: &str) {
 
 fn lines(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap_or_default();
+    // The last one may be on its way.
+    let text = text.rsplit_once('\n').map_or("", |(lines, _)| lines);
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
@@ -100,13 +102,16 @@ fn what_the_queue_cannot_take_is_dropped_and_counted() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.log");
     let log = AuditLog::open(&Options { queue: 1, ..Options::new(path.clone()) }).unwrap();
-    for number in 0..20_000 {
-        record(&log, &number.to_string());
+    let (mut count, began) = (0, std::time::Instant::now());
+    // One line can't wait for a disk as fast as memory, unless this thread hardly gets to work.
+    while count < 20_000 || log.dropped() == 0 && began.elapsed().as_secs() < 120 {
+        record(&log, &count.to_string());
+        count += 1;
     }
     let dropped = log.dropped();
     drop(log);
-    assert_eq!(lines(&path).len() as u64 + dropped, 20_000);
-    assert!(dropped > 0, "one line can't wait for a disk as fast as memory");
+    assert_eq!(lines(&path).len() as u64 + dropped, count);
+    assert!(dropped > 0);
 }
 
 #[test]

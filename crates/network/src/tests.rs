@@ -26,9 +26,8 @@ fn on_a_machine(test: impl FnOnce(&Path) + Send + 'static) {
         stint_runtime::namespace::enter_new_network().unwrap();
         let data = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         test(data.path());
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let left: Vec<&str> = mounts.lines().filter(|line| line.contains(data.path().to_str().unwrap())).collect();
-        assert_eq!(left, [""; 0], "no mount is left");
+        let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        until("no mount is left", || !mounts().contains(data.path().to_str().unwrap()));
     });
     if let Err(panic) = machine.join() {
         std::panic::resume_unwind(panic);
@@ -73,18 +72,23 @@ fn serve(namespace: &Path, port: u16) {
     is_ready.recv().unwrap();
 }
 
+/// How long a test waits for what has to happen: a machine may be busy with much else.
+const PATIENCE: Duration = Duration::from_mins(2);
+/// How long it waits for what must not happen.
+const SHORT: Duration = Duration::from_secs(3);
+
 /// What such a server says, asked from here.
 fn ask(address: impl Into<IpAddr>, port: u16) -> io::Result<String> {
-    say(address.into(), port, b"who?")
+    say(address.into(), port, b"who?", PATIENCE)
 }
 
 /// Ends such a server: while it runs, its namespace is not gone.
 fn stop(namespace: &Path, port: u16) {
-    within(namespace, move || say(Ipv4Addr::LOCALHOST.into(), port, b"stop")).join().unwrap().unwrap();
+    within(namespace, move || say(Ipv4Addr::LOCALHOST.into(), port, b"stop", PATIENCE)).join().unwrap().unwrap();
 }
 
-fn say(address: IpAddr, port: u16, word: &[u8]) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::new(address, port), Duration::from_secs(3))?;
+fn say(address: IpAddr, port: u16, word: &[u8], patience: Duration) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::new(address, port), patience)?;
     stream.write_all(word)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
@@ -151,8 +155,8 @@ fn interfaces() -> Vec<String> {
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(20), "waited too long until {what}: {:?}", interfaces());
-        std::thread::yield_now();
+        assert!(began.elapsed() < PATIENCE, "waited too long until {what}: {:?}", interfaces());
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -186,7 +190,8 @@ fn pods_reach_the_world_as_the_machine_and_the_world_does_not_reach_them() {
         serve(&outside.0, 80);
         assert_eq!(ask_from(&pod.path, Outside::THERE.into(), 80).unwrap(), Outside::HERE.to_string());
         serve(&pod.path, 80);
-        let refused = ask_from(&outside.0, address(&pod), 80).unwrap_err();
+        let pods = address(&pod);
+        let refused = within(&outside.0, move || say(pods, 80, b"who?", SHORT)).join().unwrap().unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::TimedOut, "{refused}");
         stop(&pod.path, 80);
         stop(&outside.0, 80);
@@ -216,7 +221,7 @@ fn a_host_port_leads_to_its_pod_from_everywhere() {
         assert!(ask_from(&pod.path, here, 8080).is_ok(), "from the pod itself");
         stop(&pod.path, 80);
         wait(network.leave(&pod, &ports)).unwrap();
-        assert!(ask(Ipv4Addr::LOCALHOST, 8080).is_err(), "it is closed with the pod");
+        assert!(say(Ipv4Addr::LOCALHOST.into(), 8080, b"who?", SHORT).is_err(), "it is closed with the pod");
         wait(network.leave(&pod, &ports)).unwrap();
         wait(network.leave(&other, &[])).unwrap();
         network.close().unwrap();
@@ -237,7 +242,7 @@ fn a_pod_does_not_reach_the_loopback_of_the_machine() {
             let index = links.find("lo").unwrap().unwrap();
             links.set_down(index).unwrap();
             let _ = gateway;
-            ask(Ipv4Addr::LOCALHOST, 8888)
+            say(Ipv4Addr::LOCALHOST.into(), 8888, b"who?", SHORT)
         });
         assert!(tried.join().unwrap().is_err());
         listener.set_nonblocking(true).unwrap();

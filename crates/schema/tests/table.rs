@@ -162,9 +162,18 @@ fn kinds_are_found_with_their_lists() {
 
 #[test]
 fn the_table_is_parsed_in_a_few_milliseconds() {
-    let start = std::time::Instant::now();
+    // What this thread is at work, whatever else the machine does.
+    let worked = || -> Option<u64> {
+        let times = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+        times.split(' ').next()?.parse().ok()
+    };
+    let before = worked();
     Schema::get();
-    let took = start.elapsed();
+    let Some((before, after)) = before.zip(worked()) else {
+        println!("skipped: this kernel does not tell how long a thread was at work");
+        return;
+    };
+    let took = std::time::Duration::from_nanos(after - before);
     println!("parsed in {took:?}");
     assert!(took.as_millis() < 200, "an unoptimised build took {took:?}");
 }

@@ -1,6 +1,5 @@
 //! Plugins that note what they are told, and Debian's own, in network namespaces of the tests' own.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::*;
@@ -54,8 +53,12 @@ fn noting(folder: &Path, kind: &str, result: &str) {
          if test $CNI_COMMAND = ADD; then echo '{result}'; fi\n"
     );
     let path = folder.join(kind);
-    fs::write(&path, script).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    // By another process: a program that this one writes could still be open where another test forks meanwhile.
+    let mut writer = std::process::Command::new("sh");
+    let writer = writer.args(["-c", "cat > $0 && chmod 755 $0"]).arg(&path).stdin(std::process::Stdio::piped());
+    let mut writer = writer.spawn().unwrap();
+    std::io::Write::write_all(&mut writer.stdin.take().unwrap(), script.as_bytes()).unwrap();
+    assert!(writer.wait().unwrap().success());
 }
 
 fn log(folder: &Path) -> Vec<String> {
