@@ -114,7 +114,7 @@ impl Worker {
             Some(_) => Remains::Files,
             None => Remains::Nothing,
         };
-        let state = State::recovered(facts, &told, found.attempts, remains, shared.clock.now());
+        let state = State::recovered(&facts, &told, found.attempts, remains, shared.clock.now());
         let (status, _) = watch::channel(Wanted::default());
         let (_, known) = watch::channel(Arc::new(told.clone()));
         let joined = Arc::new(found.joined.map_or_else(OnceLock::new, OnceLock::from));

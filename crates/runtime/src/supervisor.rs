@@ -110,12 +110,11 @@ impl Supervisor {
         });
         self.lock().insert(id, entry.clone());
         tokio::spawn(async move {
-            let exit = match receive(&socket).await {
-                Ok((Report::Exited(record), _)) => record,
-                _ => {
-                    entry.shim_ended().await;
-                    entry.conclude().await
-                }
+            let exit = if let Ok((Report::Exited(record), _)) = receive(&socket).await {
+                record
+            } else {
+                entry.shim_ended().await;
+                entry.conclude().await
             };
             entry.exit.send_replace(Some(exit.into()));
         });

@@ -59,13 +59,13 @@ impl State {
     /// A container that the API saw running and of which nothing was found ended in a way that nobody knows. After a reboot
     /// init containers are run anew, as by a kubelet, if others are to be started again: what they made may be gone.
     pub fn recovered(
-        facts: Arc<Facts>,
+        facts: &Arc<Facts>,
         told: &PodStatus,
         mut found: Vec<Found>,
         remains: Remains,
         now: Timestamp,
     ) -> State {
-        let mut state = State::new(facts.clone(), told.start_time.as_ref().map_or(now, |time| time.0));
+        let mut state = State::new(Arc::clone(facts), told.start_time.as_ref().map_or(now, |time| time.0));
         let outcome = terminal(told);
         let active = outcome.is_none();
         let mut untold = vec![Attempt(0); facts.containers.len()];

@@ -234,7 +234,7 @@ fn a_pod_that_goes_for_others_was_disrupted_and_one_that_broke_its_own_limit_was
         }
         // The next agent finds it so, and leaves it so.
         let facts = world.state.facts.clone();
-        let state = State::recovered(facts, &world.told, Vec::new(), Remains::Files, world.now);
+        let state = State::recovered(&facts, &world.told, Vec::new(), Remains::Files, world.now);
         let again = status(&state, &world.told, &Place::default(), world.now);
         assert_eq!(again.conditions, world.told.conditions);
     }

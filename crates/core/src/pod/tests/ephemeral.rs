@@ -76,9 +76,8 @@ fn who_joined_is_found_again() {
         life: FoundAttempt::Running { since: world.now },
     };
     let facts = Arc::new(Facts::of(&pod));
-    let state =
-        State::recovered(facts.clone(), &world.told, vec![found("c"), found("d")], Remains::Containers, world.now);
+    let state = State::recovered(&facts, &world.told, vec![found("c"), found("d")], Remains::Containers, world.now);
     assert!(matches!(state.life("d"), Some(Life::Running { .. })));
-    let lost = State::recovered(facts, &world.told, vec![found("c")], Remains::Containers, world.now);
+    let lost = State::recovered(&facts, &world.told, vec![found("c")], Remains::Containers, world.now);
     assert_eq!(lost.life("d"), Some(&Life::Ended), "it is not started again");
 }

@@ -168,8 +168,7 @@ fn how_a_container_stood_outlives_the_agent() {
     let recover = |world: &World| {
         let life = FoundAttempt::Running { since: world.now };
         let found = Found { container: "c".to_owned(), attempt: Attempt(0), id: "c-0".to_owned(), life };
-        let state =
-            State::recovered(world.state.facts.clone(), &world.told, vec![found], Remains::Containers, world.now);
+        let state = State::recovered(&world.state.facts, &world.told, vec![found], Remains::Containers, world.now);
         status(&state, &world.told, &Place::default(), world.now)
     };
     assert_eq!(recover(&world), world.told);

@@ -4,7 +4,7 @@ use super::*;
 
 /// The state that an agent makes of what the API was told and of `found`.
 fn recovered(world: &World, found: Vec<Found>, remains: Remains) -> State {
-    State::recovered(world.state.facts.clone(), &world.told, found, remains, world.now)
+    State::recovered(&world.state.facts, &world.told, found, remains, world.now)
 }
 
 /// A run that goes on.
@@ -108,7 +108,7 @@ fn a_container_whose_image_changed_meanwhile_is_started_again() {
     let mut facts = (*world.state.facts).clone();
     facts.containers[0].image = "perl:6".to_owned();
     let found = vec![running(&world, "c", 0)];
-    let state = State::recovered(Arc::new(facts), &world.told, found, Remains::Containers, world.now);
+    let state = State::recovered(&Arc::new(facts), &world.told, found, Remains::Containers, world.now);
     let effects = step(state, Event::Tick, world.now).effects;
     assert!(effects.contains(&Effect::Signal { container: "c".to_owned(), attempt: Attempt(0) }), "{effects:?}");
 }
@@ -133,7 +133,7 @@ fn a_recovered_pod_goes_on() {
         |attempt, life| Found { container: "c".to_owned(), attempt: Attempt(attempt), id: "x".to_owned(), life };
     let running = found(1, FoundAttempt::Running { since: world.now });
     let recover =
-        |found: Vec<Found>| State::recovered(world.state.facts.clone(), &told, found, Remains::Containers, world.now);
+        |found: Vec<Found>| State::recovered(&world.state.facts, &told, found, Remains::Containers, world.now);
 
     let state = recover(vec![running, found(0, FoundAttempt::Exited(exit.clone()))]);
     let shown = status(&state, &told, &Place::default(), world.now);
@@ -154,7 +154,7 @@ fn a_recovered_pod_goes_on() {
 fn a_recovered_pod_that_the_api_knows_as_ended_is_only_cleaned_up() {
     let mut world = World::running("Never");
     world.exits("c", 0);
-    let state = State::recovered(world.state.facts.clone(), &world.told, vec![], Remains::Files, world.now);
+    let state = State::recovered(&world.state.facts, &world.told, vec![], Remains::Files, world.now);
     assert!(state.is_ended());
     assert_eq!(step(state, Event::TornDown, world.now).effects, []);
 }
