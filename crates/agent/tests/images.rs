@@ -214,11 +214,13 @@ async fn a_container_whose_image_is_changed_is_started_again_from_the_new_one() 
     world.phase("p", "Running").await;
     let change = json!({"spec": {"containers": [{"name": "c", "image": "a:2"}]}});
     world.pods.patch("p", &PatchParams::default(), &Patch::Strategic(change)).await.unwrap();
-    let status =
-        world.wait("p", |status| status.container_statuses.iter().flatten().any(|one| one.restart_count == 1)).await;
-    let shown = &status.container_statuses.as_ref().unwrap()[0];
-    assert_eq!(shown.image, "a:2");
-    assert!(shown.state.as_ref().unwrap().running.is_some(), "{shown:?}");
+    let status = world
+        .wait("p", |status| {
+            let mut all = status.container_statuses.iter().flatten();
+            all.any(|one| one.restart_count == 1 && one.state.as_ref().is_some_and(|state| state.running.is_some()))
+        })
+        .await;
+    assert_eq!(status.container_statuses.unwrap()[0].image, "a:2");
     until("only the new one is held", async || {
         let held = store.usage().unwrap().into_iter().filter(|image| !image.owners.is_empty());
         held.map(|image| image.references[0].familiar()).eq(["a:2".to_owned()])
