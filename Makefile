@@ -2,11 +2,13 @@
 
 .PHONY: test lint sim bench packages
 
-# Every test: unit, property, conformance (against runc), real containers, a real registry, and a minute of simulation.
+# Every test: unit, property, conformance (against runc), real containers, a real registry, and some minutes of simulation.
 test: packages
 	cargo test --workspace --quiet --no-fail-fast
 	cargo build --release -p stint -p stint-sim
 	./target/release/sim --minutes 1
+	./target/release/sim --attached --seeds 0..300
+	./target/release/sim --model --seeds 0..10000 --jobs 2
 
 lint:
 	cargo fmt --all --check
