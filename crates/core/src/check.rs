@@ -163,6 +163,8 @@ struct JobEntry {
     shrunk: bool,
     /// Whether completions were ever changed: then the counter of successes may be one that could not fall.
     resized: bool,
+    /// The fewest that its completions ever were: a pod of an index beyond may have been released for that.
+    least_completions: Option<i32>,
     status: JobStatus,
     spec: JobSpec,
     /// The indexes of which a pod was seen to succeed.
@@ -215,6 +217,7 @@ impl Ledger {
             known.spec = job.spec.clone().unwrap_or_default();
         }
         known.resized |= is_known && completions_before != known.spec.completions;
+        known.least_completions = known.least_completions.into_iter().chain(known.spec.completions).min();
         if known.is_indexed() {
             indexes_stay(known, &before, completions_before)?;
         } else {
@@ -361,7 +364,8 @@ impl JobEntry {
         if !self.is_indexed() {
             return false;
         }
-        let end = Index::try_from(self.spec.completions.unwrap_or(0)).unwrap_or(0);
+        // Who released it may not have seen yet that there are more completions again.
+        let end = Index::try_from(self.least_completions.unwrap_or(0)).unwrap_or(0);
         let Some(index) = index.filter(|index| *index < end) else { return true };
         let decided = [&self.status.completed_indexes, &self.status.failed_indexes];
         class == Class::Succeeded && decided.into_iter().any(|indexes| set(indexes.as_ref(), end).contains(index))

@@ -43,10 +43,10 @@ pub struct PodRecord {
     pub job: Option<Uid>,
     /// `status.phase`.
     pub phase: String,
-    /// Whether it was being deleted before it had ended, or sent away: deleted after its Job had let go of it unended.
+    /// Whether it was being deleted before it had ended.
     pub left: bool,
-    /// Whether its Job has let go of it before it had ended.
-    pub forgotten: bool,
+    /// Whether it had lost its finalizer before it ended: it was sent away, and may have ended by itself before it was deleted.
+    pub sent_away: bool,
     /// Whether its labels were ever taken off, so that its Job may have let it go uncounted.
     pub unlabelled: bool,
     /// Whether the tracking finalizer was on it.
@@ -62,8 +62,8 @@ pub struct PodRecord {
     pub bound: bool,
     /// Whether nobody controls it: it may stay, whatever becomes of Jobs.
     pub is_stray: bool,
-    /// Whether nobody did once: a Job that controls it has adopted it, and did not ask for one more.
-    pub was_stray: bool,
+    /// Whether a Job has adopted it, and so had one more than it asked for.
+    pub was_adopted: bool,
     /// Where it stands.
     pub class: Class,
     /// Whether the object is gone.
@@ -188,7 +188,7 @@ fn pod_put(history: &mut History, key: &str, pod: &Pod) -> Result<(), String> {
         job: controller_of(pod).map(|owner| Uid::from(owner.uid.as_str())),
         phase: String::new(),
         left: false,
-        forgotten: false,
+        sent_away: false,
         unlabelled: false,
         tracked: false,
         restarts: 0,
@@ -196,13 +196,13 @@ fn pod_put(history: &mut History, key: &str, pod: &Pod) -> Result<(), String> {
         bound: false,
         is_left_lying: false,
         is_stray: false,
-        was_stray: false,
+        was_adopted: false,
         class: class(pod),
         gone: false,
     });
     let owner = controller_of(pod).map(|owner| Uid::from(owner.uid.as_str()));
+    known.was_adopted |= known.is_stray && owner.is_some();
     known.is_stray = owner.is_none();
-    known.was_stray |= owner.is_none();
     known.job = owner.or(known.job.take());
     let phase = phase(pod).to_owned();
     let ended = |phase: &str| matches!(phase, "Succeeded" | "Failed");
@@ -216,9 +216,8 @@ fn pod_put(history: &mut History, key: &str, pod: &Pod) -> Result<(), String> {
     let deleting = pod.metadata.deletion_timestamp.is_some();
     if !ended(&known.phase) {
         known.left |= deleting;
-        known.forgotten |= known.tracked && !is_tracked(pod);
+        known.sent_away |= known.tracked && !is_tracked(pod);
     }
-    known.left |= known.forgotten && deleting;
     known.unlabelled |= pod.metadata.labels.is_none();
     known.tracked = is_tracked(pod);
     known.bound = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());

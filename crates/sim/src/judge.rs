@@ -94,6 +94,7 @@ fn judge_job(job: &JobRecord, pods: &[&PodRecord]) -> Result<(), String> {
         |what: &dyn Fn(&&&PodRecord) -> bool| i32::try_from(pods.iter().filter(what).count()).unwrap_or(i32::MAX);
     let really_succeeded = count(&|pod| pod.phase == "Succeeded");
     let left = count(&|pod| pod.left);
+    let sent_away = count(&|pod| pod.sent_away);
     let really_failed = count(&|pod| pod.phase == "Failed");
     if succeeded > really_succeeded {
         return Err(format!("it counts {succeeded} succeeded pods of {really_succeeded}"));
@@ -106,8 +107,9 @@ fn judge_job(job: &JobRecord, pods: &[&PodRecord]) -> Result<(), String> {
     let all_count = !is_indexed && spec.pod_failure_policy.is_none();
     // A pod that it has let go is counted, or not, as it was when its labels went.
     let kept_all = !pods.iter().any(|pod| pod.is_stray || pod.unlabelled);
-    let adopted = pods.iter().any(|pod| pod.was_stray && !pod.is_stray);
-    if left == 0 && !job.shrunk && kept_all && all_count && (succeeded, failed) != (really_succeeded, really_failed) {
+    let adopted = pods.iter().any(|pod| pod.was_adopted);
+    let none_left = left == 0 && sent_away == 0 && !job.shrunk && kept_all;
+    if none_left && all_count && (succeeded, failed) != (really_succeeded, really_failed) {
         return Err(format!("{really_succeeded} pods succeeded and {really_failed} failed"));
     }
     match finished(&status) {

@@ -376,6 +376,23 @@ fn a_deleted_pod_counts_as_failed_and_is_replaced() {
     assert_eq!(w.active(), ["j-002"]);
 }
 
+/// The controller lets go of a pod whose index is none of the Job's any more, while a user gives the Job more completions
+/// again (found by the simulator's model, seed 974822: the ledger was wrong).
+#[test]
+fn a_pod_that_had_no_index_for_a_while_may_be_released_uncounted() {
+    let mut w = indexed(2, 2, &serde_json::json!({}));
+    w.settle();
+    w.change(|spec| (spec.completions, spec.parallelism) = (Some(1), Some(1)));
+    let last = w.at(1);
+    w.end(&last, 0).unwrap();
+    let releases = w.plan();
+    assert_eq!(releases.phase, Phase::Release);
+    w.change(|spec| (spec.completions, spec.parallelism) = (Some(2), Some(2)));
+    w.execute(&releases, usize::MAX).unwrap();
+    w.settle();
+    assert_eq!((w.at(1).as_str(), w.status().completed_indexes), ("j-003", None));
+}
+
 #[test]
 fn a_job_managed_elsewhere_is_left_alone() {
     let mut w = World::new(1, Some(1), 6);
