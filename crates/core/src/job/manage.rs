@@ -29,7 +29,11 @@ pub(super) fn manage(view: &View<'_>, spec: &JobSpec, now: Timestamp, tuning: Tu
     let want = wanted(view, spec, active);
     let surplus = surplus(view, active, want, most);
     if !surplus.is_empty() {
-        let why = active_and_wanted(active, want);
+        let why = if view.has_begun_to_send_away() {
+            "it was to go, and its finalizer is off".to_owned()
+        } else {
+            active_and_wanted(active, want)
+        };
         return send_away(view, &surplus, &why, now);
     }
     let leaving = if view.only_replace_failed { view.count(Class::Leaving) } else { 0 };
@@ -84,16 +88,17 @@ fn wanted(view: &View<'_>, spec: &JobSpec, active: i32) -> i32 {
     }
 }
 
-/// The active pods that have to go: of an Indexed Job those that have no index of it, and all but one of each index; then
-/// as many as are too many; `most` of them for now.
+/// The active pods that have to go: those that have lost their finalizer, since they were sent away before and only their
+/// deletion has failed, whatever is wanted now: nobody would count them. Of an Indexed Job those that have no index of it, and
+/// all but one of each index. Then as many as are too many; `most` of them for now.
 pub(super) fn surplus<'v, 'a>(view: &'v View<'a>, active: i32, want: i32, most: usize) -> Vec<&'v Seen<'a>> {
     let has_each_its_own = view.indexed.as_ref().is_none_or(|indexed| indexed.active.len() == active);
-    if active <= want && has_each_its_own {
+    if active <= want && has_each_its_own && !view.has_begun_to_send_away() {
         return Vec::new(); // without putting thousands of pods in order
     }
-    let mut candidates: Vec<&Seen<'_>> = view.class(Class::Active).collect();
+    let (mut candidates, mut surplus): (Vec<&Seen<'_>>, Vec<&Seen<'_>>) =
+        view.class(Class::Active).partition(|seen| seen.tracked);
     candidates.sort_by_cached_key(|seen| removal_rank(seen.pod));
-    let mut surplus = Vec::new();
     if view.indexed.is_some() {
         // The last of an index in this order is the one to keep.
         let mut seen_later = IndexSet::default();
@@ -119,7 +124,7 @@ pub(super) fn send_away(view: &View<'_>, pods: &[&Seen<'_>], why: &str, now: Tim
     let mut steps = Vec::new();
     for seen in pods {
         // Without the finalizer it is not counted: it did not fail, it was sent away.
-        steps.push(forget(seen, why));
+        steps.extend(seen.tracked.then(|| forget(seen, why)));
         steps.push(Step::new(Action::DeletePod(PodRef::of(seen.pod)), why).announce(
             Severity::Normal,
             "SuccessfulDelete",

@@ -376,6 +376,26 @@ fn a_deleted_pod_counts_as_failed_and_is_replaced() {
     assert_eq!(w.active(), ["j-002"]);
 }
 
+/// Its finalizer had gone, and before the deletion was performed, the process died; then it was wanted again, ran to its end,
+/// and was in no counter (found by the simulator's model, seed 3497).
+#[test]
+fn a_pod_that_has_begun_to_be_sent_away_goes_though_it_is_wanted_again() {
+    let mut w = World::new(2, Some(2), 6);
+    w.settle();
+    w.change(|spec| spec.parallelism = Some(1));
+    let sends_away = w.plan();
+    w.execute(&sends_away, 1).unwrap();
+    assert_eq!(w.active().len(), 2, "its finalizer is off, and it is still there");
+    w.change(|spec| spec.parallelism = Some(2));
+    w.settle();
+    assert_eq!(w.active(), ["j-002", "j-003"]);
+    for pod in ["j-002", "j-003"] {
+        w.end(pod, 0).unwrap();
+    }
+    w.settle();
+    assert_eq!((w.status().succeeded, w.status().failed), (Some(2), None));
+}
+
 /// The controller lets go of a pod whose index is none of the Job's any more, while a user gives the Job more completions
 /// again (found by the simulator's model, seed 974822: the ledger was wrong).
 #[test]

@@ -159,6 +159,11 @@ impl<'a> View<'a> {
         super::to_i32(self.class(class).count())
     }
 
+    /// Whether an active pod has lost its finalizer: it was to be sent away, and its deletion has not come through.
+    pub fn has_begun_to_send_away(&self) -> bool {
+        self.class(Class::Active).any(|seen| !seen.tracked)
+    }
+
     /// How many active pods have the condition Ready.
     pub fn ready(&self) -> i32 {
         super::to_i32(self.class(Class::Active).filter(|seen| seen.ready).count())
