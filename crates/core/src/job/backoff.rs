@@ -5,7 +5,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::view::{Class, View, finished_at};
+use super::policy::Judgement;
+use super::view::{Class, Seen, View, finished_at};
 
 /// The delays before failed pods are replaced: `base · 2ⁿ⁻¹` after the n-th failure since the latest success, at most `max`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,10 +35,8 @@ impl Backoff {
     pub(super) fn until(self, view: &View<'_>, now: Timestamp) -> Option<(Timestamp, u32)> {
         let successes = view.class(Class::Succeeded).filter_map(|s| finished_at(s.pod));
         let latest_success = successes.chain(view.latest_success).max();
-        let failures: Vec<Timestamp> = view
-            .pods
-            .iter()
-            .filter(|seen| view.counts_as_failed(seen))
+        let failures: Vec<Timestamp> = failures(view)
+            .into_iter()
             .filter_map(|seen| finished_at(seen.pod))
             .filter(|at| latest_success.is_none_or(|success| *at > success))
             .collect();
@@ -46,6 +45,25 @@ impl Backoff {
         let at = latest.saturating_add(self.delay(count)).ok()?;
         (at > now).then_some((at, count))
     }
+}
+
+/// The pods that have failed, without those that were sent away: a Job that is resumed, or may have more pods again, waits for
+/// none of them.
+///
+/// While it leaves, a pod that was sent away looks like one that a user has deleted and that was counted: both have lost their
+/// finalizer. But the counter holds only the latter. So of those that leave as many have failed as it holds beside the pods
+/// that are known to have, those first that were deleted first.
+fn failures<'v, 'a>(view: &'v View<'a>) -> Vec<&'v Seen<'a>> {
+    let pods = view.pods.iter().filter(|seen| view.counts_as_failed(seen) && view.is_countable(seen));
+    let may_be_sent_away = |seen: &&Seen<'_>| !seen.tracked && seen.pod.metadata.deletion_timestamp.is_some();
+    let (mut leaving, mut failed): (Vec<&Seen<'_>>, Vec<&Seen<'_>>) = pods.partition(may_be_sent_away);
+    if !leaving.is_empty() {
+        let known = failed.iter().filter(|seen| seen.judgement != Judgement::Ignore).count();
+        let counted = usize::try_from(view.totals().failed).unwrap_or(0);
+        leaving.sort_by_key(|seen| finished_at(seen.pod));
+        failed.extend(leaving.into_iter().take(counted.saturating_sub(known)));
+    }
+    failed
 }
 
 #[cfg(test)]

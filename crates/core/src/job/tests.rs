@@ -376,6 +376,30 @@ fn a_deleted_pod_counts_as_failed_and_is_replaced() {
     assert_eq!(w.active(), ["j-002"]);
 }
 
+/// Their finalizers go before they do, so that upstream's record of failures never holds them. While they left, ours took
+/// them for failures, and a resumed Job waited for as long as if it had failed as often as it had had pods.
+#[test]
+fn pods_that_were_sent_away_delay_no_others() {
+    let suspension: fn(&mut World, bool) = |w, stops| w.change(|spec| spec.suspend = Some(stops));
+    let parallelism: fn(&mut World, bool) =
+        |w, stops| w.change(|spec| spec.parallelism = Some(if stops { 0 } else { 3 }));
+    for stop_or_go in [suspension, parallelism] {
+        let mut w = World::new(3, Some(4), 6);
+        w.settle();
+        w.end("j-001", 1).unwrap();
+        let rest = w.settle();
+        w.now = rest.wake.expect("the failed one is waited for").at;
+        w.settle();
+        stop_or_go(&mut w, true);
+        w.settle();
+        assert_eq!((w.active().len(), w.status().terminating), (0, Some(3)));
+        w.now += 1.seconds();
+        stop_or_go(&mut w, false);
+        w.settle();
+        assert_eq!((w.active().len(), w.status().failed), (3, Some(1)));
+    }
+}
+
 /// Its finalizer had gone, and before the deletion was performed, the process died; then it was wanted again, ran to its end,
 /// and was in no counter (found by the simulator's model, seed 3497).
 #[test]
