@@ -106,7 +106,7 @@ pub fn reconcile_kept(
     match end {
         Some(end) => track::stop(&view, &end).unwrap_or_else(|| track::conclude(&view, &end, now)),
         None if view.job_is_leaving() => track::abandon(&view, now),
-        None => manage::manage(&view, spec, now, tuning).waking(end::deadline(&view.status, spec)),
+        None => manage::manage(&view, spec, now, tuning).waking(end::deadline(&view.status, spec, now)),
     }
 }
 

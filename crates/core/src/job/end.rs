@@ -56,7 +56,7 @@ impl End {
         if exceeds_backoff_limit(view, spec) {
             return failure("BackoffLimitExceeded", "Job has reached the specified backoff limit");
         }
-        if deadline(&view.status, spec).is_some_and(|deadline| deadline.at <= now) {
+        if deadline(&view.status, spec, now).is_some_and(|deadline| deadline.at <= now) {
             return failure("DeadlineExceeded", "Job was active longer than specified deadline");
         }
         if let Some((reason, message)) = failed_indexes(view, spec) {
@@ -105,13 +105,15 @@ impl End {
     }
 }
 
-/// When `activeDeadlineSeconds` are over. None: there is no deadline, or the time does not run.
-pub(super) fn deadline(status: &JobStatus, spec: &JobSpec) -> Option<Wake> {
+/// When `activeDeadlineSeconds` are over, of a Job that starts `now` if it has not. None: there is no deadline, or the time
+/// does not run.
+pub(super) fn deadline(status: &JobStatus, spec: &JobSpec, now: Timestamp) -> Option<Wake> {
     if spec.suspend == Some(true) {
         return None;
     }
     let seconds = spec.active_deadline_seconds?;
-    let at = status.start_time.as_ref()?.0.saturating_add(SignedDuration::from_secs(seconds)).ok()?;
+    let start = status.start_time.as_ref().map_or(now, |time| time.0);
+    let at = start.saturating_add(SignedDuration::from_secs(seconds)).ok()?;
     Some(Wake { at, why: format!("the Job may be active until {at}") })
 }
 

@@ -77,7 +77,7 @@ pub fn explain(job: &Job, pods: &[Pod], events: &[Event], now: Timestamp, tuning
     let status = job.status.clone().unwrap_or_default();
     let plan = plan(job, pods, now, tuning);
     let attempts = attempts::of(job, pods);
-    let mut waits: Vec<Wait> = waits_of_job(job, &status, &plan);
+    let mut waits: Vec<Wait> = waits_of_job(job, &status, &plan, now);
     waits.extend(refusal(job, events, now).filter(|_| finished(&status).is_none()));
     waits.extend(attempts.iter().filter_map(attempts::waits));
     let (next, next_at) = next(job, pods, &plan, tuning);
@@ -151,7 +151,7 @@ fn state(job: &Job, status: &JobStatus) -> String {
     state
 }
 
-fn waits_of_job(job: &Job, status: &JobStatus, plan: &Plan) -> Vec<Wait> {
+fn waits_of_job(job: &Job, status: &JobStatus, plan: &Plan, now: Timestamp) -> Vec<Wait> {
     let mut waits = Vec::new();
     let Some(spec) = &job.spec else { return waits };
     let is_over = finished(status).is_some();
@@ -160,7 +160,7 @@ fn waits_of_job(job: &Job, status: &JobStatus, plan: &Plan) -> Vec<Wait> {
     } else if !is_over && spec.parallelism == Some(0) {
         waits.push(Wait { what: "somebody who raises spec.parallelism, which is 0".to_owned(), until: None });
     }
-    let deadline = end::deadline(status, spec).filter(|_| !is_over);
+    let deadline = end::deadline(status, spec, now).filter(|_| !is_over && status.start_time.is_some());
     for wake in plan.wake.iter().chain(&deadline) {
         let wait = Wait { what: wake.why.clone(), until: Some(to_time(wake.at)) };
         if !waits.contains(&wait) {

@@ -376,6 +376,16 @@ fn a_deleted_pod_counts_as_failed_and_is_replaced() {
     assert_eq!(w.active(), ["j-002"]);
 }
 
+/// `syncJob` sets `startTime` before it looks at the deadline.
+#[test]
+fn a_job_that_may_not_be_active_at_all_fails_without_a_pod() {
+    let mut w = World::new(1, Some(1), 6);
+    w.change(|spec| spec.active_deadline_seconds = Some(0));
+    w.settle();
+    assert_eq!(w.why(), "DeadlineExceeded: Job was active longer than specified deadline");
+    assert_eq!((w.made, w.status().start_time), (0, Some(to_time(w.now))));
+}
+
 /// Their finalizers go before they do, so that upstream's record of failures never holds them. While they left, ours took
 /// them for failures, and a resumed Job waited for as long as if it had failed as often as it had had pods.
 #[test]
