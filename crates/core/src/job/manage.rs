@@ -82,8 +82,8 @@ fn wanted(view: &View<'_>, spec: &JobSpec, active: i32) -> i32 {
     let succeeded = view.completed();
     match spec.completions {
         Some(completions) => parallelism(spec).min(completions - succeeded).max(0),
-        // A work queue: after the first success no pod is added, and those that run may finish.
-        None if succeeded > 0 => active.min(parallelism(spec)),
+        // A work queue: after the first success no pod is added, and those that run may finish, however few are wanted.
+        None if succeeded > 0 => active,
         None => parallelism(spec),
     }
 }

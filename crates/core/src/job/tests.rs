@@ -376,6 +376,22 @@ fn a_deleted_pod_counts_as_failed_and_is_replaced() {
     assert_eq!(w.active(), ["j-002"]);
 }
 
+/// `manageJob` wants of such a Job whatever is active; fewer pods that may run at once do not end one.
+#[test]
+fn a_work_queue_with_a_success_keeps_the_pods_that_run_when_fewer_may() {
+    let mut w = World::new(3, None, 6);
+    w.settle();
+    w.end("j-001", 0).unwrap();
+    w.settle();
+    w.change(|spec| spec.parallelism = Some(1));
+    w.settle();
+    assert_eq!(w.active(), ["j-002", "j-003"]);
+    w.end("j-002", 0).unwrap();
+    w.end("j-003", 0).unwrap();
+    w.settle();
+    assert_eq!((finished(&w.status()), w.status().succeeded, w.made), (Some(Outcome::Success), Some(3), 3));
+}
+
 /// `syncJob` sets `startTime` before it looks at the deadline.
 #[test]
 fn a_job_that_may_not_be_active_at_all_fails_without_a_pod() {
