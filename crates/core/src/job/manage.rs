@@ -148,8 +148,9 @@ fn free_indexes(view: &View<'_>, indexed: &Indexed, taken: &[&IndexSet], count: 
     IndexSet::missing(&sets, indexed.completions).take(count).collect()
 }
 
-/// Of Jobs with `backoffLimitPerIndex`: at most `count` indexes whose delay is over, with the counts for their next pod;
-/// and when the next one's is.
+/// Of Jobs with `backoffLimitPerIndex`: of the next `count` indexes those whose delay is over, with the counts for their next
+/// pod; and when the next one's is. An index that waits keeps its place: the ones after it do not overtake it
+/// (`getPodCreationInfoForIndependentIndexes`).
 fn due_indexes(
     view: &View<'_>,
     indexed: &Indexed,
@@ -158,15 +159,14 @@ fn due_indexes(
     backoff: Backoff,
 ) -> (Vec<(Index, Counts)>, Option<Wake>) {
     let Some(per_index) = &indexed.per_index else { return (Vec::new(), None) };
-    let waiting: Vec<(Index, Timestamp)> = per_index
-        .awaiting
-        .iter()
-        .filter_map(|(index, awaiting)| Some((*index, awaiting.until(backoff, now)?)))
-        .collect();
-    let not_yet: IndexSet = waiting.iter().map(|(index, _)| *index).collect();
-    let counts = |index| per_index.awaiting.get(&index).map_or(Counts::default(), |awaiting| awaiting.counts);
-    let due = free_indexes(view, indexed, &[&per_index.failed, &not_yet], count);
-    let due = due.into_iter().map(|index| (index, counts(index))).collect();
+    let (mut due, mut waiting) = (Vec::new(), Vec::new());
+    for index in free_indexes(view, indexed, &[&per_index.failed], count) {
+        let awaiting = per_index.awaiting.get(&index);
+        match awaiting.and_then(|awaiting| awaiting.until(backoff, now)) {
+            Some(at) => waiting.push((index, at)),
+            None => due.push((index, awaiting.map_or(Counts::default(), |awaiting| awaiting.counts))),
+        }
+    }
     let wake = waiting.into_iter().min_by_key(|(_, at)| *at).map(|(index, at)| {
         let why = format!("index {index} waits until {at}, the delay after its latest failure");
         Wake { at, why }

@@ -426,6 +426,20 @@ fn pods_that_were_sent_away_delay_no_others() {
     }
 }
 
+/// `getPodCreationInfoForIndependentIndexes` chooses among the next indexes, and does not look further.
+#[test]
+fn an_index_that_waits_for_its_delay_is_not_overtaken() {
+    let mut w = indexed(2, 4, &serde_json::json!({ "backoffLimitPerIndex": 1, "backoffLimit": i32::MAX }));
+    w.settle();
+    let first = w.at(0);
+    w.end(&first, 1).unwrap();
+    let rest = w.settle();
+    assert_eq!((w.active(), w.made), (vec!["j-002".to_owned()], 2));
+    w.now = rest.wake.expect("its delay is waited for").at;
+    w.settle();
+    assert_eq!((w.at(0), w.made), ("j-003".to_owned(), 3));
+}
+
 /// Its finalizer had gone, and before the deletion was performed, the process died; then it was wanted again, ran to its end,
 /// and was in no counter (found by the simulator's model, seed 3497).
 #[test]
