@@ -14,7 +14,7 @@ use super::index::{INDEX, Index, IndexSet};
 use super::per_index::{Counts, FAILURES, IGNORED};
 use super::suspend::{self, refresh_managed, write_managed};
 use super::track::forget;
-use super::view::{Class, Indexed, Seen, View, is_ready, phase, ready_since, restarts};
+use super::view::{Class, Indexed, Seen, View, is_ready, most_restarts, phase, ready_since};
 use super::{Backoff, TRACKING_FINALIZER, Tuning, parallelism, pods_that, set_gauges, shown};
 use crate::names::MAX_GENERATED_BASE;
 use crate::plan::{Action, Note, Phase, Plan, PodRef, Severity, Step, Wake};
@@ -198,7 +198,8 @@ fn grow(view: &View<'_>, pods: Vec<Pod>, active: i32, missing: i32, now: Timesta
 }
 
 /// The order in which surplus pods go, first to go first (`ActivePods.Less`): not bound before bound, Pending before
-/// Unknown before Running, not ready before ready, the latest ready first, then more restarts, then the newer one.
+/// Unknown before Running, not ready before ready, the latest ready first, then more restarts of one container, of one
+/// sidecar, then the newer one.
 pub(super) fn removal_rank(pod: &Pod) -> impl Ord + use<> {
     let bound = pod.spec.as_ref().is_some_and(|s| s.node_name.is_some());
     let progress = match phase(pod) {
@@ -210,7 +211,7 @@ pub(super) fn removal_rank(pod: &Pod) -> impl Ord + use<> {
     let latest = |time: Option<Timestamp>| Reverse(time.unwrap_or(Timestamp::MAX));
     let created = latest(pod.metadata.creation_timestamp.as_ref().map(|t| t.0));
     let ready = is_ready(pod).then(|| latest(ready_since(pod)));
-    (bound, progress, ready, Reverse(restarts(pod)), created, pod.metadata.name.clone())
+    (bound, progress, ready, Reverse(most_restarts(pod)), created, pod.metadata.name.clone())
 }
 
 /// The pod that this Job's template describes (`GetPodFromTemplate` with the tracking finalizer).

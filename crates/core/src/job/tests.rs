@@ -392,6 +392,40 @@ fn a_work_queue_with_a_success_keeps_the_pods_that_run_when_fewer_may() {
     assert_eq!((finished(&w.status()), w.status().succeeded, w.made), (Some(Outcome::Success), Some(3), 3));
 }
 
+/// `compareMaxContainerRestarts`: what counts is the container that was restarted most, and not all of them together.
+#[test]
+fn the_pod_whose_container_was_restarted_most_goes_first() {
+    let restarted = |name: &str, restart_count| ContainerStatus {
+        name: name.to_owned(),
+        restart_count,
+        ..ContainerStatus::default()
+    };
+    let mut w = World::new(2, Some(2), 100);
+    let sidecar = serde_json::json!({ "name": "side", "restartPolicy": "Always" });
+    let setup = serde_json::json!({ "name": "setup" });
+    let init = serde_json::from_value(serde_json::json!([setup, sidecar])).unwrap();
+    w.change(|spec| spec.template.spec.as_mut().unwrap().init_containers = Some(init));
+    w.settle();
+    let cases = [
+        ("one often, two now and then", [(3, 0, 0, 0), (2, 2, 0, 0)]),
+        ("a sidecar decides between equals", [(2, 0, 0, 1), (2, 2, 0, 0)]),
+        ("a main container outweighs a sidecar", [(2, 0, 0, 0), (1, 0, 0, 9)]),
+        ("one that prepares does not count", [(1, 0, 0, 0), (0, 0, 9, 0)]),
+    ];
+    for (what, counts) in cases {
+        for (name, (first, second, setup, side)) in ["j-001", "j-002"].into_iter().zip(counts) {
+            w.pods.get_mut(name).unwrap().status = Some(PodStatus {
+                phase: Some("Running".to_owned()),
+                container_statuses: Some(vec![restarted("a", first), restarted("b", second)]),
+                init_container_statuses: Some(vec![restarted("setup", setup), restarted("side", side)]),
+                ..PodStatus::default()
+            });
+        }
+        let (often, seldom) = (manage::removal_rank(&w.pods["j-001"]), manage::removal_rank(&w.pods["j-002"]));
+        assert!(often < seldom, "{what}");
+    }
+}
+
 /// `syncJob` sets `startTime` before it looks at the deadline.
 #[test]
 fn a_job_that_may_not_be_active_at_all_fails_without_a_pod() {

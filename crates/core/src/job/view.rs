@@ -329,6 +329,15 @@ pub fn restarts(pod: &Pod) -> i32 {
         .sum()
 }
 
+/// How often that container of `pod` was restarted that was most often, and that sidecar (`maxContainerRestarts`).
+pub fn most_restarts(pod: &Pod) -> (i32, i32) {
+    let of_sidecar = |one: &&ContainerStatus| sidecars(pod).any(|sidecar| sidecar.name == one.name);
+    let Some(status) = &pod.status else { return (0, 0) };
+    let main = status.container_statuses.iter().flatten().map(|one| one.restart_count).max();
+    let beside = status.init_container_statuses.iter().flatten().filter(of_sidecar).map(|one| one.restart_count).max();
+    (main.unwrap_or(0), beside.unwrap_or(0))
+}
+
 fn set_of(list: Option<&Vec<String>>) -> BTreeSet<&str> {
     list.into_iter().flatten().map(String::as_str).collect()
 }
