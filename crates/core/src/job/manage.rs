@@ -133,8 +133,9 @@ pub(super) fn send_away(view: &View<'_>, pods: &[&Seen<'_>], why: &str, now: Tim
     }
     let removed = super::to_i32(pods.len());
     let active = view.count(Class::Active) - removed;
+    let ready = view.ready() - super::to_i32(pods.iter().filter(|seen| seen.ready).count());
     let mut status = shown(view, now);
-    set_gauges(&mut status, active, view.ready().min(active), view.count(Class::Leaving) + removed);
+    set_gauges(&mut status, active, ready, view.count(Class::Leaving) + removed);
     steps.push(write_managed(view, status, now, why));
     Plan::of(Phase::Manage, steps)
 }
