@@ -235,6 +235,7 @@ fn a_job_of_one_pod_is_recorded_released_counted_and_completed() {
 #[test]
 fn a_pod_that_ends_before_it_is_released_uncounted_is_counted() {
     let mut w = World::new(2, None, 6);
+    w.change(|spec| spec.pod_replacement_policy = Some("Failed".to_owned()));
     w.settle();
     w.end("j-001", 0).unwrap();
     w.settle();
@@ -472,6 +473,56 @@ fn an_index_that_waits_for_its_delay_is_not_overtaken() {
     w.now = rest.wake.expect("its delay is waited for").at;
     w.settle();
     assert_eq!((w.at(0), w.made), ("j-003".to_owned(), 3));
+}
+
+/// One that leaves has failed where it is replaced at once, even if it succeeds after all; else it is as it ends
+/// (`isPodFailed`, `onlyReplaceFailedPods`).
+#[test]
+fn a_pod_that_is_deleted_counts_at_once_or_as_it_ends() {
+    let rules = serde_json::json!([{ "action": "Ignore", "onExitCodes": { "operator": "In", "values": [7] } }]);
+    let at_once = serde_json::json!({});
+    let failed = serde_json::json!({ "podReplacementPolicy": "Failed" });
+    let policy = serde_json::json!({ "podFailurePolicy": { "rules": rules } });
+    // What is asked for, how the pod ends; failures and successes while it leaves, and when it has ended.
+    let cases = [
+        (&at_once, 0, (1, 0), (1, 0)),
+        (&at_once, 143, (1, 0), (1, 0)),
+        (&failed, 0, (0, 0), (0, 1)),
+        (&failed, 143, (0, 0), (1, 0)),
+        (&policy, 0, (0, 0), (0, 1)),
+        (&policy, 143, (0, 0), (1, 0)),
+        (&policy, 7, (0, 0), (0, 0)),
+    ];
+    for (asks, code, leaving, ended) in cases {
+        let mut spec = serde_json::json!({ "parallelism": 1, "completions": 2, "backoffLimit": 6, "template": {} });
+        spec.as_object_mut().unwrap().extend(asks.as_object().unwrap().clone());
+        let mut w = World::of(serde_json::from_value(spec).unwrap());
+        let counted = |w: &World| (w.status().failed.unwrap_or(0), w.status().succeeded.unwrap_or(0));
+        w.settle();
+        w.delete("j-001").unwrap();
+        w.settle();
+        assert_eq!((counted(&w), w.active().len()), (leaving, 0), "{asks}, leaving");
+        w.end("j-001", code).unwrap();
+        w.settle();
+        assert_eq!(counted(&w), ended, "{asks}, ended with {code}");
+    }
+}
+
+/// As above, of one that leaves in the moment in which the Job succeeds. What is sent away because it has succeeded is neither.
+#[test]
+fn a_pod_that_was_deleted_before_the_job_succeeded_has_failed() {
+    for (policy, failed) in [(None, Some(1)), (Some("Failed"), None)] {
+        let mut w = World::new(2, None, 6);
+        w.change(|spec| spec.pod_replacement_policy = policy.map(str::to_owned));
+        w.settle();
+        w.end("j-001", 0).unwrap();
+        w.delete("j-002").unwrap();
+        w.settle();
+        w.end("j-002", 0).unwrap();
+        w.settle();
+        assert_eq!(finished(&w.status()), Some(Outcome::Success));
+        assert_eq!((w.status().succeeded, w.status().failed), (Some(1), failed), "{policy:?}");
+    }
 }
 
 /// Its finalizer had gone, and before the deletion was performed, the process died; then it was wanted again, ran to its end,

@@ -145,6 +145,8 @@ pub(super) fn record(
     let mut recorded = 0;
     let mut uncounted_on_purpose = Vec::new();
     let mut handled = Vec::new();
+    let has_succeeded = end.is_some_and(|end| end.outcome == Outcome::Success);
+    let is_sent_away = |seen: &Seen<'_>| has_succeeded && !(decided_now && view.counts_as_failed(seen));
     for seen in view.pods.iter().filter(|seen| seen.tracked) {
         if recorded == most {
             break; // The next plan takes the next ones, once these are counted.
@@ -152,8 +154,8 @@ pub(super) fn record(
         let counts_as_failed = match seen.class {
             Class::Succeeded => false,
             Class::Failed => true,
-            // After a success, a pod that is sent away is neither succeeded nor failed.
-            Class::Leaving if !view.is_countable(seen) || end.is_some_and(|e| e.outcome == Outcome::Success) => {
+            // After a success, a pod that is sent away is neither succeeded nor failed. One that was leaving before has failed.
+            Class::Leaving if !view.is_countable(seen) || is_sent_away(seen) => {
                 uncounted_on_purpose.push(seen);
                 continue;
             }
