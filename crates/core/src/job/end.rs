@@ -68,7 +68,7 @@ impl End {
             let message = format!("Matched rules at index {rule}");
             return Some(End::new(Outcome::Success, "SuccessPolicy", &message));
         }
-        if view.count(Class::Active) == 0 && !view.job_is_leaving() && has_enough_successes(view, spec) {
+        if view.count(Class::Active) == 0 && has_enough_successes(view, spec) {
             let message = "Reached expected number of succeeded pods";
             return Some(End::new(Outcome::Success, "CompletionsReached", message));
         }

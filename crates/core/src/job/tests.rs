@@ -525,6 +525,19 @@ fn a_pod_that_was_deleted_before_the_job_succeeded_has_failed() {
     }
 }
 
+/// A Job that waits for its pods to go (`foregroundDeletion`) is still counted, and may end by it.
+#[test]
+fn a_job_that_is_being_deleted_is_complete_when_its_pods_have_succeeded() {
+    let mut w = World::new(1, Some(1), 6);
+    w.settle();
+    w.job.metadata.deletion_timestamp = Some(to_time(w.now));
+    w.job.metadata.finalizers = Some(vec!["foregroundDeletion".to_owned()]);
+    w.ledger.job(&w.job).unwrap();
+    w.end("j-001", 0).unwrap();
+    w.settle();
+    assert_eq!((finished(&w.status()), w.status().succeeded, w.made), (Some(Outcome::Success), Some(1), 1));
+}
+
 /// Its finalizer had gone, and before the deletion was performed, the process died; then it was wanted again, ran to its end,
 /// and was in no counter (found by the simulator's model, seed 3497).
 #[test]
