@@ -154,7 +154,8 @@ fn exceeds_backoff_limit(view: &View<'_>, spec: &JobSpec) -> bool {
     if limit == 0 { restarts > 0 } else { restarts >= limit }
 }
 
-fn has_enough_successes(view: &View<'_>, spec: &JobSpec) -> bool {
+/// Whether the Job is complete once none of its pods is active.
+pub(super) fn has_enough_successes(view: &View<'_>, spec: &JobSpec) -> bool {
     let succeeded = view.totals().succeeded;
     match spec.completions {
         Some(completions) => succeeded >= completions,

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{JobCondition, JobStatus};
 
 use super::view::{Class, View};
-use super::{condition, manage, shown, to_time, write};
+use super::{condition, end, manage, shown, to_time, write};
 use crate::plan::{Action, Note, Phase, Plan, Severity, Step};
 
 /// Whether the spec asks for suspension.
@@ -50,6 +50,9 @@ pub(super) fn refresh_managed(view: &View<'_>, now: Timestamp, why: &str) -> Pla
 fn turn(view: &View<'_>, status: &mut JobStatus, now: Timestamp) -> Option<(&'static str, &'static str)> {
     let wanted = is_wanted(view);
     let time = to_time(now);
+    if status.active.is_none() && view.job.spec.as_ref().is_some_and(|spec| end::has_enough_successes(view, spec)) {
+        return None; // it is complete, and so neither suspended nor resumed
+    }
     let is = condition(status, "Suspended").map(|condition| condition.status == "True");
     let (value, reason, event, message) = match (wanted, is) {
         (true, None | Some(false)) => ("True", "JobSuspended", "Suspended", "Job suspended"),

@@ -525,6 +525,23 @@ fn a_pod_that_was_deleted_before_the_job_succeeded_has_failed() {
     }
 }
 
+/// `syncJob` looks whether the Job is complete before it calls it suspended.
+#[test]
+fn a_work_queue_that_is_suspended_after_its_success_is_complete() {
+    let mut w = World::new(2, None, 6);
+    w.settle();
+    w.end("j-001", 0).unwrap();
+    w.settle();
+    let started = w.status().start_time;
+    w.change(|spec| spec.suspend = Some(true));
+    w.settle();
+    w.end("j-002", 143).unwrap();
+    w.settle();
+    assert_eq!((finished(&w.status()), w.status().start_time), (Some(Outcome::Success), started));
+    assert!(condition(&w.status(), "Suspended").is_none() && w.status().failed.is_none());
+    assert!(!w.events.iter().any(|event| event.contains("uspended")), "{:?}", w.events);
+}
+
 /// A Job that waits for its pods to go (`foregroundDeletion`) is still counted, and may end by it.
 #[test]
 fn a_job_that_is_being_deleted_is_complete_when_its_pods_have_succeeded() {
