@@ -172,6 +172,8 @@ struct JobEntry {
     /// UIDs ever seen in `uncountedTerminatedPods`: each of them is counted once, and only these are.
     recorded: BTreeMap<Uid, Recorded>,
     leaving: bool,
+    /// Whether the controller has called it suspended since it is: the condition may tell of a suspension before this one.
+    called_suspended: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,6 +220,9 @@ impl Ledger {
         }
         known.resized |= is_known && completions_before != known.spec.completions;
         known.least_completions = known.least_completions.into_iter().chain(known.spec.completions).min();
+        let calls = |status| condition(status, "Suspended").is_some_and(|c| c.status == "True");
+        let is_called = calls(&known.status) && (known.called_suspended || !calls(&before));
+        known.called_suspended = known.is_suspended() && is_called;
         if known.is_indexed() {
             indexes_stay(known, &before, completions_before)?;
         } else {
@@ -269,10 +274,7 @@ impl Ledger {
         if is_created && end_is_decided(&owner.status) {
             return Err(Broken::CreatedAfterTheEnd { job: owner.name.clone(), pod: name });
         }
-        if is_created
-            && condition(&owner.status, "Suspended").is_some_and(|c| c.status == "True")
-            && owner.is_suspended()
-        {
+        if is_created && owner.called_suspended {
             return Err(Broken::CreatedWhileSuspended { job: owner.name.clone(), pod: name });
         }
         if let (Class::Succeeded, Some(index)) = (now_class, index) {

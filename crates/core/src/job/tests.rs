@@ -918,6 +918,31 @@ fn a_job_created_suspended_starts_nothing() {
     assert!(condition(&w.status(), "Suspended").is_some_and(|condition| condition.status == "True"));
 }
 
+/// A user resumes a Job and suspends it again while its pods are being created, and its condition tells of the first
+/// suspension still (found by the simulator's model, seed 32073: the ledger was wrong).
+#[test]
+fn pods_of_a_plan_made_before_a_suspension_may_come_after_it() {
+    let mut w = World::new(2, Some(2), 6);
+    w.change(|spec| spec.suspend = Some(true));
+    w.settle();
+    w.change(|spec| spec.suspend = Some(false));
+    let creates = w.plan();
+    w.change(|spec| spec.suspend = Some(true));
+    w.execute(&creates, 1).unwrap();
+    w.settle();
+    assert_eq!((w.made, w.active().len()), (1, 0));
+    w.change(|spec| spec.suspend = Some(false));
+    let creates = w.plan();
+    w.execute(&creates, usize::MAX).unwrap();
+    w.change(|spec| spec.suspend = Some(true));
+    w.settle();
+    let refused = w.execute(&creates, 1);
+    assert!(
+        matches!(refused, Err(Broken::CreatedWhileSuspended { .. })),
+        "this one has been called suspended: {refused:?}"
+    );
+}
+
 #[test]
 fn pods_are_adopted_and_let_go_by_the_selector() {
     let mut w = World::new(1, Some(1), 6);
