@@ -123,7 +123,8 @@ impl World {
                 calm_at = None;
                 self.tell(|| "chaos ends".to_owned());
                 self.weather.clears();
-                deadline = self.now + PATIENCE;
+                // What failed until now has to have its turn, however long nothing has changed for that.
+                (self.last_change, deadline) = (self.now, self.now + PATIENCE);
             }
             let is_quiet = self.now >= self.last_change + QUIET;
             if calm_at.is_none() && is_quiet && is_settled {
