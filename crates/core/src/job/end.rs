@@ -119,7 +119,7 @@ pub(super) fn deadline(status: &JobStatus, spec: &JobSpec, now: Timestamp) -> Op
 
 /// What a rule of `podFailurePolicy` with the action FailJob says of a failed pod, counted already or not.
 fn fatal_failure<'a>(view: &'a View<'_>) -> Option<&'a str> {
-    view.pods.iter().find_map(|seen| match &seen.judgement {
+    view.class(Class::Failed).find_map(|seen| match &seen.judgement {
         Judgement::FailJob(message) => Some(message.as_str()),
         _ => None,
     })

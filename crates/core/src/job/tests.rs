@@ -857,6 +857,27 @@ fn an_ignored_failure_counts_for_nothing_but_the_delay() {
     assert_eq!(finished(&w.status()), Some(Outcome::Success));
 }
 
+/// `trackJobStatusAndRemoveFinalizers` asks the policy about every pod that a Job which has failed takes along.
+#[test]
+fn a_disrupted_pod_that_is_ignored_is_not_counted_when_the_job_fails() {
+    let mut w = with_policy(&serde_json::json!([
+        { "action": "Ignore", "onPodConditions": [{ "type": "DisruptionTarget", "status": "True" }] },
+    ]));
+    w.change(|spec| (spec.parallelism, spec.completions, spec.backoff_limit) = (Some(3), Some(3), Some(0)));
+    w.settle();
+    let disrupted = serde_json::json!([{ "type": "DisruptionTarget", "status": "True" }]);
+    let status = w.pods.get_mut("j-002").unwrap().status.as_mut().unwrap();
+    status.conditions = serde_json::from_value(disrupted).unwrap();
+    w.end("j-001", 1).unwrap();
+    w.settle();
+    assert_eq!((w.status().failed, w.status().terminating), (Some(2), Some(2)), "it, and the one that is sent away");
+    let status = w.pods.get_mut("j-002").unwrap().status.as_mut().unwrap();
+    status.phase = Some("Failed".to_owned());
+    w.end("j-003", 143).unwrap();
+    w.settle();
+    assert_eq!((finished(&w.status()), w.status().failed), (Some(Outcome::Failure), Some(2)));
+}
+
 #[test]
 fn a_fatal_exit_code_fails_the_job_at_once() {
     let mut w = with_policy(&serde_json::json!([

@@ -45,7 +45,7 @@ pub struct Seen<'a> {
     pub selected: bool,
     /// Its completion index, if the Job is Indexed and this is one of its indexes.
     pub index: Option<Index>,
-    /// What `podFailurePolicy` makes of it, if it has failed.
+    /// What `podFailurePolicy` makes of it, if it has failed or is leaving: a Job that fails counts those, too.
     pub judgement: Judgement,
 }
 
@@ -109,7 +109,7 @@ impl<'a> View<'a> {
                 selected: selector.is_none() || is_selected(pod),
                 index: completions.and_then(|end| index::of_pod(pod).filter(|index| *index < end)),
                 judgement: match policy {
-                    Some(policy) if class == Class::Failed => judge(policy, pod),
+                    Some(policy) if matches!(class, Class::Failed | Class::Leaving) => judge(policy, pod),
                     _ => Judgement::Count,
                 },
             }
