@@ -20,9 +20,10 @@
 //! The behaviour is that of `pkg/controller/job/job_controller.go` (v1.36), `syncJob`, `manageJob` and
 //! `trackJobStatusAndRemoveFinalizers`; where the order of writes differs from it, the comment says so.
 //!
-//! Three differences from upstream are on purpose. While replacements wait for their delay, upstream writes `active: 0`
+//! Four differences from upstream are on purpose. While replacements wait for their delay, upstream writes `active: 0`
 //! whatever is active; ours writes what is. And upstream's memory of failures for that delay is lost with its process;
-//! ours is derived from the pods. And a status that the API would refuse is not asked for: see [`set_completed`].
+//! ours is derived from the pods. A status that the API would refuse is not asked for: see [`set_completed`]. And an active
+//! pod that has lost its finalizer is deleted, since nobody would count it: see [`manage`]; upstream lets it run.
 
 mod backoff;
 mod claim;

@@ -50,6 +50,8 @@ pub static GROUPS: &[Group] = &[
                     (TESTS, "a_job_of_one_pod_is_recorded_released_counted_and_completed"),
                     (TESTS, "lower_parallelism_sends_the_newest_pending_pod_away_uncounted"),
                     (MODELS, "surplus_pods_go_in_upstreams_order"),
+                    (TESTS, "the_pod_whose_container_was_restarted_most_goes_first"),
+                    (TESTS, "a_pod_that_has_begun_to_be_sent_away_goes_though_it_is_wanted_again"),
                 ],
             },
             Feature {
@@ -70,8 +72,12 @@ pub static GROUPS: &[Group] = &[
             },
             Feature {
                 name: "no `completions`",
-                does: "a work queue: it is done when one pod has succeeded and all have ended",
-                tests: &[(TESTS, "a_job_without_completions_ends_when_one_pod_succeeded_and_all_have_ended")],
+                does: "a work queue: it is done when one pod has succeeded and all have ended, which nobody ends then",
+                tests: &[
+                    (TESTS, "a_job_without_completions_ends_when_one_pod_succeeded_and_all_have_ended"),
+                    (TESTS, "a_work_queue_with_a_success_keeps_the_pods_that_run_when_fewer_may"),
+                    (TESTS, "a_work_queue_that_is_suspended_after_its_success_is_complete"),
+                ],
             },
             Feature {
                 name: "more successes than completions",
@@ -80,10 +86,11 @@ pub static GROUPS: &[Group] = &[
             },
             Feature {
                 name: "`suspend`",
-                does: "its pods go, uncounted; resumed, it starts anew with its deadline and keeps its counts",
+                does: "its pods go, uncounted; resumed, it starts anew with its deadline and keeps its counts and delays",
                 tests: &[
                     (TESTS, "a_suspended_job_has_no_pods_and_no_start_until_it_is_resumed"),
                     (TESTS, "a_job_created_suspended_starts_nothing"),
+                    (TESTS, "pods_that_were_sent_away_delay_no_others"),
                     (STORIES, "a_resumed_job_starts_anew_with_its_deadline_but_keeps_its_counts"),
                 ],
             },
@@ -125,10 +132,11 @@ pub static GROUPS: &[Group] = &[
             },
             Feature {
                 name: "`backoffLimitPerIndex`",
-                does: "an index is tried again with its own delay and count, until it has failed",
+                does: "an index is tried again with its own delay and count, until it has failed, and keeps its place meanwhile",
                 tests: &[
                     (TESTS, "an_index_is_tried_again_with_its_count_until_it_has_failed"),
                     (TESTS, "an_index_that_has_failed_is_not_completed_by_a_pod_that_was_being_deleted"),
+                    (TESTS, "an_index_that_waits_for_its_delay_is_not_overtaken"),
                     (MODELS, "indexes_fail_and_wait_as_counting_their_pods_says"),
                 ],
             },
@@ -166,6 +174,7 @@ pub static GROUPS: &[Group] = &[
                 tests: &[
                     (TESTS, "a_fatal_exit_code_fails_the_job_at_once"),
                     (TESTS, "an_ignored_failure_counts_for_nothing_but_the_delay"),
+                    (TESTS, "a_disrupted_pod_that_is_ignored_is_not_counted_when_the_job_fails"),
                     (RULES, "an_ignored_failure_is_replaced_after_its_delay_and_a_fatal_one_ends_the_job"),
                     (MODELS, "a_failed_pod_is_judged_as_by_trying_every_rule"),
                 ],
@@ -182,13 +191,18 @@ pub static GROUPS: &[Group] = &[
             Feature {
                 name: "`podReplacementPolicy`",
                 does: "a pod that leaves is replaced at once, or when it has ended",
-                tests: &[(RULES, "a_pod_that_leaves_is_replaced_at_once_or_only_when_it_has_failed")],
+                tests: &[
+                    (RULES, "a_pod_that_leaves_is_replaced_at_once_or_only_when_it_has_failed"),
+                    (TESTS, "a_pod_that_is_deleted_counts_at_once_or_as_it_ends"),
+                    (TESTS, "a_pod_that_was_deleted_before_the_job_succeeded_has_failed"),
+                ],
             },
             Feature {
                 name: "`activeDeadlineSeconds`",
                 does: "ends the Job's pods, counted as failed; may be changed while it runs",
                 tests: &[
                     (TESTS, "a_job_is_ended_at_its_deadline_and_woken_for_it"),
+                    (TESTS, "a_job_that_may_not_be_active_at_all_fails_without_a_pod"),
                     (RULES, "a_job_past_its_deadline_ends_its_pods_counted_as_failed"),
                     (RULES, "a_later_deadline_gives_a_running_job_more_time_and_an_earlier_one_ends_it"),
                 ],
@@ -295,6 +309,7 @@ pub static GROUPS: &[Group] = &[
                 tests: &[
                     (RULES, "a_deleted_job_takes_its_pods_along_or_leaves_them_free"),
                     (TESTS, "pods_of_a_job_that_is_gone_lose_their_finalizer"),
+                    (TESTS, "a_job_that_is_being_deleted_is_complete_when_its_pods_have_succeeded"),
                 ],
             },
             Feature {
