@@ -156,6 +156,10 @@ struct PodEntry {
 
 /// What the ledger remembers of a Job.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "these are facts about one Job, and any of them may hold with any other"
+)]
 struct JobEntry {
     name: String,
     parallelism: i32,
