@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rusqlite::{Connection, ErrorCode, OpenFlags, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Statement, params};
 
 use crate::{Change, Disk, DiskError, Entry, Error, Loaded, Revision};
 
@@ -37,6 +37,8 @@ const PUT: &str = "
     INSERT INTO objects (key, revision, value) VALUES (?1, ?2, ?3)
     ON CONFLICT (key) DO UPDATE SET revision = excluded.revision, value = excluded.value
 ";
+
+const DELETE: &str = "DELETE FROM objects WHERE key = ?1";
 
 /// Keeps objects in a SQLite file.
 #[derive(Debug)]
@@ -89,12 +91,14 @@ impl Disk for SqliteDisk {
     fn commit(&mut self, batch: &[Change], revision: Revision) -> Result<(), DiskError> {
         let transaction = self.connection.transaction()?;
         {
-            let mut put = transaction.prepare(PUT)?;
-            let mut delete = transaction.prepare("DELETE FROM objects WHERE key = ?1")?;
+            let (mut put, mut delete) = (None, None);
             for change in batch {
                 let rows = match change {
-                    Change::Put(entry) => put.execute(params![&*entry.key, to_sql(entry.revision)?, &*entry.value])?,
-                    Change::Delete { key, .. } => delete.execute([&**key])?,
+                    Change::Put(entry) => {
+                        let put = prepared(&transaction, &mut put, PUT)?;
+                        put.execute(params![&*entry.key, to_sql(entry.revision)?, &*entry.value])?
+                    }
+                    Change::Delete { key, .. } => prepared(&transaction, &mut delete, DELETE)?.execute([&**key])?,
                 };
                 if rows != 1 {
                     return Err(format!("the data file and the store disagree about {}", change.key()).into());
@@ -104,6 +108,18 @@ impl Disk for SqliteDisk {
         }
         transaction.commit()?;
         Ok(())
+    }
+}
+
+/// A statement that is prepared when it is first needed: most batches delete nothing.
+fn prepared<'statement, 'connection>(
+    connection: &'connection Connection,
+    statement: &'statement mut Option<Statement<'connection>>,
+    sql: &str,
+) -> rusqlite::Result<&'statement mut Statement<'connection>> {
+    match statement {
+        Some(prepared) => Ok(prepared),
+        None => Ok(statement.insert(connection.prepare(sql)?)),
     }
 }
 
