@@ -136,6 +136,13 @@ pub fn metadata(value: &[u8], head: usize) -> &[u8] {
     &value[start..member_end(value, start)]
 }
 
+/// The revision of the write of a stored value.
+pub(crate) fn revision_of(value: &[u8], head: usize) -> Option<Revision> {
+    let digits = value.get(head..)?.strip_prefix(BEFORE)?;
+    let end = digits.iter().position(|byte| *byte == b'"')?;
+    str::from_utf8(&digits[..end]).ok()?.parse().ok().map(Revision)
+}
+
 /// Whether an answer's bytes are an object of `kind`, as it is stored.
 pub(crate) fn is_of(value: &[u8], kind: &Kind) -> bool {
     let before = value.get(..kind.head()).unwrap_or_default();
@@ -186,6 +193,7 @@ mod tests {
     #[test]
     fn the_revision_is_spliced_into_the_metadata_only() {
         let value = Encoded::of(&config_map("")).at(Revision(42));
+        assert_eq!(revision_of(&value, head_of("v1", "ConfigMap")), Some(Revision(42)));
         let back: ConfigMap = serde_json::from_slice(&value).unwrap();
         assert_eq!(back.metadata.resource_version.as_deref(), Some("42"));
         assert_eq!(back.data, config_map("").data);

@@ -11,6 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use stint_schema::protobuf;
 use stint_store::{Event, Revision};
 
+use crate::encoding::revision_of;
 use crate::kinds::Kind;
 use crate::media::{Form, as_protobuf};
 use crate::selector::Traits;
@@ -66,9 +67,9 @@ pub(crate) struct Frames {
 #[derive(Debug)]
 pub(crate) struct BeforeAndAfter {
     /// In the state before. None: it is new.
-    pub(crate) before: Option<Traits>,
+    pub(crate) before: Option<Arc<Traits>>,
     /// In the state after it.
-    pub(crate) after: Traits,
+    pub(crate) after: Arc<Traits>,
 }
 
 #[derive(Debug)]
@@ -129,17 +130,26 @@ impl Frames {
 
     /// What selectors look at in an event's object, which is of `kind`.
     pub(crate) fn traits(&self, event: &Event, kind: &'static Kind) -> Arc<BeforeAndAfter> {
-        let mut slot = self.seen[slot_of(event.revision)].lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(seen) =
-            slot.as_ref().filter(|seen| seen.revision == event.revision && std::ptr::eq(seen.kind, kind))
-        {
-            return seen.traits.clone();
+        if let Some(seen) = self.seen(event.revision, kind) {
+            return seen;
         }
-        let of = |value: &Bytes| Traits::of(kind, value);
-        let traits = BeforeAndAfter { before: event.previous.as_ref().map(of), after: of(&event.value) };
+        let of = |value: &Bytes| Arc::new(Traits::of(kind, value));
+        // The state before is mostly the one after an event that is still known.
+        let before = |value: &Bytes| {
+            let seen = revision_of(value, kind.head()).and_then(|revision| self.seen(revision, kind));
+            seen.map_or_else(|| of(value), |seen| seen.after.clone())
+        };
+        let traits = BeforeAndAfter { before: event.previous.as_ref().map(before), after: of(&event.value) };
         let traits = Arc::new(traits);
-        *slot = Some(Seen { revision: event.revision, kind, traits: traits.clone() });
+        let seen = Seen { revision: event.revision, kind, traits: traits.clone() };
+        *self.seen[slot_of(event.revision)].lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
         traits
+    }
+
+    fn seen(&self, revision: Revision, kind: &'static Kind) -> Option<Arc<BeforeAndAfter>> {
+        let slot = self.seen[slot_of(revision)].lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = slot.as_ref().filter(|seen| seen.revision == revision && std::ptr::eq(seen.kind, kind));
+        seen.map(|seen| seen.traits.clone())
     }
 }
 

@@ -5,7 +5,9 @@
 //! be read are kept, with their uneven commas.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 
+use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use stint_core::field::{self, Fault, Path};
@@ -78,7 +80,8 @@ impl Selector {
 
     /// Whether it selects the stored object that has these traits.
     pub(crate) fn selects(&self, traits: &Traits) -> bool {
-        self.match_labels(&traits.labels) && self.fields.iter().all(|term| traits.satisfy(term))
+        (self.labels.is_empty() || self.match_labels(traits.labels()))
+            && self.fields.iter().all(|term| traits.satisfy(term))
     }
 
     fn match_labels(&self, labels: &BTreeMap<String, String>) -> bool {
@@ -107,7 +110,9 @@ impl FieldTerm {
 /// All that selectors may ask about a stored object, read once for many of them.
 #[derive(Debug)]
 pub(crate) struct Traits {
-    labels: BTreeMap<String, String>,
+    value: Bytes,
+    /// Read when they are first asked for: hardly any watch selects by labels.
+    labels: OnceLock<BTreeMap<String, String>>,
     /// The values of the kind's selectable fields. None: the object can't be read, and no field term selects it.
     fields: Option<Vec<(FieldPath, Option<String>)>>,
 }
@@ -116,12 +121,15 @@ pub(crate) struct Traits {
 type FieldPath = &'static [&'static str];
 
 impl Traits {
-    pub(crate) fn of(kind: &Kind, value: &[u8]) -> Self {
+    pub(crate) fn of(kind: &Kind, value: &Bytes) -> Self {
         let own = kind.facts.fields.iter().map(|(_, path, _)| *path);
-        let paths: Vec<FieldPath> = [LABELS, NAME, NAMESPACE].into_iter().chain(own).collect();
-        let Some(mut found) = pick(&paths, value) else { return Self { labels: BTreeMap::new(), fields: None } };
-        let labels = found[0].take().and_then(|labels| serde_json::from_str(&labels).ok()).unwrap_or_default();
-        Self { labels, fields: Some(paths.iter().copied().zip(found).skip(1).collect()) }
+        let paths: Vec<FieldPath> = [NAME, NAMESPACE].into_iter().chain(own).collect();
+        let fields = pick(&paths, value).map(|found| paths.iter().copied().zip(found).collect());
+        Self { value: value.clone(), labels: OnceLock::new(), fields }
+    }
+
+    fn labels(&self) -> &BTreeMap<String, String> {
+        self.labels.get_or_init(|| labels_of(&self.value))
     }
 
     fn satisfy(&self, term: &FieldTerm) -> bool {
@@ -142,7 +150,6 @@ fn pick(paths: &[FieldPath], value: &[u8]) -> Option<Vec<Option<String>>> {
     Some(found)
 }
 
-const LABELS: &[&str] = &["metadata", "labels"];
 const NAME: &[&str] = &["metadata", "name"];
 const NAMESPACE: &[&str] = &["metadata", "namespace"];
 
@@ -461,9 +468,10 @@ mod tests {
         let kind = Kind::at("", "v1", "pods").unwrap();
         let value = br#"{"metadata":{"name":"a","namespace":"n","labels":{"app":"web","n":"5"}},
             "spec":{"containers":[{"name":"x"}],"nodeName":"local"},"status":{"phase":"Running"}}"#;
+        let value = Bytes::from_static(value);
         let selector = Selector::parse(kind, Some(labels), Some(fields)).unwrap();
-        let selects = selector.matches(value);
-        assert_eq!(selector.selects(&Traits::of(kind, value)), selects, "{labels} {fields}: lists and watches agree");
+        let selects = selector.matches(&value);
+        assert_eq!(selector.selects(&Traits::of(kind, &value)), selects, "{labels} {fields}: lists and watches agree");
         selects
     }
 
