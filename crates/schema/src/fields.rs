@@ -12,6 +12,8 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt::{self, Display};
 
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value};
 
 /// One step of a path.
@@ -189,6 +191,20 @@ impl FieldSet {
         &mut self.0[at].1
     }
 
+    /// Whether something is in both.
+    pub fn meets(&self, other: &Self) -> bool {
+        let (mut left, mut right) = (self.0.as_slice(), other.0.as_slice());
+        while let ([(a, node), more @ ..], [(b, other), others @ ..]) = (left, right) {
+            match a.cmp(b) {
+                Ordering::Less => left = more,
+                Ordering::Greater => right = others,
+                Ordering::Equal if (node.member && other.member) || node.below.meets(&other.below) => return true,
+                Ordering::Equal => (left, right) = (more, others),
+            }
+        }
+        false
+    }
+
     /// What is in either.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
@@ -311,6 +327,117 @@ impl FieldSet {
     }
 }
 
+/// As `FieldsV1`: the text of [`FieldSet::to_json`].
+impl Serialize for FieldSet {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Written { set: self, is_member: false }.serialize(serializer)
+    }
+}
+
+/// A set below an element.
+struct Written<'a> {
+    set: &'a FieldSet,
+    /// Whether the element itself is in the set.
+    is_member: bool,
+}
+
+impl<'a> Written<'a> {
+    fn of(node: &'a Node) -> Self {
+        Self { set: &node.below, is_member: node.member }
+    }
+}
+
+impl Serialize for Written<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let all = &self.set.0;
+        let mut map = serializer.serialize_map(None)?;
+        if self.is_member && !all.is_empty() {
+            map.serialize_entry(".", &Map::new())?;
+        }
+        // In alphabetical order: places come after fields, and as texts.
+        let (fields, rest) = all.split_at(all.partition_point(|(element, _)| matches!(element, Element::Field(_))));
+        let (items, places) = rest.split_at(rest.partition_point(|(element, _)| !matches!(element, Element::Index(_))));
+        let mut places: Vec<_> = places.iter().map(|(element, node)| (element.name(), node)).collect();
+        places.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        for (element, node) in fields {
+            map.serialize_entry(&element.name(), &Written::of(node))?;
+        }
+        for (name, node) in places {
+            map.serialize_entry(&name, &Written::of(node))?;
+        }
+        for (element, node) in items {
+            map.serialize_entry(&element.name(), &Written::of(node))?;
+        }
+        map.end()
+    }
+}
+
+/// From `FieldsV1`: the set that [`FieldSet::from_json`] makes of it.
+impl<'de> Deserialize<'de> for FieldSet {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<FieldSet, D::Error> {
+        Node::deserialize(deserializer).map(|node| node.below)
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Node, D::Error> {
+        deserializer.deserialize_map(ReadNode)
+    }
+}
+
+struct ReadNode;
+
+impl<'de> Visitor<'de> for ReadNode {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of FieldsV1")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+        let mut node = Node::default();
+        let mut is_empty = true;
+        while let Some(Name(element)) = map.next_key()? {
+            is_empty = false;
+            match element {
+                None => {
+                    map.next_value::<IgnoredAny>()?;
+                    node.member = true;
+                }
+                Some(element) => node.below.add(element, map.next_value()?),
+            }
+        }
+        node.member |= is_empty;
+        Ok(node)
+    }
+}
+
+/// What stands for an element; none for the node above.
+struct Name(Option<Element>);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Name, D::Error> {
+        deserializer.deserialize_str(ReadName)
+    }
+}
+
+struct ReadName;
+
+impl Visitor<'_> for ReadName {
+    type Value = Name;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an element of FieldsV1")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Name, E> {
+        if name == "." {
+            return Ok(Name(None));
+        }
+        Element::from_name(name).map(|element| Name(Some(element))).ok_or_else(|| E::custom("no element of FieldsV1"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -344,6 +471,7 @@ mod tests {
     fn what_is_no_fields_v1_is_refused() {
         for json in [json!(1), json!({"f:a": 1}), json!({"x:a": {}}), json!({"k:[1]": {}}), json!({"i:x": {}})] {
             assert_eq!(FieldSet::from_json(&json), None, "{json}");
+            assert!(serde_json::from_str::<FieldSet>(&json.to_string()).is_err(), "{json}");
         }
     }
 
@@ -384,7 +512,7 @@ mod tests {
             "[a-d]".prop_map(|name| Element::field(&name)),
             "[a-c]".prop_map(|name| Element::key(json!({ "name": name }).as_object().unwrap())),
             (0..3).prop_map(|item| Element::value(&json!(item))),
-            (0..3_u64).prop_map(Element::Index),
+            (0..12_u64).prop_map(Element::Index),
         ]
     }
 
@@ -401,12 +529,16 @@ mod tests {
     proptest! {
         #[test]
         fn every_set_survives_json(set in sets()) {
-            prop_assert_eq!(FieldSet::from_json(&set.to_json()), Some(set));
+            let text = set.to_json().to_string();
+            prop_assert_eq!(FieldSet::from_json(&set.to_json()), Some(set.clone()));
+            prop_assert_eq!(&serde_json::to_string(&set).unwrap(), &text);
+            prop_assert_eq!(serde_json::from_str::<FieldSet>(&text).unwrap(), set);
         }
 
         #[test]
         fn sets_obey_the_laws_of_sets(a in sets(), b in sets()) {
             let both = a.intersection(&b);
+            prop_assert_eq!(a.meets(&b), !both.is_empty());
             prop_assert_eq!(&a.difference(&b).union(&both), &a);
             prop_assert_eq!(&a.union(&b), &b.union(&a));
             prop_assert!(a.difference(&b).intersection(&b).is_empty());

@@ -24,6 +24,8 @@ use crate::kinds::Kind;
 const BEFORE: &[u8] = br#""resourceVersion":""#;
 const AFTER: &[u8] = br#"","#;
 const METADATA: &[u8] = br#""metadata":{"#;
+const ENTRIES: &[u8] = br#""managedFields":"#;
+const ENTRIES_NAME: &[u8] = b"managedFields";
 
 /// An object in JSON that still lacks the revision of its write.
 #[derive(Clone, Debug)]
@@ -65,6 +67,24 @@ impl Encoded {
         out.put_slice(AFTER);
         out.put_slice(&self.json[self.head..]);
         out.freeze()
+    }
+
+    /// The object, which has no `metadata.managedFields`, with these, a list in JSON.
+    #[must_use]
+    pub fn with_entries(self, entries: &[u8]) -> Self {
+        if entries.is_empty() {
+            return self;
+        }
+        let mut at = self.head;
+        // Members are in alphabetical order, and the last one is not before the name.
+        while name_at(&self.json, at) < ENTRIES_NAME {
+            at = member_end(&self.json, at) + 1;
+        }
+        let mut json = Vec::with_capacity(self.json.len() + ENTRIES.len() + entries.len() + 1);
+        for piece in [&self.json[..at], ENTRIES, entries, b",".as_slice(), &self.json[at..]] {
+            json.extend_from_slice(piece);
+        }
+        Self { json: json.into(), head: self.head }
     }
 
     /// The object without a `resourceVersion`, as a dry run answers.
@@ -134,6 +154,40 @@ pub fn list_item(value: &Bytes, head: usize) -> Bytes {
 pub fn metadata(value: &[u8], head: usize) -> &[u8] {
     let start = head - METADATA.len();
     &value[start..member_end(value, start)]
+}
+
+/// The name of the member that begins at `start`.
+fn name_at(json: &[u8], start: usize) -> &[u8] {
+    let name = json.get(start + 1..).unwrap_or_default();
+    // The names of metadata's own members need no escapes.
+    &name[..name.iter().position(|byte| *byte == b'"').unwrap_or(name.len())]
+}
+
+/// A stored value in two: without `metadata.managedFields`, and these, a list in JSON. None: it has none.
+pub(crate) fn without_entries(value: &Bytes) -> Option<(Vec<u8>, Bytes)> {
+    let metadata = value.windows(METADATA.len()).position(|bytes| bytes == METADATA)? + METADATA.len();
+    let mut start = metadata;
+    loop {
+        let (name, end) = (name_at(value, start), member_end(value, start));
+        if name == ENTRIES_NAME {
+            // Behind it comes at least the object's name.
+            let rest = value.get(end..)?.strip_prefix(b",")?;
+            return Some(([&value[..start], rest].concat(), value.slice(start + ENTRIES.len()..end)));
+        }
+        // All members but the first, the revision, are in alphabetical order.
+        if value[end] == b'}' || (name > ENTRIES_NAME && start > metadata) {
+            return None;
+        }
+        start = end + 1;
+    }
+}
+
+/// A value in JSON, as it stands in a stored one.
+pub(crate) fn to_json<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut json = Vec::with_capacity(1024);
+    let mut serializer = serde_json::Serializer::with_formatter(&mut json, GoEscapes(CompactFormatter));
+    value.serialize(&mut serializer).expect("it has string keys and no failing members");
+    json
 }
 
 /// The revision of the write of a stored value.
@@ -214,6 +268,24 @@ mod tests {
         let back: serde_json::Value = serde_json::from_slice(&item).unwrap();
         assert_eq!(back["metadata"]["resourceVersion"], "7");
         assert!(back.get("kind").is_none() && back.get("apiVersion").is_none());
+    }
+
+    #[test]
+    fn entries_are_taken_out_and_put_back_where_they_were() {
+        use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+        for labels in [None, Some(BTreeMap::from([("a,}".to_owned(), "\"managedFields\":[{}]".to_owned())]))] {
+            let entry = |manager: &str| ManagedFieldsEntry { manager: Some(manager.to_owned()), ..Default::default() };
+            let mut object = config_map("x");
+            object.metadata.labels = labels;
+            let without = Encoded::of(&object);
+            object.metadata.managed_fields = Some(vec![entry("m]"), entry("<n>")]);
+            let with = Encoded::of(&object);
+            let (rest, entries) = without_entries(&with.at(Revision(7))).unwrap();
+            assert_eq!(rest, without.at(Revision(7)));
+            assert_eq!(entries, to_json(&object.metadata.managed_fields));
+            assert_eq!(without.clone().with_entries(&entries).at(Revision(8)), with.at(Revision(8)));
+            assert_eq!(without_entries(&without.at(Revision(7))), None);
+        }
     }
 
     #[test]

@@ -38,6 +38,7 @@ mod openapi;
 mod pages;
 mod params;
 mod path;
+mod recent;
 mod rules;
 mod selector;
 pub mod status;
@@ -50,6 +51,7 @@ use std::sync::Arc;
 
 pub use admission::Admission;
 pub use managed::Ownership;
+pub use recent::Recent;
 pub use stint_auth::{Peer, User};
 pub use stint_core::clock::Clock;
 use stint_store::Store;
@@ -86,6 +88,8 @@ pub struct Api {
     pub requester: Option<Arc<User>>,
     /// Whether it is known who owns which fields.
     pub ownership: Ownership,
+    /// Objects that are likely to be changed next.
+    pub recent: Arc<Recent>,
 }
 
 impl Api {
@@ -102,6 +106,7 @@ impl Api {
             observe: None,
             requester: None,
             ownership: Ownership::default(),
+            recent: Arc::default(),
         }
     }
 }

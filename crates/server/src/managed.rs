@@ -8,6 +8,9 @@
 //! Objects are compared as the client left them, after defaulting and before its kind's strategy adds what it generates:
 //! so defaults belong to whoever creates an object, and generated labels to nobody.
 //!
+//! While a request is carried out, the entries of an object stand apart from it, in a [`Ledger`]: as the text that is stored,
+//! and as sets that share what does not change.
+//!
 //! Invariant: a write that changes nothing leaves every entry as it is, its time included.
 //! Left out: writes that are the server's own (deletion marks, bindings), which upstream does not track either; more than
 //! one version of a kind.
@@ -15,11 +18,13 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use http::{HeaderMap, header};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, ObjectMeta, StatusCause, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, StatusCause, Time};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use stint_core::field::quote;
 use stint_schema::fields::{Element, FieldPath, FieldSet};
@@ -27,11 +32,12 @@ use stint_schema::form::Form;
 use stint_schema::merge::{compare, complete, faults, fields_of, merge, remove, with_named_fields};
 
 use crate::dispatch::Call;
+use crate::encoding::{Encoded, to_json};
 use crate::kinds::{KINDS, Kind, Subresource};
 use crate::rules;
 use crate::status::{Error, Result};
 use crate::strategy::Object;
-use crate::update::Part;
+use crate::update::{Loaded, Part};
 
 /// More entries of updates than these are folded into one.
 const MOST_UPDATERS: usize = 10;
@@ -88,8 +94,8 @@ impl Writer {
 pub(crate) enum Entries<'a> {
     /// By what this writer changes.
     TrackedFor(&'a Writer),
-    /// They are there already.
-    Signed,
+    /// These.
+    Signed(&'a Ledger),
     /// They stay what they were.
     Kept,
 }
@@ -175,85 +181,205 @@ impl Owner {
 struct Held {
     owner: Owner,
     time: Option<Time>,
-    fields: FieldSet,
+    /// Shared by all states of the object between which it stays the same.
+    fields: Arc<FieldSet>,
 }
 
 /// The entries of an object.
 #[derive(Clone, Debug, Default)]
 struct Managed(Vec<Held>);
 
+/// The entries of an object, apart from it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ledger {
+    /// `metadata.managedFields` as it is stored. Empty: there are none.
+    json: Bytes,
+    /// What that means, once it was asked. None: it is not what entries must be.
+    read: OnceLock<Option<Arc<Managed>>>,
+}
+
+impl Ledger {
+    /// Those that are stored as `json`.
+    pub(crate) fn stored(json: Bytes) -> Self {
+        Self { json, read: OnceLock::new() }
+    }
+
+    /// Those that an object brings, which loses them.
+    pub(crate) fn taken_from(object: &mut dyn Object) -> Self {
+        let entries = object.meta_mut().managed_fields.take().filter(|entries| !entries.is_empty());
+        Self::stored(entries.map_or_else(Bytes::new, |entries| to_json(&entries).into()))
+    }
+
+    /// The object with these entries, as it is stored. It must have none of its own.
+    pub(crate) fn encode(&self, object: &dyn Object) -> Encoded {
+        object.encode().with_entries(&self.json)
+    }
+
+    /// None: they are not what entries must be.
+    fn read(&self, kind: &Kind) -> Option<&Managed> {
+        let read =
+            || if self.json.is_empty() { Some(Arc::default()) } else { Managed::parse(&self.json, kind).map(Arc::new) };
+        self.read.get_or_init(read).as_deref()
+    }
+
+    /// Whether both are the same, times included.
+    pub(crate) fn is_the_same_as(&self, other: &Self) -> bool {
+        self.json == other.json
+    }
+
+    /// Whether both are the same but for times, and not the same times.
+    pub(crate) fn differs_in_times_only(&self, other: &Self, kind: &Kind) -> bool {
+        let (Some(new), Some(old)) = (self.read(kind), other.read(kind)) else { return false };
+        let alike = |new: &Held, old: &Held| new.owner == old.owner && new.fields == old.fields;
+        self.json != other.json
+            && new.0.len() == old.0.len()
+            && new.0.iter().zip(&old.0).all(|(new, old)| alike(new, old))
+    }
+}
+
+/// An entry as it is stored: its members in alphabetical order.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Written<'a> {
+    api_version: &'static str,
+    fields_type: &'static str,
+    fields_v1: &'a FieldSet,
+    manager: &'a str,
+    operation: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subresource: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<&'a Time>,
+}
+
+impl<'a> Written<'a> {
+    fn of(held: &'a Held, kind: &Kind) -> Self {
+        Self {
+            api_version: kind.api_version,
+            fields_type: "FieldsV1",
+            fields_v1: &held.fields,
+            manager: &held.owner.manager,
+            operation: held.owner.operation.word(),
+            subresource: held.owner.subresource.as_deref(),
+            time: held.time.as_ref(),
+        }
+    }
+}
+
+/// An entry as it is read.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Read {
+    api_version: Option<String>,
+    fields_type: Option<String>,
+    fields_v1: Option<FieldSet>,
+    manager: Option<String>,
+    operation: Option<String>,
+    subresource: Option<String>,
+    time: Option<Time>,
+}
+
 impl Managed {
-    /// The entries that `meta` has. None: they are not what such entries must be.
-    fn read(entries: Option<&Vec<ManagedFieldsEntry>>, kind: &Kind) -> Option<Self> {
-        let mut held: Vec<Held> = Vec::new();
-        for entry in entries.into_iter().flatten() {
+    /// The entries in `json`. None: they are not what such entries must be.
+    fn parse(json: &[u8], kind: &Kind) -> Option<Self> {
+        Self::of(serde_json::from_slice::<Vec<Read>>(json).ok()?, kind)
+    }
+
+    /// The entries that an object brings. None: as above.
+    fn given(entries: &[ManagedFieldsEntry], kind: &Kind) -> Option<Self> {
+        let read = |entry: &ManagedFieldsEntry| {
+            let fields_v1 = match &entry.fields_v1 {
+                Some(fields) => Some(FieldSet::from_json(&fields.0)?),
+                None => None,
+            };
+            Some(Read {
+                api_version: entry.api_version.clone(),
+                fields_type: entry.fields_type.clone(),
+                fields_v1,
+                manager: entry.manager.clone(),
+                operation: entry.operation.clone(),
+                subresource: entry.subresource.clone(),
+                time: entry.time.clone(),
+            })
+        };
+        Self::of(entries.iter().map(read).collect::<Option<_>>()?, kind)
+    }
+
+    fn of(entries: Vec<Read>, kind: &Kind) -> Option<Self> {
+        let mut held: Vec<Held> = Vec::with_capacity(entries.len() + 1);
+        for entry in entries {
             let operation = match entry.operation.as_deref() {
                 Some("Apply") => Operation::Apply,
                 Some("Update") => Operation::Update,
                 _ => return None,
             };
-            let version = entry.api_version.as_deref().filter(|version| !version.is_empty())?;
+            let version = entry.api_version.filter(|version| !version.is_empty())?;
             if entry.fields_type.as_deref() != Some("FieldsV1") {
                 return None;
             }
-            let empty = json!({});
-            let fields = FieldSet::from_json(entry.fields_v1.as_ref().map_or(&empty, |fields| &fields.0))?;
             if version != kind.api_version {
                 continue; // a version that is not served any more
             }
             let owner = Owner {
-                manager: entry.manager.clone().unwrap_or_default(),
+                manager: entry.manager.unwrap_or_default(),
                 operation,
-                subresource: entry.subresource.clone().filter(|subresource| !subresource.is_empty()),
+                subresource: entry.subresource.filter(|subresource| !subresource.is_empty()),
             };
             held.retain(|other| other.owner != owner);
-            held.push(Held { owner, time: entry.time.clone(), fields });
+            held.push(Held { owner, time: entry.time, fields: Arc::new(entry.fields_v1.unwrap_or_default()) });
         }
         Some(Self(held))
     }
 
     /// The entries to start from: those that the request brings, else those of the live object. A list that is there and
     /// empty begins anew.
-    fn requested(new: &ObjectMeta, live: &ObjectMeta, part: Part, kind: &Kind) -> Self {
-        let live = || Self::read(live.managed_fields.as_ref(), kind).unwrap_or_default();
+    fn requested(given: Option<&[ManagedFieldsEntry]>, live: &Ledger, part: Part, kind: &Kind) -> Self {
+        let live = || live.read(kind).cloned().unwrap_or_default();
         if part == Part::Status {
             return live();
         }
-        match &new.managed_fields {
-            Some(entries) if entries.is_empty() || entries[..] == [ManagedFieldsEntry::default()] => Self::default(),
-            given => match Self::read(given.as_ref(), kind) {
+        match given {
+            Some(entries) if entries.is_empty() || entries == [ManagedFieldsEntry::default()] => Self::default(),
+            Some(given) => match Self::given(given, kind) {
                 Some(managed) if !managed.0.is_empty() => managed,
                 _ => live(),
             },
+            None => live(),
         }
     }
 
-    fn write(mut self, meta: &mut ObjectMeta, kind: &Kind) {
+    /// As they are stored.
+    fn written(mut self, kind: &Kind) -> Ledger {
         let seconds = |time: &Option<Time>| time.as_ref().map_or(0, |time| time.0.as_second());
         self.0.sort_by(|a, b| {
             let key = |held: &Held| (held.owner.operation, seconds(&held.time));
             key(a).cmp(&key(b)).then_with(|| a.owner.cmp(&b.owner))
         });
-        let entries: Vec<ManagedFieldsEntry> = self
-            .0
-            .into_iter()
-            .map(|held| ManagedFieldsEntry {
-                api_version: Some(kind.api_version.to_owned()),
-                fields_type: Some("FieldsV1".to_owned()),
-                fields_v1: Some(FieldsV1(held.fields.to_json())),
-                manager: Some(held.owner.manager),
-                operation: Some(held.owner.operation.word().to_owned()),
-                subresource: held.owner.subresource,
-                time: held.time,
-            })
-            .collect();
-        meta.managed_fields = Some(entries).filter(|entries| !entries.is_empty());
+        if self.0.is_empty() {
+            return Ledger::default();
+        }
+        let json = to_json(&self.0.iter().map(|held| Written::of(held, kind)).collect::<Vec<_>>());
+        Ledger { json: json.into(), read: OnceLock::from(Some(Arc::new(self))) }
+    }
+
+    /// As the entries of an object whose metadata is looked at with them.
+    fn shown(&self, kind: &Kind) -> Option<Vec<ManagedFieldsEntry>> {
+        let entry = |held: &Held| ManagedFieldsEntry {
+            api_version: Some(kind.api_version.to_owned()),
+            fields_type: Some("FieldsV1".to_owned()),
+            fields_v1: Some(FieldsV1(held.fields.to_json())),
+            manager: Some(held.owner.manager.clone()),
+            operation: Some(held.owner.operation.word().to_owned()),
+            subresource: held.owner.subresource.clone(),
+            time: held.time.clone(),
+        };
+        Some(self.0.iter().map(entry).collect::<Vec<_>>()).filter(|entries| !entries.is_empty())
     }
 
     /// Takes `lost` from all but `writer`.
     fn take(&mut self, lost: &FieldSet, writer: Option<&Owner>) {
-        for held in self.0.iter_mut().filter(|held| Some(&held.owner) != writer) {
-            held.fields = held.fields.difference(lost);
+        for held in self.0.iter_mut().filter(|held| Some(&held.owner) != writer && held.fields.meets(lost)) {
+            held.fields = Arc::new(held.fields.difference(lost));
         }
         self.0.retain(|held| !held.fields.is_empty());
     }
@@ -277,7 +403,7 @@ impl Managed {
                     excess -= 1;
                     bucket.owner =
                         Owner { manager: ANCIENT.to_owned(), operation: Operation::Update, subresource: None };
-                    bucket.fields = bucket.fields.union(&held.fields);
+                    bucket.fields = Arc::new(bucket.fields.union(&held.fields));
                     bucket.time = held.time;
                 }
                 Some(_) => kept.push(held),
@@ -288,43 +414,35 @@ impl Managed {
     }
 }
 
-/// Gives `new`, which replaces `old` (none: which is created), its entries.
-pub(crate) fn enter(kind: &'static Kind, entries: Entries<'_>, old: Option<&dyn Object>, new: &mut dyn Object) {
+/// The entries of `new`, which replaces `old` (none: which is created). Those that it brings it keeps until they were
+/// validated.
+pub(crate) fn enter(kind: &'static Kind, entries: Entries<'_>, old: Option<&Loaded>, new: &mut dyn Object) -> Ledger {
     match entries {
         Entries::TrackedFor(writer) => track(kind, writer, old, new),
-        Entries::Signed => {}
+        Entries::Signed(ledger) => ledger.clone(),
         Entries::Kept => {
-            new.meta_mut().managed_fields = old.and_then(|old| old.meta().managed_fields.clone());
+            new.meta_mut().managed_fields = None;
+            old.map(|old| old.entries.clone()).unwrap_or_default()
         }
     }
 }
 
-/// Whether both have the same entries but for times, and not the same times.
-pub(crate) fn differ_in_times_only(new: &ObjectMeta, old: &ObjectMeta) -> bool {
-    let (Some(new), Some(old)) = (&new.managed_fields, &old.managed_fields) else { return false };
-    new.len() == old.len() && new.iter().zip(old).all(|(new, old)| timeless(new) == timeless(old)) && new != old
-}
-
-/// All of an entry but its time.
-fn timeless(entry: &ManagedFieldsEntry) -> impl PartialEq {
-    let ManagedFieldsEntry { api_version, fields_type, fields_v1, manager, operation, subresource, time: _ } = entry;
-    (api_version, fields_type, fields_v1, manager, operation, subresource)
-}
-
-/// Records in `new` what `writer` has changed of `old`; of nothing, when it creates.
-fn track(kind: &'static Kind, writer: &Writer, old: Option<&dyn Object>, new: &mut dyn Object) {
-    let Some(form) = kind.form() else { return };
-    let nothing = ObjectMeta::default();
-    let live_meta = old.map_or(&nothing, |old| old.meta());
-    let mut managed = Managed::requested(new.meta(), live_meta, writer.part, kind);
+/// Records what `writer` has changed of `old` in `new`; of nothing, when it creates.
+fn track(kind: &'static Kind, writer: &Writer, old: Option<&Loaded>, new: &mut dyn Object) -> Ledger {
+    let Some(form) = kind.form() else { return Ledger::taken_from(new) };
+    let nothing = Ledger::default();
+    let given = new.meta_mut().managed_fields.take();
+    let live = old.map_or(&nothing, |old| &old.entries);
+    let mut managed = Managed::requested(given.as_deref(), live, writer.part, kind);
+    let old = old.map(|old| -> &dyn Object { &*old.object });
     let reset = kind.reset_fields(writer.part);
     let spec = if old.is_some_and(|old| reset.contains(&[Element::field("spec")]) || new.has_same_spec(old)) {
         Spec::Alike
     } else {
         Spec::Compared
     };
-    let live = live_value(kind, form, old, spec);
-    let next = value_of(form, new, spec);
+    let live = live_value(kind, form, old, new, spec);
+    let next = value_of(form, new, old, spec);
     let found = compare(form, &live, &next).outside(reset);
     let changed = found.changed();
     managed.take(&changed.union(&found.removed), None);
@@ -333,12 +451,15 @@ fn track(kind: &'static Kind, writer: &Writer, old: Option<&dyn Object>, new: &m
         let owner = Owner::of(writer, Operation::Update);
         let now = Some(rules::seconds(writer.now));
         match managed.0.iter_mut().find(|held| held.owner == owner) {
-            Some(held) => (held.fields, held.time) = (held.fields.union(&owned), now),
-            None => managed.0.push(Held { owner, time: now, fields: owned }),
+            Some(held) => (held.fields, held.time) = (Arc::new(held.fields.union(&owned)), now),
+            None => managed.0.push(Held { owner, time: now, fields: Arc::new(owned) }),
         }
     }
     managed.fold();
-    managed.write(new.meta_mut(), kind);
+    if given.is_some() {
+        new.meta_mut().managed_fields = managed.shown(kind);
+    }
+    managed.written(kind)
 }
 
 fn never_owned() -> &'static FieldSet {
@@ -355,9 +476,9 @@ enum Spec {
     Alike,
 }
 
-/// An object as it is compared: without its entries, and with what Go's structs always have.
-fn value_of(form: Form, object: &dyn Object, spec: Spec) -> Value {
-    let outline = if spec == Spec::Alike { object.outline() } else { None };
+/// An object as it is compared with another: without its entries, and with what Go's structs always have.
+fn value_of(form: Form, object: &dyn Object, other: Option<&dyn Object>, spec: Spec) -> Value {
+    let outline = other.filter(|_| spec == Spec::Alike).and_then(|other| object.outline(other));
     let mut value = outline.as_deref().unwrap_or(object).to_value();
     if let Some(Value::Object(meta)) = value.get_mut("metadata") {
         meta.remove("managedFields");
@@ -366,9 +487,15 @@ fn value_of(form: Form, object: &dyn Object, spec: Spec) -> Value {
     value
 }
 
-fn live_value(kind: &'static Kind, form: Form, old: Option<&dyn Object>, spec: Spec) -> Cow<'static, Value> {
+fn live_value(
+    kind: &'static Kind,
+    form: Form,
+    old: Option<&dyn Object>,
+    new: &dyn Object,
+    spec: Spec,
+) -> Cow<'static, Value> {
     match old {
-        Some(old) => Cow::Owned(value_of(form, old, spec)),
+        Some(old) => Cow::Owned(value_of(form, old, Some(new), spec)),
         None => Cow::Borrowed(kind.nothing()),
     }
 }
@@ -381,9 +508,9 @@ pub(crate) struct Applied {
 }
 
 impl Applied {
-    /// Gives the decoded object its entries.
-    pub(crate) fn sign(self, object: &mut dyn Object, kind: &Kind) {
-        self.entries.write(object.meta_mut(), kind);
+    /// The entries of the decoded object.
+    pub(crate) fn entries(self, kind: &Kind) -> Ledger {
+        self.entries.written(kind)
     }
 }
 
@@ -391,7 +518,7 @@ impl Applied {
 pub(crate) fn apply(
     kind: &'static Kind,
     writer: &Writer,
-    old: Option<&dyn Object>,
+    old: Option<&Loaded>,
     config: &Value,
     force: bool,
 ) -> Result<Applied> {
@@ -407,13 +534,14 @@ pub(crate) fn apply(
         };
         return Err(Error::Internal(format!("failed to create typed patch object ({}): {why}", named(config))));
     }
-    let live = live_value(kind, form, old, Spec::Compared);
-    let entries = match old {
-        Some(old) => Managed::read(old.meta().managed_fields.as_ref(), kind)
-            .ok_or_else(|| Error::Internal("failed to decode managed fields".into()))?,
-        None => Managed::default(),
+    let live = match old {
+        Some(old) => Cow::Owned(value_of(form, old.as_ref(), None, Spec::Compared)),
+        None => Cow::Borrowed(kind.nothing()),
     };
-    let state = State { kind, form, live: &live, entries: &entries };
+    let nothing = Ledger::default();
+    let entries = old.map_or(&nothing, |old| &old.entries).read(kind);
+    let entries = entries.ok_or_else(|| Error::Internal("failed to decode managed fields".into()))?;
+    let state = State { kind, form, live: &live, entries };
     let mut result = state.apply(writer, config, force);
     if let Err(conflicts) = &result
         && writer.manager == KUBECTL
@@ -429,7 +557,7 @@ pub(crate) fn apply(
     }
     let owner = Owner::of(writer, Operation::Apply);
     for held in entries.0.iter_mut().filter(|held| held.owner == owner) {
-        held.fields = held.fields.difference(never_owned());
+        held.fields = Arc::new(held.fields.difference(never_owned()));
         held.time = Some(rules::seconds(writer.now));
     }
     entries.0.retain(|held| !held.fields.is_empty());
@@ -490,7 +618,7 @@ impl State<'_> {
         let mut entries = self.entries.clone();
         let last = entries.0.iter().position(|held| held.owner == owner).map(|at| entries.0.swap_remove(at).fields);
         let fields = fields_of(self.form, config).outside(ignored);
-        entries.0.push(Held { owner: owner.clone(), time: None, fields });
+        entries.0.push(Held { owner: owner.clone(), time: None, fields: Arc::new(fields) });
         let mut object = merge(self.form, self.live, config);
         if let Some(last) = last.filter(|last| !last.is_empty()) {
             object = self.prune(&object, &last, &entries);

@@ -74,6 +74,11 @@ pub trait Strategy:
         Encoded::of(self)
     }
 
+    /// Whether what is encoded of it reads as itself.
+    fn reads_back(&self) -> bool {
+        true
+    }
+
     /// The object of what was stored.
     ///
     /// # Errors
@@ -124,9 +129,9 @@ pub trait Strategy:
         faults
     }
 
-    /// A copy of its metadata, as [`outline_of`] makes it, and its status. None: objects of this kind are only looked at
-    /// whole.
-    fn outline(&self) -> Option<Self> {
+    /// Of its metadata, as [`outline_of`] makes it, and its status a copy of what is not the same in `other`. None: objects
+    /// of this kind are only looked at whole.
+    fn outline(&self, _other: &Self) -> Option<Self> {
         None
     }
 
@@ -190,9 +195,10 @@ pub trait Object: Send + Sync {
     fn meta(&self) -> &ObjectMeta;
     fn meta_mut(&mut self) -> &mut ObjectMeta;
     fn encode(&self) -> Encoded;
+    fn reads_back(&self) -> bool;
     fn to_value(&self) -> Value;
     fn duplicate(&self) -> Box<dyn Object>;
-    fn outline(&self) -> Option<Box<dyn Object>>;
+    fn outline(&self, other: &dyn Object) -> Option<Box<dyn Object>>;
     fn as_any(&self) -> &dyn Any;
     fn as_any_mut(&mut self) -> &mut dyn Any;
 
@@ -231,14 +237,17 @@ impl<T: Strategy> Object for T {
     fn encode(&self) -> Encoded {
         Strategy::encode(self)
     }
+    fn reads_back(&self) -> bool {
+        Strategy::reads_back(self)
+    }
     fn to_value(&self) -> Value {
         serde_json::to_value(self).expect("API types have string keys and no failing members")
     }
     fn duplicate(&self) -> Box<dyn Object> {
         Box::new(self.clone())
     }
-    fn outline(&self) -> Option<Box<dyn Object>> {
-        Some(Box::new(Strategy::outline(self)?))
+    fn outline(&self, other: &dyn Object) -> Option<Box<dyn Object>> {
+        Some(Box::new(Strategy::outline(self, same_kind(other))?))
     }
     fn as_any(&self) -> &dyn Any {
         self
@@ -309,25 +318,30 @@ impl<T: Strategy> Object for T {
     }
 }
 
-/// Metadata without the entries of field managers, which may be larger than all the rest.
-pub(crate) fn outline_of(meta: &ObjectMeta) -> ObjectMeta {
+/// Metadata with no more than what is not the same in `other`, but for revisions.
+pub(crate) fn outline_of(meta: &ObjectMeta, other: &ObjectMeta) -> ObjectMeta {
     ObjectMeta {
-        annotations: meta.annotations.clone(),
-        creation_timestamp: meta.creation_timestamp.clone(),
+        annotations: differing(meta.annotations.as_ref(), other.annotations.as_ref()),
+        creation_timestamp: differing(meta.creation_timestamp.as_ref(), other.creation_timestamp.as_ref()),
         deletion_grace_period_seconds: meta.deletion_grace_period_seconds,
-        deletion_timestamp: meta.deletion_timestamp.clone(),
-        finalizers: meta.finalizers.clone(),
-        generate_name: meta.generate_name.clone(),
+        deletion_timestamp: differing(meta.deletion_timestamp.as_ref(), other.deletion_timestamp.as_ref()),
+        finalizers: differing(meta.finalizers.as_ref(), other.finalizers.as_ref()),
+        generate_name: differing(meta.generate_name.as_ref(), other.generate_name.as_ref()),
         generation: meta.generation,
-        labels: meta.labels.clone(),
+        labels: differing(meta.labels.as_ref(), other.labels.as_ref()),
         managed_fields: None,
-        name: meta.name.clone(),
-        namespace: meta.namespace.clone(),
-        owner_references: meta.owner_references.clone(),
-        resource_version: meta.resource_version.clone(),
-        self_link: meta.self_link.clone(),
-        uid: meta.uid.clone(),
+        name: differing(meta.name.as_ref(), other.name.as_ref()),
+        namespace: differing(meta.namespace.as_ref(), other.namespace.as_ref()),
+        owner_references: differing(meta.owner_references.as_ref(), other.owner_references.as_ref()),
+        resource_version: None,
+        self_link: differing(meta.self_link.as_ref(), other.self_link.as_ref()),
+        uid: differing(meta.uid.as_ref(), other.uid.as_ref()),
     }
+}
+
+/// A member, unless it is the same in the other object.
+pub(crate) fn differing<T: Clone + PartialEq>(one: Option<&T>, other: Option<&T>) -> Option<T> {
+    one.filter(|_| one != other).cloned()
 }
 
 /// Reads an object of one kind that a client sent.

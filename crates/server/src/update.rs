@@ -3,13 +3,17 @@
 //! Invariant: one call is at most one write, made only if the stored state is still the one that was read.
 //! Left out: how the new state came about.
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde_json::Value;
 use stint_store::{Entry, Mutation, Outcome};
 
 use crate::admission::pod_security::{self, Told};
-use crate::encoding::Encoded;
-use crate::managed::{Entries, differ_in_times_only, enter};
+use crate::encoding::{Encoded, without_entries};
+use crate::kinds::Kind;
+use crate::managed::{Entries, Ledger, enter};
 use crate::path::Place;
 use crate::status::{Error, Result};
 use crate::strategy::{Object, without_empty_lists};
@@ -49,10 +53,50 @@ pub(crate) enum Replaced {
     Lost,
 }
 
-/// The stored object, decoded.
-pub(crate) fn load(place: &Place, entry: &Entry) -> Result<Box<dyn Object>> {
-    (place.kind.facts.load)(&entry.value)
-        .map_err(|error| Error::Internal(format!("cannot read the stored {}: {error}", entry.key)))
+/// A stored object, decoded. The entries of its field managers stand apart from it.
+#[derive(Clone)]
+pub(crate) struct Loaded {
+    /// The object, without entries.
+    pub(crate) object: Arc<dyn Object>,
+    /// Its entries.
+    pub(crate) entries: Ledger,
+}
+
+impl Deref for Loaded {
+    type Target = dyn Object;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.object
+    }
+}
+
+impl AsRef<dyn Object> for Loaded {
+    fn as_ref(&self) -> &(dyn Object + 'static) {
+        &*self.object
+    }
+}
+
+impl Loaded {
+    /// The object of a kind that is stored as `value`.
+    pub(crate) fn read(kind: &Kind, value: &Bytes) -> serde_json::Result<Self> {
+        if let Some((value, entries)) = without_entries(value) {
+            return Ok(Self { object: (kind.facts.load)(&value)?.into(), entries: Ledger::stored(entries) });
+        }
+        let mut object = (kind.facts.load)(value)?;
+        let entries = Ledger::taken_from(object.as_mut());
+        Ok(Self { object: object.into(), entries })
+    }
+}
+
+/// The stored object.
+pub(crate) fn load(api: &Api, place: &Place, entry: &Entry) -> Result<Loaded> {
+    if let Some(known) = api.recent.get(place.kind, entry) {
+        return Ok(known);
+    }
+    let loaded = Loaded::read(place.kind, &entry.value)
+        .map_err(|error| Error::Internal(format!("cannot read the stored {}: {error}", entry.key)))?;
+    api.recent.put(place.kind, entry, loaded.clone());
+    Ok(loaded)
 }
 
 /// The entry of an object that has to be there.
@@ -78,11 +122,12 @@ pub(crate) async fn replace(
     api: &Api,
     place: &Place,
     entry: &Entry,
-    old: &dyn Object,
+    loaded: &Loaded,
     mut new: Box<dyn Object>,
     Change { part, entries, dry_run }: Change<'_>,
 ) -> Result<Replaced> {
-    enter(place.kind, entries, Some(old), new.as_mut());
+    let entries = enter(place.kind, entries, Some(loaded), new.as_mut());
+    let old = loaded.as_ref();
     rules::update(new.meta_mut(), old.meta());
     match part {
         Part::Main => new.prepare_update(old),
@@ -109,20 +154,23 @@ pub(crate) async fn replace(
         auth::confirm_grant(api, place, Some(old), new.as_ref())?;
     }
     let told = pod_security::update(api, place, part, old, new.as_ref())?;
-    let encoded = new.encode();
+    new.meta_mut().managed_fields = None; // they were validated
+    let encoded = entries.encode(new.as_ref());
     if rules::releases(new.as_ref(), old.meta()) {
         if dry_run {
             return Ok(Replaced::Done(encoded.at(entry.revision), told));
         }
         // Watchers see the deletion of the state that still had the finalizer.
-        let last = old_encoded(old);
+        let last = old_encoded(loaded);
         let mutation = Mutation::delete(entry.key.clone(), entry.revision, move |revision| last.at(revision));
         return Ok(match write(api, mutation).await? {
             Outcome::Written(gone) => Replaced::Done(encoded.at(gone.revision), told),
             Outcome::Conflict { .. } => Replaced::Lost,
         });
     }
-    if encoded.says_the_same_as(&entry.value) || means_the_same(new.as_ref(), &encoded, old, &entry.value) {
+    if encoded.says_the_same_as(&entry.value)
+        || means_the_same(place.kind, new.as_ref(), &entries, &encoded, loaded, &entry.value)
+    {
         return Ok(Replaced::Done(entry.value.clone(), told));
     }
     if dry_run {
@@ -130,34 +178,43 @@ pub(crate) async fn replace(
     }
     let mutation = Mutation::update(entry.key.clone(), entry.revision, move |revision| encoded.at(revision));
     Ok(match write(api, mutation).await? {
-        Outcome::Written(entry) => Replaced::Done(entry.value, told),
+        Outcome::Written(entry) => {
+            api.recent.wrote(place.kind, &entry, new, entries);
+            Replaced::Done(entry.value, told)
+        }
         Outcome::Conflict { .. } => Replaced::Lost,
     })
 }
 
 /// Whether nothing but the times of entries would change, or lists that are empty: who writes the same again changes
 /// nothing.
-fn means_the_same(new: &dyn Object, encoded: &Encoded, old: &dyn Object, stored: &[u8]) -> bool {
+fn means_the_same(
+    kind: &Kind,
+    new: &dyn Object,
+    entries: &Ledger,
+    encoded: &Encoded,
+    old: &Loaded,
+    stored: &[u8],
+) -> bool {
     let has_empty_list = |json: &[u8]| json.windows(3).any(|bytes| bytes == b":[]");
-    let only_times = differ_in_times_only(new.meta(), old.meta());
-    let same_entries = only_times || new.meta().managed_fields == old.meta().managed_fields;
+    let only_times = entries.differs_in_times_only(&old.entries, kind);
+    let same_entries = only_times || entries.is_the_same_as(&old.entries);
     if !same_entries || !(only_times || has_empty_list(encoded.json()) || has_empty_list(stored)) {
         return false;
     }
     let value = |object: &dyn Object| {
         let mut value = object.to_value();
         if let Some(Value::Object(meta)) = value.get_mut("metadata") {
-            meta.remove("managedFields");
             meta.remove("resourceVersion");
         }
         without_empty_lists(value)
     };
-    value(new) == value(old)
+    value(new) == value(old.as_ref())
 }
 
 /// A stored object, to be encoded with another revision.
-pub(crate) fn old_encoded(old: &dyn Object) -> Encoded {
+pub(crate) fn old_encoded(old: &Loaded) -> Encoded {
     let mut last = old.duplicate();
     last.meta_mut().resource_version = None;
-    last.encode()
+    old.entries.encode(last.as_ref())
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use stint_core::field::Fault;
 use stint_core::{admit, defaults, validate};
 
-use crate::strategy::{Strategy, outline_of};
+use crate::strategy::{Strategy, differing, outline_of};
 
 impl Strategy for CronJob {
     const GENERATION: bool = true;
@@ -37,11 +37,11 @@ impl Strategy for CronJob {
         validate::cron_job_update(old, self)
     }
 
-    fn outline(&self) -> Option<Self> {
+    fn outline(&self, other: &Self) -> Option<Self> {
         Some(CronJob {
-            metadata: outline_of(&self.metadata),
+            metadata: outline_of(&self.metadata, &other.metadata),
             spec: CronJobSpec::default(),
-            status: self.status.clone(),
+            status: differing(self.status.as_ref(), other.status.as_ref()),
         })
     }
 

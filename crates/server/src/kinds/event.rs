@@ -63,6 +63,10 @@ impl Strategy for Event {
         Encoded::of(&core(self.clone()))
     }
 
+    fn reads_back(&self) -> bool {
+        false // of what it is about, a core event always says something
+    }
+
     fn load(stored: &[u8]) -> serde_json::Result<Self> {
         json::read(stored).map(event)
     }

@@ -6,7 +6,7 @@ use stint_core::field::Fault;
 use stint_core::{admit, defaults, validate};
 
 use crate::encoding::Encoded;
-use crate::strategy::{SelectableField, Strategy, UnknownField, outline_of};
+use crate::strategy::{SelectableField, Strategy, UnknownField, differing, outline_of};
 
 impl Strategy for Job {
     const GENERATION: bool = true;
@@ -28,12 +28,16 @@ impl Strategy for Job {
     /// A Job without labels of its own has those of its template, the generated ones included: but only when it is read,
     /// so that validation does not tell of them twice.
     fn encode(&self) -> Encoded {
-        if self.metadata.labels.as_ref().is_some_and(|labels| !labels.is_empty()) {
+        if self.reads_back() {
             return Encoded::of(self);
         }
         let mut read = self.clone();
         defaults::job(&mut read);
         Encoded::of(&read)
+    }
+
+    fn reads_back(&self) -> bool {
+        self.metadata.labels.as_ref().is_some_and(|labels| !labels.is_empty())
     }
 
     fn create_faults(&self) -> Vec<Fault> {
@@ -53,8 +57,9 @@ impl Strategy for Job {
         validate::job_update(old, self)
     }
 
-    fn outline(&self) -> Option<Self> {
-        Some(Job { metadata: outline_of(&self.metadata), spec: None, status: self.status.clone() })
+    fn outline(&self, other: &Self) -> Option<Self> {
+        let metadata = outline_of(&self.metadata, &other.metadata);
+        Some(Job { metadata, spec: None, status: differing(self.status.as_ref(), other.status.as_ref()) })
     }
 
     fn take_status(&mut self, other: &mut Self) -> bool {

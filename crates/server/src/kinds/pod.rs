@@ -10,7 +10,7 @@ use serde_json::Value;
 use stint_core::field::{Fault, Path};
 use stint_core::{admit, defaults, validate};
 
-use crate::strategy::{Deletion, SelectableField, Strategy, UnknownField, outline_of};
+use crate::strategy::{Deletion, SelectableField, Strategy, UnknownField, differing, outline_of};
 
 const MAY_CHANGE: &str = "pod updates may not change fields other than `spec.containers[*].image`,\
 `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),\
@@ -66,8 +66,9 @@ impl Strategy for Pod {
         faults
     }
 
-    fn outline(&self) -> Option<Self> {
-        Some(Pod { metadata: outline_of(&self.metadata), spec: None, status: self.status.clone() })
+    fn outline(&self, other: &Self) -> Option<Self> {
+        let metadata = outline_of(&self.metadata, &other.metadata);
+        Some(Pod { metadata, spec: None, status: differing(self.status.as_ref(), other.status.as_ref()) })
     }
 
     fn take_status(&mut self, other: &mut Self) -> bool {

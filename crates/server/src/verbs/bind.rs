@@ -27,7 +27,7 @@ pub(crate) async fn bind(call: &Call, name: &str) -> Result<Response> {
     };
     loop {
         let entry = find(api, place, name)?;
-        let old = load(place, &entry)?;
+        let old = load(api, place, &entry)?;
         if let Some(uid) = binding.metadata.uid.as_deref().filter(|uid| !uid.is_empty())
             && old.meta().uid.as_deref() != Some(uid)
         {
@@ -44,15 +44,9 @@ pub(crate) async fn bind(call: &Call, name: &str) -> Result<Response> {
             }
             Some(Ok(())) => {}
         }
-        let done = replace(
-            api,
-            place,
-            &entry,
-            old.as_ref(),
-            new,
-            Change { part: Part::Whole, entries: Entries::Kept, dry_run },
-        )
-        .await?;
+        let done =
+            replace(api, place, &entry, &old, new, Change { part: Part::Whole, entries: Entries::Kept, dry_run })
+                .await?;
         if let Replaced::Done(..) = done {
             let done = Status { status: Some("Success".into()), code: Some(201), ..Status::default() };
             return Ok(reply(StatusCode::CREATED, Bytes::from(encode(&done)), &[]));

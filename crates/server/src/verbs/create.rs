@@ -57,7 +57,7 @@ pub(crate) async fn make(
 ) -> Result<Response> {
     let Call { api, place, .. } = call;
     let kind = place.kind;
-    enter(kind, entries, None, object.as_mut());
+    let entries = enter(kind, entries, None, object.as_mut());
     let meta = object.meta_mut();
     warnings.extend(dedup_owner_references(meta));
     let now = api.clock.now();
@@ -85,7 +85,8 @@ pub(crate) async fn make(
         let told = admission::pod_security::create(api, place, object.as_ref())?;
         let _admitted = admission::validate(api, place, object.as_ref(), dry_run).await?;
         warnings.extend(object.create_warnings());
-        let encoded = object.encode();
+        object.meta_mut().managed_fields = None; // they were validated
+        let encoded = entries.encode(object.as_ref());
         let key = place.key(&name);
         if dry_run && api.store.get(&key).is_none() {
             return Ok(told.reply(StatusCode::CREATED, kind.shown(encoded.unversioned()), warnings));
@@ -94,6 +95,7 @@ pub(crate) async fn make(
             && let Outcome::Written(entry) =
                 write(api, Mutation::create(key, move |revision| encoded.at(revision))).await?
         {
+            api.recent.wrote(kind, &entry, object, entries);
             return Ok(told.reply(StatusCode::CREATED, kind.shown(entry.value), warnings));
         }
         left -= 1;

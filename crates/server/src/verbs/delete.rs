@@ -77,14 +77,14 @@ pub(crate) async fn remove(api: &Api, place: &Place, name: &str, options: &Optio
     }
     loop {
         let entry = find(api, place, name)?;
-        let old = load(place, &entry)?;
+        let old = load(api, place, &entry)?;
         options.check_preconditions(place, name, old.as_ref())?;
         let orphans = place.kind.facts.orphans_by_default.is_some();
         let propagation = rules::propagation(options.propagation, old.meta(), orphans);
         let mut new = old.duplicate();
         new.meta_mut().resource_version = None;
         let removal = rules::delete(new.as_mut(), options.given.grace_period_seconds, propagation, api.clock.now());
-        let marked = new.encode();
+        let marked = old.entries.encode(new.as_ref());
         if removal == Removal::Nothing || (removal == Removal::Mark && marked.says_the_same_as(&entry.value)) {
             return Ok(place.kind.shown(entry.value));
         }
@@ -106,7 +106,7 @@ pub(crate) async fn remove(api: &Api, place: &Place, name: &str, options: &Optio
             }
         };
         let Entry { key, revision, .. } = entry;
-        let last = if removal == Removal::Now { old_encoded(old.as_ref()) } else { marked };
+        let last = if removal == Removal::Now { old_encoded(&old) } else { marked };
         match write(api, Mutation::delete(key, revision, move |revision| last.at(revision))).await? {
             Outcome::Written(entry) => return Ok(gone(place, old.as_ref(), entry.value)),
             // Whoever wrote in between may have finished the deletion.

@@ -28,7 +28,7 @@ pub(crate) async fn evict(call: &Call, name: &str) -> Result<Response> {
     let options = Options::meant(eviction.delete_options.unwrap_or_default(), dry_run)?;
     loop {
         let entry = find(api, place, name)?;
-        let old = load(place, &entry)?;
+        let old = load(api, place, &entry)?;
         options.check_preconditions(place, name, old.as_ref())?;
         let mut new = old.duplicate();
         if !new.evict(rules::seconds(api.clock.now()).0) {
@@ -37,15 +37,9 @@ pub(crate) async fn evict(call: &Call, name: &str) -> Result<Response> {
         if options.is_dry_run() {
             break;
         }
-        if let Replaced::Done(..) = replace(
-            api,
-            place,
-            &entry,
-            old.as_ref(),
-            new,
-            Change { part: Part::Whole, entries: Entries::Kept, dry_run: false },
-        )
-        .await?
+        if let Replaced::Done(..) =
+            replace(api, place, &entry, &old, new, Change { part: Part::Whole, entries: Entries::Kept, dry_run: false })
+                .await?
         {
             break;
         }

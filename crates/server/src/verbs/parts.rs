@@ -7,12 +7,14 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value};
 use stint_core::decode::Tree;
 use stint_schema::strategic;
 
 use crate::body;
+use crate::encoding::without_entries;
 use crate::kinds::Kind;
 use crate::params::FieldValidation;
 use crate::strategy::Object;
@@ -20,13 +22,18 @@ use crate::verbs::patch::Patch;
 
 const METADATA: &str = "metadata";
 const STATUS: &str = "status";
+const ENTRIES: &str = "managedFields";
 
 /// `old`, which is stored as `stored`, with the patch applied.
-pub(super) fn patched(kind: &Kind, patch: &Patch, old: &dyn Object, stored: &[u8]) -> Option<Box<dyn Object>> {
+pub(super) fn patched(kind: &Kind, patch: &Patch, old: &dyn Object, stored: &Bytes) -> Option<Box<dyn Object>> {
     let (form, named) = (kind.form()?, patch.members()?);
-    if kind.facts.show.is_some() || !named.keys().all(|name| [METADATA, STATUS].contains(&name.as_str())) {
+    let names_entries = named.get(METADATA).is_some_and(|metadata| metadata.get(ENTRIES).is_some());
+    let is_of_parts = named.keys().all(|name| [METADATA, STATUS].contains(&name.as_str()));
+    if kind.facts.show.is_some() || names_entries || !is_of_parts {
         return None;
     }
+    let without_entries = without_entries(stored).map(|(rest, _)| rest);
+    let stored = without_entries.as_deref().unwrap_or(stored);
     let parts = Named(named).deserialize(&mut serde_json::Deserializer::from_slice(stored)).ok()?;
     let document = patch.apply(Value::Object(parts), form).ok()?;
     if strategic::unrestorable(form, &document).is_some() {

@@ -60,7 +60,7 @@ pub(crate) async fn patch(call: &Call, name: &str, part: Part) -> Result<Respons
     let entries = writer.as_ref().map_or(Entries::Kept, Entries::TrackedFor);
     loop {
         let entry = find(api, place, name)?;
-        let old = load(place, &entry)?;
+        let old = load(api, place, &entry)?;
         let (mut new, mut warnings) = match parts::patched(kind, &patch, old.as_ref(), &entry.value) {
             Some(new) => (new, Vec::new()),
             None => patched(kind, &patch, &entry, validation)?,
@@ -72,7 +72,7 @@ pub(crate) async fn patch(call: &Call, name: &str, part: Part) -> Result<Respons
         if expected.is_some_and(|expected| expected != entry.revision) {
             return Err(Error::modified(place.kind, name));
         }
-        match replace(api, place, &entry, old.as_ref(), new, Change { part, entries, dry_run }).await? {
+        match replace(api, place, &entry, &old, new, Change { part, entries, dry_run }).await? {
             Replaced::Done(value, told) => return Ok(told.reply(StatusCode::OK, kind.shown(value), warnings)),
             Replaced::Lost => {}
         }
@@ -112,25 +112,25 @@ async fn apply_configuration(call: &Call, name: &str, part: Part) -> Result<Resp
             }
             expect_same_place(place, name, object.as_mut())?;
             create::place_in(place, object.as_mut())?;
-            applied.sign(object.as_mut(), kind);
-            match create::make(call, object, Entries::Signed, warnings.clone(), dry_run).await {
+            let entries = applied.entries(kind);
+            match create::make(call, object, Entries::Signed(&entries), warnings.clone(), dry_run).await {
                 // Somebody else has just made it: then this is an apply to theirs.
                 Err(Error::AlreadyExists { .. }) if api.store.get(&place.key(name)).is_some() => continue,
                 done => return done,
             }
         };
-        let old = load(place, &entry)?;
-        let applied = apply(kind, &writer, Some(old.as_ref()), &config, force)?;
+        let old = load(api, place, &entry)?;
+        let applied = apply(kind, &writer, Some(&old), &config, force)?;
         let (mut new, _) = body::decode(kind, applied.object.to_string().as_bytes(), FieldValidation::Ignore)?;
-        applied.sign(new.as_mut(), kind);
+        let entries = applied.entries(kind);
         expect_same_place(place, name, new.as_mut())?;
         expect_same_uid(place, name, new.as_ref(), old.as_ref())?;
         let expected = object_revision(new.meta().resource_version.as_deref())?;
         if expected.is_some_and(|expected| expected != entry.revision) {
             return Err(Error::modified(kind, name));
         }
-        match replace(api, place, &entry, old.as_ref(), new, Change { part, entries: Entries::Signed, dry_run }).await?
-        {
+        let change = Change { part, entries: Entries::Signed(&entries), dry_run };
+        match replace(api, place, &entry, &old, new, change).await? {
             Replaced::Done(value, told) => return Ok(told.reply(StatusCode::OK, kind.shown(value), warnings)),
             Replaced::Lost => {}
         }

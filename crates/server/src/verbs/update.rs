@@ -45,10 +45,10 @@ pub(crate) async fn update(call: &Call, name: &str, part: Part) -> Result<Respon
         if expected.is_some_and(|expected| expected != entry.revision) {
             return Err(Error::modified(place.kind, name));
         }
-        let old = load(place, &entry)?;
+        let old = load(api, place, &entry)?;
         expect_same_uid(place, name, object.as_ref(), old.as_ref())?;
         let new = object.duplicate();
-        match replace(api, place, &entry, old.as_ref(), new, Change { part, entries, dry_run }).await? {
+        match replace(api, place, &entry, &old, new, Change { part, entries, dry_run }).await? {
             Replaced::Done(value, told) => return Ok(told.reply(StatusCode::OK, place.kind.shown(value), warnings)),
             Replaced::Lost if expected.is_some() => return Err(Error::modified(place.kind, name)),
             Replaced::Lost => {}
