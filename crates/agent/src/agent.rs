@@ -14,9 +14,11 @@ use kube::{Api, Client};
 use stint_core::clock::Clock;
 use stint_core::pod;
 use stint_core::pressure::{Condition, ImagePolicy, refusal};
+use stint_core::unmanaged::UnmanagedPod;
 use stint_image::{Access, ImageStore, LayerState};
 use stint_network::Server;
 use stint_runtime::{LogRotation, Runtime};
+use stint_watch::map;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 
@@ -340,9 +342,9 @@ impl Agent {
     }
 
     fn watch(&self) -> impl Stream<Item = Event<Pod>> + use<> {
-        let api: Api<Pod> = Api::all(self.shared.client.clone());
+        let api: Api<UnmanagedPod> = Api::all(self.shared.client.clone());
         let mine = watcher::Config::default().fields(&format!("spec.nodeName={}", self.shared.config.machine.name));
-        stint_watch::watch(api, mine)
+        stint_watch::watch(api, mine).map(|event| map(event, |UnmanagedPod(pod)| pod))
     }
 
     fn take(&mut self, event: Event<Pod>) {

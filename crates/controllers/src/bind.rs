@@ -21,12 +21,13 @@ use stint_core::bind::{Scheduler, Seat, Standing, standing};
 use stint_core::clock::Clock;
 use stint_core::plan::Uid;
 use stint_core::storage::ClaimKey;
+use stint_core::unmanaged::UnmanagedPod;
 use tokio::time::{Instant, sleep_until};
 
 use crate::Config;
 use crate::events::recorder;
 use crate::queue::wait_for;
-use stint_watch::{watch, watch_with};
+use stint_watch::{map, watch, watch_with};
 use write::{Bound, Writer};
 
 /// How long a binding that failed waits before it is tried again.
@@ -49,11 +50,12 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>, config: &Config, node: &
     let (recorder, writing) = recorder(client.clone(), clock.clone(), "default-scheduler");
     let told = config.told_bindings;
     let writer = Writer { client: client.clone(), recorder, clock: clock.clone(), node: node.into(), told };
-    let api: Api<Pod> = match config.namespace.as_deref() {
+    let api: Api<UnmanagedPod> = match config.namespace.as_deref() {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
-    let mut pods = pin!(watch(api, watcher::Config::default().fields(ALIVE)));
+    let pods = watch(api, watcher::Config::default().fields(ALIVE));
+    let mut pods = pin!(pods.map(|event| map(event, |UnmanagedPod(pod)| pod)));
     let claim = ApiResource::erase::<PersistentVolumeClaim>(&());
     let claims = match config.namespace.as_deref() {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &claim),

@@ -17,7 +17,6 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
-use kube::core::metadata::PartialObjectMeta;
 use kube::runtime::watcher::{self, Event};
 use serde_json::{Value, json};
 use stint_core::clock::Clock;
@@ -27,7 +26,7 @@ use stint_core::plan::Uid;
 use crate::queue::{Queue, wait_for};
 use crate::served::{Served, discover};
 use graph::{Graph, KindIndex, Node};
-use stint_watch::watch_with;
+use stint_watch::{map, watch_with};
 
 /// How many objects are worked on at once.
 const WORKERS: usize = 16;
@@ -66,19 +65,9 @@ fn watch_all(client: &Client, kinds: &[Served]) -> SelectAll<BoxStream<'static, 
         let index = KindIndex(u16::try_from(position).expect("there are some dozens of kinds"));
         let name = kind.resource.plural.clone();
         watch_with(kind.metadata(client, None), watcher::Config::default(), name)
-            .map(move |event| (index, metadata(event)))
+            .map(move |event| (index, map(event, |object| object.metadata)))
             .boxed()
     }))
-}
-
-fn metadata<K>(event: Event<PartialObjectMeta<K>>) -> Event<ObjectMeta> {
-    match event {
-        Event::Apply(object) => Event::Apply(object.metadata),
-        Event::Delete(object) => Event::Delete(object.metadata),
-        Event::Init => Event::Init,
-        Event::InitApply(object) => Event::InitApply(object.metadata),
-        Event::InitDone => Event::InitDone,
-    }
 }
 
 /// What a piece of work came to.

@@ -11,6 +11,7 @@ use kube::{Api, Client};
 use stint_core::clock::Clock;
 use stint_core::job::kept::SlimPod;
 use stint_core::mandate::Mandate;
+use stint_core::unmanaged::UnmanagedJob;
 
 use crate::Config;
 use crate::cache::JobKey;
@@ -28,7 +29,8 @@ pub async fn run(client: Client, clock: Arc<dyn Clock>, config: &Config) {
     let mut executing: FuturesUnordered<BoxFuture<'static, (JobKey, Report)>> = FuturesUnordered::new();
     let mut reconciler = Reconciler::new(clock.now(), config.clone());
     let mut orphans = Orphans::new(client.clone());
-    let mut jobs = pin!(watch(scoped(&client, config), config.lists.first()).fuse());
+    let jobs = watch(scoped(&client, config), config.lists.first());
+    let mut jobs = pin!(jobs.map(|event| map(event, |UnmanagedJob(job)| job)).fuse());
     let watch_pods = || {
         let events = watch(scoped(&client, config), config.lists.first());
         events.map(|event| map(event, |SlimPod(pod)| pod)).fuse()

@@ -1,11 +1,15 @@
 //! Which kinds the API serves, by its own discovery: what garbage collection and namespaces have to look at.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ApiResource, DynamicObject};
-use kube::core::metadata::PartialObjectMeta;
+use kube::core::DynamicResourceScope;
 use kube::discovery::{Discovery, Scope, verbs};
-use kube::{Api, Client};
+use kube::{Api, Client, Resource};
+use serde::Deserialize;
+use stint_core::unmanaged::UnmanagedMeta;
 
 /// A kind whose objects can be listed, watched and deleted.
 #[derive(Clone, Debug)]
@@ -26,11 +30,58 @@ impl Served {
     }
 
     /// The same, for their metadata only.
-    pub fn metadata(&self, client: &Client, namespace: Option<&str>) -> Api<PartialObjectMeta<DynamicObject>> {
+    pub fn metadata(&self, client: &Client, namespace: Option<&str>) -> Api<Partial> {
         match namespace {
             Some(namespace) if self.namespaced => Api::namespaced_with(client.clone(), namespace, &self.resource),
             _ => Api::all_with(client.clone(), &self.resource),
         }
+    }
+}
+
+/// An object of any kind, of which no more is read than its metadata, without the entries of its field managers. (kube's
+/// `PartialObjectMeta` first keeps all members of an object, spec and status with all that is in them, to find out which of
+/// them it knows.)
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Partial {
+    /// `metadata`.
+    #[serde(default, deserialize_with = "unmanaged")]
+    pub metadata: ObjectMeta,
+}
+
+fn unmanaged<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+    UnmanagedMeta::deserialize(deserializer).map(ObjectMeta::from)
+}
+
+impl Resource for Partial {
+    type DynamicType = ApiResource;
+    type Scope = DynamicResourceScope;
+
+    fn kind(resource: &ApiResource) -> Cow<'_, str> {
+        resource.kind.as_str().into()
+    }
+
+    fn group(resource: &ApiResource) -> Cow<'_, str> {
+        resource.group.as_str().into()
+    }
+
+    fn version(resource: &ApiResource) -> Cow<'_, str> {
+        resource.version.as_str().into()
+    }
+
+    fn api_version(resource: &ApiResource) -> Cow<'_, str> {
+        resource.api_version.as_str().into()
+    }
+
+    fn plural(resource: &ApiResource) -> Cow<'_, str> {
+        resource.plural.as_str().into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
     }
 }
 

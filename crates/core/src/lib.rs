@@ -32,4 +32,5 @@ pub mod schedule;
 pub mod storage;
 pub mod ttl;
 pub mod uid;
+pub mod unmanaged;
 pub mod validate;

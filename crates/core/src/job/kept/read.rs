@@ -5,17 +5,15 @@
 //!
 //! Invariant: [`SlimPod`] is [`slim`] of the whole pod. A property below asserts it.
 
-use std::collections::BTreeMap;
-
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodCondition, PodSpec, PodStatus,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Deserializer};
 
 use super::slim;
+use crate::unmanaged::{UnmanagedMeta, resource};
 
 /// A pod without what no decision about Jobs reads.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,32 +22,6 @@ pub struct SlimPod(pub Pod);
 /// A Job without its spec and its field managers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobOutline(pub Job);
-
-/// Makes a type one that clients ask the API for under the name of `$whole`.
-macro_rules! resource {
-    ($part:ty, $whole:ty) => {
-        impl k8s_openapi::Resource for $part {
-            const API_VERSION: &'static str = <$whole as k8s_openapi::Resource>::API_VERSION;
-            const GROUP: &'static str = <$whole as k8s_openapi::Resource>::GROUP;
-            const KIND: &'static str = <$whole as k8s_openapi::Resource>::KIND;
-            const VERSION: &'static str = <$whole as k8s_openapi::Resource>::VERSION;
-            const URL_PATH_SEGMENT: &'static str = <$whole as k8s_openapi::Resource>::URL_PATH_SEGMENT;
-            type Scope = NamespaceResourceScope;
-        }
-
-        impl k8s_openapi::Metadata for $part {
-            type Ty = ObjectMeta;
-
-            fn metadata(&self) -> &ObjectMeta {
-                &self.0.metadata
-            }
-
-            fn metadata_mut(&mut self) -> &mut ObjectMeta {
-                &mut self.0.metadata
-            }
-        }
-    };
-}
 
 resource!(SlimPod, Pod);
 resource!(JobOutline, Job);
@@ -73,7 +45,7 @@ impl<'de> Deserialize<'de> for JobOutline {
 #[derive(Deserialize)]
 struct ReadPod {
     #[serde(default)]
-    metadata: ReadMeta,
+    metadata: UnmanagedMeta,
     spec: Option<ReadSpec>,
     status: Option<ReadStatus>,
 }
@@ -81,45 +53,8 @@ struct ReadPod {
 #[derive(Deserialize)]
 struct ReadJob {
     #[serde(default)]
-    metadata: ReadMeta,
+    metadata: UnmanagedMeta,
     status: Option<JobStatus>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ReadMeta {
-    name: Option<String>,
-    namespace: Option<String>,
-    uid: Option<String>,
-    resource_version: Option<String>,
-    generation: Option<i64>,
-    labels: Option<BTreeMap<String, String>>,
-    annotations: Option<BTreeMap<String, String>>,
-    owner_references: Option<Vec<OwnerReference>>,
-    finalizers: Option<Vec<String>>,
-    creation_timestamp: Option<Time>,
-    deletion_timestamp: Option<Time>,
-    deletion_grace_period_seconds: Option<i64>,
-}
-
-impl From<ReadMeta> for ObjectMeta {
-    fn from(read: ReadMeta) -> ObjectMeta {
-        ObjectMeta {
-            name: read.name,
-            namespace: read.namespace,
-            uid: read.uid,
-            resource_version: read.resource_version,
-            generation: read.generation,
-            labels: read.labels,
-            annotations: read.annotations,
-            owner_references: read.owner_references,
-            finalizers: read.finalizers,
-            creation_timestamp: read.creation_timestamp,
-            deletion_timestamp: read.deletion_timestamp,
-            deletion_grace_period_seconds: read.deletion_grace_period_seconds,
-            ..ObjectMeta::default()
-        }
-    }
 }
 
 #[derive(Deserialize)]
