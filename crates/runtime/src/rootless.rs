@@ -17,6 +17,7 @@
 //! the system's is asked but `newuidmap` and `newgidmap`, for ids beyond the user's own.
 #![allow(unsafe_code)]
 
+mod companion;
 mod holder;
 mod ids;
 
@@ -33,6 +34,7 @@ use thiserror::Error;
 
 use crate::record::Process;
 use crate::sys;
+pub use companion::Companion;
 pub(crate) use ids::Ids;
 
 /// Why this user can't have containers here.
