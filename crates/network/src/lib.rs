@@ -1,7 +1,7 @@
 //! Networks for pods on one machine: namespaces on a bridge, host ports, and the way out.
 //!
 //! Knows nothing of Kubernetes. It speaks to the kernel by netlink, and runs no program; or a network is made by CNI plugins,
-//! which are programs ([`Cni`]).
+//! which are programs ([`Cni`]). Of an ordinary user all is behind a [`Router`], whose way out is a program.
 //!
 //! ```no_run
 //! # use stint_network::{Config, Network};
@@ -24,6 +24,7 @@ mod filter;
 mod links;
 mod netlink;
 mod network;
+mod router;
 mod sandbox;
 mod subnet;
 #[cfg(test)]
@@ -34,4 +35,5 @@ pub use dns::{Directory, Known, Server};
 pub use error::Error;
 pub use filter::{HostPort, Protocol};
 pub use network::{Config, Network, RANGE, Sandbox, abandon};
+pub use router::{Place, Program, Router, RouterConfig};
 pub use subnet::Subnet;

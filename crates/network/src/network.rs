@@ -25,7 +25,8 @@ use tokio::sync::oneshot;
 
 use crate::error::Error;
 use crate::filter::{Filter, HostPort};
-use crate::links::{Cable, Index, Links};
+use crate::links::{Cable, Index, Links, Route};
+use crate::router::{Forwards, Place, Router};
 use crate::sandbox::{Folder, Home};
 use crate::subnet::Subnet;
 
@@ -72,6 +73,10 @@ struct Inner {
     folder: Folder,
     subnet: Subnet,
     filter: Mutex<Filter>,
+    /// Where all of it is, of an ordinary user.
+    router: Option<Router>,
+    /// Host ports, where no packet filter of the machine's leads to pods.
+    forwards: Mutex<Forwards>,
     /// Namespaces that no pod has yet.
     ready: Arc<Mutex<VecDeque<Sandbox>>>,
     /// What an earlier daemon left, until it is known whose it is.
@@ -90,6 +95,19 @@ enum Work {
 impl Network {
     /// Makes the network, or takes over what an earlier daemon left of it in the same folder. It blocks for some milliseconds.
     pub fn open(config: &Config) -> Result<Network, Error> {
+        Network::open_here(config, &[], None)
+    }
+
+    /// The same behind a router; this thread is in the machine's network.
+    pub fn open_behind(router: &Router, config: &Config) -> Result<Network, Error> {
+        let routes = Links::here().and_then(|links| links.routes());
+        let routes = routes.map_err(Error::failed("read this machine's routes"))?;
+        let opened = router.within(|| Ok(Network::open_here(config, &routes, Some(router))));
+        opened.map_err(Error::failed("enter the router of pods"))?
+    }
+
+    /// In this thread's network, with addresses that lead nowhere by these routes either.
+    fn open_here(config: &Config, routes: &[Route], router: Option<&Router>) -> Result<Network, Error> {
         let failed = |attempt: &str| Error::failed(format!("{attempt} {}", config.folder.display()));
         let folder = Folder::open(&config.folder).map_err(failed("make the folder of pods' networks"))?;
         let mut found = Vec::new();
@@ -106,7 +124,7 @@ impl Network {
         let (subnet, bridge) = match (before, config.subnet) {
             (Some(before), Some(wanted)) if before != wanted && found.is_empty() => {
                 remove_bridge(&links, before)?;
-                choose(&links, config.subnet)?
+                choose(&links, routes, config.subnet)?
             }
             (Some(before), wanted) => {
                 if wanted.is_some_and(|wanted| wanted != before) {
@@ -114,10 +132,10 @@ impl Network {
                 }
                 (before, take_over(&links, before, &found)?)
             }
-            (None, wanted) => choose(&links, wanted)?,
+            (None, wanted) => choose(&links, routes, wanted)?,
         };
         fs::write(&record, subnet.to_string()).map_err(failed("write into"))?;
-        let network = Network::on(config, folder, subnet, bridge, found);
+        let network = Network::on(config, folder, subnet, bridge, found, router);
         if network.is_err() && before.is_none() {
             let _ = fs::remove_file(record);
             let _ = remove_bridge(&links, subnet);
@@ -131,6 +149,7 @@ impl Network {
         subnet: Subnet,
         bridge: Index,
         found: Vec<String>,
+        router: Option<&Router>,
     ) -> Result<Network, Error> {
         let name = name_of(subnet);
         let links = Links::here().map_err(Error::failed("open a netlink socket"))?;
@@ -163,6 +182,8 @@ impl Network {
             folder,
             subnet,
             filter: Mutex::new(filter),
+            router: router.cloned(),
+            forwards: Mutex::default(),
             ready,
             found: Mutex::new(found),
             maker: Mutex::new(Some((sender, thread))),
@@ -177,6 +198,11 @@ impl Network {
     /// The node's address as its pods see it.
     pub fn gateway(&self) -> Option<Ipv4Addr> {
         Some(self.0.subnet.gateway())
+    }
+
+    /// Where sockets reach pods.
+    pub fn place(&self) -> Place {
+        Place::of(self.0.router.as_ref())
     }
 
     /// A namespace for a pod; it is the caller's to write down whose it is. Its host ports are open from now on.
@@ -220,8 +246,16 @@ impl Network {
             return Ok(());
         }
         let pod = address_of(&sandbox.name)?;
-        let opened = Links::here().and_then(|links| links.reflect(&cable_of(pod)));
-        let opened = opened.and_then(|()| lock(&self.0.filter).open(pod, ports));
+        let links = self.place().now(Links::here);
+        let opened = links.and_then(|links| links.reflect(&cable_of(pod)));
+        let opened = opened.and_then(|()| {
+            let Some(router) = &self.0.router else { return lock(&self.0.filter).open(pod, ports) };
+            let mut forwards = lock(&self.0.forwards);
+            forwards.open(router, pod, ports)?;
+            // For pods, which reach the node's address on the bridge there.
+            let opened = lock(&self.0.filter).open(pod, ports);
+            opened.inspect_err(|_| forwards.close(router, pod, ports))
+        });
         opened.map_err(Error::failed(format!("open the host ports of {pod}")))
     }
 
@@ -264,13 +298,22 @@ impl Network {
             self.0.remove(&sandbox.name, &[])?;
         }
         let failed = || Error::failed("look into the folder of pods' networks");
-        if self.0.folder.list().map_err(failed())?.iter().any(|(_, alive)| *alive) {
+        let has_pods = self.0.folder.list().map_err(failed())?.iter().any(|(_, alive)| *alive);
+        match &self.0.router {
+            Some(router) if has_pods => router.leave(),
+            None if has_pods => {}
+            // With it goes what is in it.
+            Some(router) => router.close()?,
+            None => {
+                let name = name_of(self.0.subnet);
+                lock(&self.0.filter).remove().map_err(Error::failed(format!("remove the packet filter {name}")))?;
+                let links = Links::here().map_err(Error::failed("open a netlink socket"))?;
+                remove_bridge(&links, self.0.subnet)?;
+            }
+        }
+        if has_pods {
             return Ok(());
         }
-        let name = name_of(self.0.subnet);
-        lock(&self.0.filter).remove().map_err(Error::failed(format!("remove the packet filter {name}")))?;
-        let links = Links::here().map_err(Error::failed("open a netlink socket"))?;
-        remove_bridge(&links, self.0.subnet)?;
         let _ = fs::remove_file(self.0.folder.path(SUBNET));
         self.0.folder.leave();
         Ok(())
@@ -290,6 +333,9 @@ impl Inner {
             let pod = address_of(name)?;
             let closed = lock(&self.filter).close(pod, ports);
             closed.map_err(Error::failed(format!("close the host ports of {pod}")))?;
+            if let Some(router) = &self.router {
+                lock(&self.forwards).close(router, pod, ports);
+            }
         }
         self.folder.remove(name).map_err(Error::failed(format!("remove the network namespace of {name}")))
     }
@@ -432,10 +478,11 @@ fn mtu(links: &Links) -> Option<u32> {
     links.mtu(out).ok().flatten().filter(|&mtu| mtu != 1500)
 }
 
-/// Makes the bridge of a subnet that the machine does not use yet: of that one, or of the first of the usual range.
-fn choose(links: &Links, wanted: Option<Subnet>) -> Result<(Subnet, Index), Error> {
+/// Makes the bridge of a subnet that neither the machine nor these routes use yet: of that one, or of the first of the usual range.
+fn choose(links: &Links, others: &[Route], wanted: Option<Subnet>) -> Result<(Subnet, Index), Error> {
     let range: Subnet = RANGE.parse().expect("the range is one");
-    let routes = links.routes().map_err(Error::failed("read this machine's routes"))?;
+    let mut routes = links.routes().map_err(Error::failed("read this machine's routes"))?;
+    routes.extend_from_slice(others);
     // Halves of everything, as tunnels have them, are no better than the default route.
     let clash = |subnet: Subnet| routes.iter().find(|route| route.to.bits() > 1 && route.to.overlaps(subnet));
     let make = |subnet: Subnet| {
@@ -468,7 +515,7 @@ fn take_over(links: &Links, subnet: Subnet, found: &[String]) -> Result<Index, E
     if let Some(bridge) = links.find(&name).map_err(failed("look for the bridge"))? {
         return Ok(bridge);
     }
-    let (_, bridge) = choose(links, Some(subnet))?;
+    let (_, bridge) = choose(links, &[], Some(subnet))?;
     for address in found.iter().filter_map(|name| name.parse::<Ipv4Addr>().ok()) {
         let cable = cable_of(address);
         if let Some(cable) = links.find(&cable).map_err(failed("look for the cables of"))? {
@@ -518,6 +565,6 @@ fn chain(error: &Error) -> String {
     format!("{error}{}", source.unwrap_or_default())
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -70,8 +70,7 @@ impl Folder {
         home: &Home,
         work: impl FnOnce(&OwnedFd) -> io::Result<T>,
     ) -> io::Result<T> {
-        stint_runtime::namespace::enter_new_network()?;
-        let made = mount_bind(OWN, self.path(name)).map_err(io::Error::from).and_then(|()| {
+        let made = self.make_and_stay(name).and_then(|()| {
             let namespace = File::open(OWN)?.into();
             work(&namespace)
         });
@@ -80,6 +79,13 @@ impl Folder {
             let _ = self.remove(name);
         }
         made
+    }
+
+    /// Makes a namespace in the place of a claimed name; afterwards this thread is in it. From there only root of the machine gets
+    /// back to the machine's.
+    pub(crate) fn make_and_stay(&self, name: &str) -> io::Result<()> {
+        stint_runtime::namespace::enter_new_network()?;
+        Ok(mount_bind(OWN, self.path(name))?)
     }
 
     /// Lets go of the namespace, and frees the name. One that is not there is no error.

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::mpsc;
@@ -14,6 +14,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::filter::{HostPort, Protocol};
 use crate::links::{Cable, Links};
 use crate::network::{Config, Network, Sandbox};
+use crate::router::Router;
 use crate::{Error, Subnet};
 
 /// Runs a test on a machine of its own: a thread in a new network namespace.
@@ -336,4 +337,97 @@ fn addresses_that_the_machine_uses_are_refused_and_others_chosen() {
             network.close().unwrap();
         }
     });
+}
+
+#[test]
+fn behind_a_router_pods_are_reached_by_sockets_made_there_and_by_host_ports() {
+    on_a_machine(|data| {
+        let router = || Router::make(data.join("net/.router"), data.join("netns/router")).unwrap();
+        let network = Network::open_behind(&router(), &config(data, 1)).unwrap();
+        let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
+        let ports = [tcp, udp].map(|protocol| HostPort { protocol, address: None, host: 8080, pod: 80 });
+        let pod = wait(network.take(&ports)).unwrap();
+        assert!(interfaces().is_empty(), "the machine has nothing of it");
+        let gateway = network.gateway().unwrap();
+        serve(&pod.path, 80);
+        let to = address(&pod);
+        assert!(ask(to, 80).is_err());
+        assert_eq!(network.place().now(move || ask(to, 80)).unwrap(), gateway.to_string());
+        let ran = wait(network.place().run(async move { tokio::net::TcpStream::connect((to, 80)).await }));
+        ran.unwrap().unwrap().into_std().unwrap().write_all(b"who?").unwrap();
+        assert_eq!(ask(Ipv4Addr::LOCALHOST, 8080).unwrap(), gateway.to_string(), "by its host port");
+        let other = wait(network.take(&[])).unwrap();
+        assert!(ask_from(&other.path, gateway.into(), 8080).is_ok(), "of a pod by the node's address");
+
+        echo(&pod.path, 80);
+        let client = client();
+        client.connect((Ipv4Addr::LOCALHOST, 8080)).unwrap();
+        for word in ["one", "two"] {
+            assert_eq!(exchange(&client, word), word);
+        }
+
+        let refused = wait(network.take(&ports)).unwrap_err();
+        let source = std::error::Error::source(&refused).unwrap().to_string();
+        assert!(source.contains("can't listen at 0.0.0.0:8080 (TCP)"), "{refused}: {source}");
+        let sctp = HostPort { protocol: Protocol::Sctp, ..ports[0] };
+        assert!(wait(network.take(&[sctp])).is_err());
+        assert!(ask(Ipv4Addr::LOCALHOST, 8080).is_ok(), "whoever has a port keeps it");
+
+        // Its sockets go with a daemon, what is mounted does not.
+        network.close().unwrap();
+        let network = Network::open_behind(&router(), &config(data, 0)).unwrap();
+        assert_eq!(network.keep(&[(pod.clone(), ports.to_vec()), (other.clone(), vec![])]), []);
+        assert_eq!(ask(Ipv4Addr::LOCALHOST, 8080).unwrap(), gateway.to_string(), "with the next daemon");
+        stop(&pod.path, 80);
+        assert_eq!(exchange(&client, "stop"), "stop");
+        wait(network.leave(&pod, &ports)).unwrap();
+        drop(TcpListener::bind((Ipv4Addr::LOCALHOST, 8080)).expect("the port is free again at once"));
+        wait(network.leave(&other, &[])).unwrap();
+        network.close().unwrap();
+        assert!(!data.join("net").exists() && !data.join("netns/router").exists(), "no record");
+    });
+}
+
+#[test]
+fn behind_a_router_pods_take_no_addresses_that_the_machine_uses() {
+    on_a_machine(|data| {
+        let links = Links::here().unwrap();
+        links.add_bridge("lan", [2, 0, 0, 0, 0, 9], None).unwrap();
+        let lan = links.find("lan").unwrap().unwrap();
+        links.add_address(lan, Ipv4Addr::new(10, 85, 0, 9), "10.85.0.0/23".parse().unwrap()).unwrap();
+        let router = Router::make(data.join("net/.router"), data.join("router")).unwrap();
+        let network = Network::open_behind(&router, &config(data, 0)).unwrap();
+        assert_eq!(network.subnet().to_string(), "10.85.4.0/22");
+        network.close().unwrap();
+    });
+}
+
+/// Sends datagrams back, until one is `stop`.
+fn echo(namespace: &Path, port: u16) {
+    let (ready, is_ready) = mpsc::channel();
+    drop(within(namespace, move || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+        ready.send(()).unwrap();
+        let mut buffer = [0; 64];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(&buffer[..length], from);
+            if &buffer[..length] == b"stop" {
+                return;
+            }
+        }
+    }));
+    is_ready.recv().unwrap();
+}
+
+fn client() -> UdpSocket {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+    socket
+}
+
+fn exchange(client: &UdpSocket, word: &str) -> String {
+    client.send(word.as_bytes()).unwrap();
+    let mut buffer = [0; 64];
+    let length = client.recv(&mut buffer).unwrap();
+    String::from_utf8_lossy(&buffer[..length]).into_owned()
 }
