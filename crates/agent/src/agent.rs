@@ -326,10 +326,13 @@ impl Agent {
     /// Answers for the names of pods, at the node's address on their network.
     async fn answer_for_names(&self) -> Option<JoinHandle<()>> {
         let Shared { config, client, dns, .. } = &*self.shared;
-        let server = config.network.as_ref()?.gateway()?;
+        let network = config.network.as_ref()?;
+        let server = network.gateway()?;
         let (names, client, domain) = (self.names.clone(), client.clone(), config.cluster_domain.clone());
         let finder = Finder { names, client, domain: domain.clone(), api: config.api.map(|api| api.ip()) };
-        match Server::bind(server, etc::RESOLVERS, Box::new(finder)).await {
+        let bind = async move { Server::bind(server, etc::RESOLVERS, Box::new(finder)).await };
+        let bound = network.place().run(bind).await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        match bound {
             Ok(answering) => {
                 let _ = dns.set(ClusterDns { server: server.into(), domain }); // an agent runs once
                 Some(tokio::spawn(answering.run()))

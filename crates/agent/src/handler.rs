@@ -17,6 +17,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Container, ContainerPort, HTTPGetAction, LifecycleHandler, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use stint_core::pod::probe::{Answer, TRIES};
+use stint_network::Place;
 use stint_runtime::{ContainerId, Runtime};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
@@ -31,6 +32,8 @@ pub(crate) struct Target {
     pub(crate) container: Arc<Container>,
     /// The pod's address.
     pub(crate) address: Option<String>,
+    /// Where that address leads to the pod.
+    pub(crate) place: Place,
 }
 
 impl Target {
@@ -59,22 +62,33 @@ impl Target {
         }
         if let Some(get) = &probe.http_get {
             return match self.url(get) {
-                Ok(url) => web::probe(&url, get, limit).await,
+                Ok(url) => {
+                    let (place, get) = (self.place(get.host.as_deref()), get.clone());
+                    place.run(async move { web::probe(&url, &get, limit).await }).await.unwrap_or_else(closed)
+                }
                 Err(fault) => Answer::Errored(fault),
             };
         }
         if let Some(tcp) = &probe.tcp_socket {
             return match self.endpoint(tcp.host.as_deref(), &tcp.port) {
-                Ok((host, port)) => match dial(&host, port, limit).await {
-                    Ok(_) => Answer::Success,
-                    Err(fault) => Answer::Failure(fault),
-                },
+                Ok((host, port)) => {
+                    let place = self.place(tcp.host.as_deref());
+                    match place.run(async move { dial(&host, port, limit).await }).await {
+                        Ok(Ok(_)) => Answer::Success,
+                        Ok(Err(fault)) => Answer::Failure(fault),
+                        Err(error) => closed(error),
+                    }
+                }
                 Err(fault) => Answer::Errored(fault),
             };
         }
         if let Some(grpc) = &probe.grpc {
             return match self.endpoint(None, &IntOrString::Int(grpc.port)) {
-                Ok((host, port)) => grpc::health(&host, port, grpc.service.as_deref().unwrap_or_default(), limit).await,
+                Ok((host, port)) => {
+                    let service = grpc.service.clone().unwrap_or_default();
+                    let asked = async move { grpc::health(&host, port, &service, limit).await };
+                    self.place(None).run(asked).await.unwrap_or_else(closed)
+                }
                 Err(fault) => Answer::Errored(fault),
             };
         }
@@ -100,7 +114,9 @@ impl Target {
             };
         }
         if let Some(get) = &hook.http_get {
-            return web::notify(&self.url(get)?, get).await;
+            let (url, place, get) = (self.url(get)?, self.place(get.host.as_deref()), get.clone());
+            let told = place.run(async move { web::notify(&url, &get).await }).await;
+            return told.unwrap_or_else(|error| Err(error.to_string()));
         }
         if let Some(pause) = &hook.sleep {
             sleep(Duration::from_secs(u64::try_from(pause.seconds).unwrap_or(0))).await;
@@ -118,12 +134,22 @@ impl Target {
         Ok(format!("{scheme}://{}{slash}{path}", join(&host, port)))
     }
 
+    /// Where a host is asked: one that is named, from the machine.
+    fn place(&self, host: Option<&str>) -> Place {
+        if host.is_none_or(str::is_empty) { self.place.clone() } else { Place::default() }
+    }
+
     /// The host and port to ask: the pod's own address, unless another is named.
     fn endpoint(&self, host: Option<&str>, port: &IntOrString) -> Result<(String, u16), String> {
         let named = host.filter(|host| !host.is_empty()).map(str::to_owned);
         let host = named.or_else(|| self.address.clone()).ok_or("the pod has no address")?;
         Ok((host, resolve(port, self.container.ports.as_deref().unwrap_or_default())?))
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is what `unwrap_or_else` takes")]
+fn closed(error: stint_network::Error) -> Answer {
+    Answer::Errored(error.to_string())
 }
 
 /// A port by its number, by the name it has in the container, or by a number that is written as a text.

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{ContainerPort, Pod};
 use serde_json::{Value, json};
 use stint_core::pod::lasting;
 use stint_core::quantity;
-use stint_network::{Bandwidth, Cni, HostPort, Joining, Network, Protocol, Sandbox};
+use stint_network::{Bandwidth, Cni, HostPort, Joining, Network, Place, Protocol, Sandbox};
 
 use crate::agent::Shared;
 use crate::error::Error;
@@ -35,6 +35,14 @@ impl PodNetwork {
         match self {
             PodNetwork::Bridge(network) => network.gateway(),
             PodNetwork::Plugins(_) => None,
+        }
+    }
+
+    /// Where sockets reach pods by their addresses.
+    pub fn place(&self) -> Place {
+        match self {
+            PodNetwork::Bridge(network) => network.place(),
+            PodNetwork::Plugins(_) => Place::default(),
         }
     }
 

@@ -29,7 +29,7 @@ use crate::folder::{Identity, PodFolder, make_dirs};
 use crate::handler::Target;
 use crate::images::image_volumes;
 use crate::keeper::{self, Keeper};
-use crate::network::Joined;
+use crate::network::{Joined, PodNetwork};
 use crate::prober;
 use crate::recover::Recovered;
 use crate::sources::{Sources, Wanted as WantedSources};
@@ -310,7 +310,8 @@ impl Worker {
         let runtime = self.context.shared.runtime.clone();
         let id = self.context.id(container, attempt).ok()?;
         let container = Arc::new(find(&self.context.pod, container)?);
-        Some(Target { runtime, id, container, address: self.pod_ip() })
+        let place = self.context.shared.network(&self.context.pod).map(PodNetwork::place).unwrap_or_default();
+        Some(Target { runtime, id, container, address: self.pod_ip(), place })
     }
 
     fn probe(&mut self, container: &str, attempt: Attempt) {

@@ -63,6 +63,7 @@ fn target() -> Target {
         id: ContainerId::new("c").unwrap(),
         container: Arc::new(Container { ports: Some(ports), ..Container::default() }),
         address: Some("127.0.0.1".to_owned()),
+        place: Place::default(),
     }
 }
 
