@@ -59,11 +59,15 @@ fn find_program(program: &Path) -> anyhow::Result<PathBuf> {
     if program.components().count() > 1 {
         return std::path::absolute(program).with_context(|| format!("{} is no path", program.display()));
     }
+    in_path(program).with_context(|| format!("there is no program {} in PATH; give its path", program.display()))
+}
+
+/// Where the program of this name is, if it is installed.
+pub fn in_path(name: &Path) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     // Where Debian has runc; users' PATHs often leave it out.
     let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")]);
-    let found = folders.map(|folder| folder.join(program)).find(|file| file.is_file());
-    found.with_context(|| format!("there is no program {} in PATH; give its path", program.display()))
+    folders.map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
 /// The image store below `data`.

@@ -80,6 +80,13 @@ pub fn socket(data: &Path) -> PathBuf {
     usual.flatten().unwrap_or_else(|| data.to_owned()).join("stint.sock")
 }
 
+/// Where the network namespace is that an ordinary user's pods are behind: where Debian's AppArmor profile lets `pasta` find it,
+/// if there is such a place.
+pub fn router(id: &str) -> Option<PathBuf> {
+    let session = runtime_folder().filter(|folder| folder.is_dir());
+    session.map(|session| session.join("netns").join(format!("stint-{id}")))
+}
+
 /// Where the session of an ordinary user has its sockets and the like.
 fn runtime_folder() -> Option<PathBuf> {
     std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|folder| folder.is_absolute())

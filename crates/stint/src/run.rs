@@ -74,7 +74,7 @@ async fn run(data: &Path, args: &RunArgs, launcher: Launcher, workload: Workload
     }
 
     if !args.quiet
-        && let Some(told) = rootless::not_enforced(rootless::Network::AsAsked)
+        && let Some(told) = rootless::not_enforced(&rootless::Network::AsAsked)
     {
         screen.say(&told);
     }

@@ -123,8 +123,8 @@ impl Daemon<'_> {
             Some(_) => network::open(&self.resolved, &self.instance.id)?,
             None => None,
         };
-        let gate = network.as_ref().and_then(PodNetwork::gateway);
-        let inner = gate.map(|gate| sockets.listen_for_pods(gate)).transpose()?.flatten();
+        let gate = network.as_ref().and_then(|network| Some((network.gateway()?, network.place())));
+        let inner = gate.map(|(gate, place)| sockets.listen_for_pods(gate, &place)).transpose()?.flatten();
         let mut addresses = sockets.addresses();
         addresses.extend(inner.filter(|inner| !addresses.contains(inner)));
         let pki = self.pki(&addresses)?;

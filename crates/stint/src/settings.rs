@@ -125,7 +125,8 @@ settings! {
     /// Let pods ask for this machine's own root filesystem by the annotation `stint.dev/rootfs: host`
     "allow-host-rootfs" allow_host_rootfs: bool = "false";
     /// The network of pods: own, each its own, joined by a bridge; cni, each by CNI plugins; host, all on this machine's; or
-    /// auto: cni where there is a configuration, else own [without root: host]
+    /// auto: cni where there is a configuration, else own [without root: own where passt or slirp4netns is installed, else
+    /// host]
     "pod-network" pod_network: NetworkKind = "auto";
     /// Where CNI configurations are: the first file by name counts
     "cni-conf-dir" cni_conf_dir: Folder = "/etc/cni/net.d";

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use listenfd::ListenFd;
+use stint_network::Place;
 use stint_server::Peer;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::task::JoinSet;
@@ -77,14 +78,15 @@ impl Sockets {
 
     /// Listens at this machine's address on the pods' network too, at the port of the first TLS socket, and returns where pods
     /// reach the API. `None`: it is not served over TLS.
-    pub fn listen_for_pods(&mut self, gate: Ipv4Addr) -> anyhow::Result<Option<SocketAddr>> {
+    pub fn listen_for_pods(&mut self, gate: Ipv4Addr, place: &Place) -> anyhow::Result<Option<SocketAddr>> {
         let addresses = self.addresses();
         let Some(first) = addresses.first() else { return Ok(None) };
         let at = SocketAddr::from((gate, first.port()));
-        // Who listens at every address does so at this one.
-        if !addresses.iter().any(|address| address.ip().is_unspecified() && address.port() == at.port()) {
+        // Who listens at every address of the machine does so at this one, unless it is none of the machine's.
+        let is_listened_at = |address: &SocketAddr| address.ip().is_unspecified() && address.port() == at.port();
+        if place.is_apart() || !addresses.iter().any(is_listened_at) {
             let failed = || format!("can't listen on {at}, where pods are to reach the API");
-            let listener = std::net::TcpListener::bind(at).with_context(failed)?;
+            let listener = place.now(|| std::net::TcpListener::bind(at)).with_context(failed)?;
             listener.set_nonblocking(true).with_context(failed)?;
             rustix::net::listen(&listener, WAITING).with_context(failed)?;
             self.tcp.push(TcpListener::from_std(listener).with_context(failed)?);

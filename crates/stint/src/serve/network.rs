@@ -2,15 +2,17 @@
 //!
 //! Invariant: pods are never on another network than was asked for: where it can't be made, the daemon does not start.
 
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use stint_agent::PodNetwork;
-use stint_network::{Cni, CniConfig, Config, Network};
+use stint_network::{Cni, CniConfig, Config, Network, Program, Router, RouterConfig};
 use stint_runtime::rootless;
 
+use crate::embedded::in_path;
 use crate::folder;
+use crate::rootless::{Network as Told, not_enforced};
 use crate::settings::{NetworkKind, Resolved};
 
 /// How many networks wait for pods.
@@ -20,11 +22,7 @@ const READY: usize = 8;
 pub fn open(resolved: &Resolved, id: &str) -> anyhow::Result<Option<PodNetwork>> {
     let settings = &resolved.settings;
     if rootless::caller() != 0 {
-        if matches!(settings.pod_network, NetworkKind::Own | NetworkKind::Cni) {
-            bail!("can't give pods networks of their own without root: leave --pod-network out, or run as root");
-        }
-        tracing::warn!("{}", crate::rootless::not_enforced(crate::rootless::Network::Hosts).unwrap_or_default());
-        return Ok(None);
+        return open_without_root(resolved, id);
     }
     let folder = folder::served(&resolved.data, id).network();
     let records = resolved.data.join("cni");
@@ -52,6 +50,61 @@ pub fn open(resolved: &Resolved, id: &str) -> anyhow::Result<Option<PodNetwork>>
     )?;
     tracing::info!("each pod has a network of its own, with an address of {}", network.subnet());
     Ok(Some(PodNetwork::Bridge(network)))
+}
+
+/// The same for an ordinary user: networks of pods' own are behind a router, which needs a way out.
+fn open_without_root(resolved: &Resolved, id: &str) -> anyhow::Result<Option<PodNetwork>> {
+    let settings = &resolved.settings;
+    let tell = |network: &Told| tracing::warn!("{}", not_enforced(network).unwrap_or_default());
+    let program = match (settings.pod_network, way_out()) {
+        (NetworkKind::Cni, _) => {
+            bail!("CNI plugins need root: leave --pod-network out, or run as root")
+        }
+        (NetworkKind::Own, Err(lack)) => {
+            bail!(
+                "can't give pods networks of their own without root as things are: {lack}, or leave --pod-network out"
+            )
+        }
+        (NetworkKind::Auto, Err(lack)) => {
+            tell(&Told::HostsFor(lack));
+            return Ok(None);
+        }
+        (NetworkKind::Host, _) => {
+            tell(&Told::Hosts);
+            return Ok(None);
+        }
+        (NetworkKind::Own | NetworkKind::Auto, Ok(program)) => program,
+    };
+    tell(&Told::AsAsked);
+    let folder = folder::served(&resolved.data, id).network();
+    let records = folder.join(".router");
+    let config = RouterConfig {
+        namespace: folder::router(id).unwrap_or_else(|| records.join("namespace")),
+        folder: records,
+        program,
+        user: crate::rootless::meeting_place(&resolved.data),
+        subnet: settings.pod_cidr,
+    };
+    let by = config.program.name();
+    let opened = Router::open(&config).and_then(|router| {
+        let network = Network::open_behind(&router, &Config { folder, subnet: settings.pod_cidr, ready: READY });
+        network.inspect_err(|_| drop(router.close()))
+    });
+    let network = opened.context(
+        "can't give pods networks of their own here (--pod-cidr chooses their addresses; --pod-network host has them all on \
+         this machine's)",
+    )?;
+    tracing::info!("each pod has a network of its own, with an address of {}, and gets out by {by}", network.subnet());
+    Ok(Some(PodNetwork::Bridge(network)))
+}
+
+/// What connects a router; or else what to do, for there to be something.
+fn way_out() -> Result<Program, String> {
+    let program = Program::find(|name| in_path(Path::new(name)));
+    let program = program.ok_or("install passt or slirp4netns for networks of their own")?;
+    let tun = File::options().read(true).write(true).open("/dev/net/tun");
+    let tun = tun.map_err(|error| format!("networks of their own need /dev/net/tun, which can't be opened: {error}"));
+    tun.map(|_| program)
 }
 
 /// The network of the CNI configuration that is there; `None` where there is none and none was asked for.
