@@ -120,7 +120,8 @@ impl Taking {
             let name = CString::new(&path.as_os_str().as_bytes()[1..])?;
             let kind = found.file_type();
             if kind.is_symlink() {
-                view.frame.push(Frame::Link(name, CString::new(fs::read_link(&path)?.into_os_string().into_vec())?));
+                let Ok(target) = fs::read_link(&path) else { continue }; // gone by now
+                view.frame.push(Frame::Link(name, CString::new(target.into_os_string().into_vec())?));
                 continue;
             }
             // Of pipes, sockets and devices there is the name.
@@ -132,7 +133,7 @@ impl Taking {
             if !self.taken_apart.contains(&path) {
                 view.pieces.push(path);
             } else if let Err(error) = self.take(&path, view)
-                && error.kind() != io::ErrorKind::PermissionDenied
+                && !matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound)
             {
                 return Err(error);
             }

@@ -76,13 +76,17 @@ pub(crate) fn build_root(root: &Root, users: Option<BorrowedFd<'_>>) -> Result<F
     };
     let mut disks = Vec::with_capacity(root.host_mounts.len());
     for (n, path) in root.host_mounts.iter().enumerate() {
-        let source = mapped(rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)?;
+        let Some(source) = unless_gone(rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()))?
+        else {
+            continue;
+        };
+        let source = mapped(source)?;
         let (upper, work) = numbered(n)?;
         let tree = match detached_overlay(std::slice::from_ref(&source), &store, (&upper, &work), root.marks, false) {
-            Ok(tree) => tree,
-            Err(_) => read_only_clone(&source)?,
+            Ok(tree) => Some(tree),
+            Err(_) => unless_gone(read_only_clone(&source))?,
         };
-        disks.push((path.clone(), tree));
+        disks.extend(tree.map(|tree| (path.clone(), tree)));
     }
     Ok(Filesystem { root: main, disks })
 }
@@ -219,7 +223,10 @@ pub(crate) fn mount_root(root: &Root) -> Result<OwnedFd> {
         Upper::Tmpfs(_) => open_path(&store, c"root")?,
     };
     for (n, path) in root.host_mounts.iter().enumerate() {
-        let source = rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let Some(source) = unless_gone(rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()))?
+        else {
+            continue;
+        };
         let relative = CStr::from_bytes_with_nul(&path.to_bytes_with_nul()[1..]).map_err(|_| Errno::INVAL)?;
         let target = match inside::find(&fd, relative) {
             Ok(target) => target,
@@ -227,11 +234,21 @@ pub(crate) fn mount_root(root: &Root) -> Result<OwnedFd> {
             Err(error) => return Err(error),
         };
         let (upper, work) = numbered(n)?;
-        if overlay(std::slice::from_ref(&source), &store, (&upper, &work), &target, root.marks, false).is_err() {
-            attach_disk(&fd, path, &read_only_clone(&source)?)?;
+        if overlay(std::slice::from_ref(&source), &store, (&upper, &work), &target, root.marks, false).is_err()
+            && let Some(tree) = unless_gone(read_only_clone(&source))?
+        {
+            attach_disk(&fd, path, &tree)?;
         }
     }
     Ok(fd)
+}
+
+/// Of the machine's own tree files and mounts may go between the look at it and their use: those are not shown.
+fn unless_gone<T>(found: Result<T>) -> Result<Option<T>> {
+    match found {
+        Err(Errno::NOENT | Errno::STALE) => Ok(None),
+        other => other.map(Some),
+    }
 }
 
 fn overlay(
