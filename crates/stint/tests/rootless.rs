@@ -80,7 +80,7 @@ fn an_image_is_unpacked_as_far_as_the_users_ids_go() {
     assert_eq!(ended.status.code(), Some(0));
     let mut pod = pod;
     pod["containers"][0]["securityContext"] = json!({"runAsUser": 1000});
-    let ended = user.run(&["--timeout", "5s"], &[job("j", &pod)]);
+    let ended = user.run(&["--timeout", "20s"], &[job("j", &pod)]);
     assert!(text(&ended).contains("user 1000, which this user's namespace does not have"), "{}", text(&ended));
     let removed = user.stint(&["image", "rm", "example.test/tool:1"]).output().unwrap();
     assert!(removed.status.success(), "{}", text(&removed));
@@ -141,7 +141,7 @@ fn containers_outlive_a_killed_daemon_and_the_next_one_ends_them() {
         pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "home", "mountPath": user.home.path()}]);
         pod["spec"]["volumes"] = json!([{"name": "home", "hostPath": {"path": user.home.path()}}]);
         let ready = json!(["test", "-e", user.path("ready")]);
-        pod["spec"]["containers"][0]["readinessProbe"] = json!({"exec": {"command": ready}, "periodSeconds": 1});
+        pod["spec"]["containers"][0]["readinessProbe"] = json!({"exec": {"command": ready}, "periodSeconds": 1, "timeoutSeconds": 60});
         let (code, body) = daemon.ask("POST", PODS, &pod.to_string());
         assert_eq!(code, 201, "{body}");
         until("it runs", || daemon.phase(name) == "Running");
@@ -153,7 +153,7 @@ fn containers_outlive_a_killed_daemon_and_the_next_one_ends_them() {
     assert_eq!(left.iter().filter(|name| *name == "stint-userns").count(), 1, "{left:?}");
 
     let daemon = Daemon::start(&user);
-    assert_eq!(daemon.phase("waits"), "Running");
+    until("it still runs", || daemon.phase("waits") == "Running");
     user.write("stop", "");
     until("its end is seen", || daemon.phase("waits") == "Failed");
     // Only who is in their namespace may run commands in the containers of the daemon before, and signal them.
@@ -194,7 +194,7 @@ fn where_users_may_have_no_namespaces_the_setting_is_told() {
         return eprintln!("skipped: only root can forbid it");
     }
     // The setting holds for a namespace and all below it: this one is of nobody else.
-    let mut holder = Command::new("unshare").args(["--user", "sleep", "60"]).spawn().unwrap();
+    let mut holder = Command::new("unshare").args(["--user", "sleep", "3600"]).spawn().unwrap();
     let pid = holder.id().to_string();
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/user")).unwrap();
     until("it is in a namespace", || namespace(&pid) != namespace("self"));

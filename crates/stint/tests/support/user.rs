@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 
+use super::until;
+
 /// Numbers that no user of a machine has, one for each test: all processes of a user share their namespaces.
 static NEXT: AtomicU32 = AtomicU32::new(1_234_500_000);
 
@@ -29,7 +31,9 @@ impl User {
         let is_root = rustix::process::geteuid().is_root();
         let uid = if is_root { NEXT.fetch_add(1, Ordering::Relaxed) } else { rustix::process::geteuid().as_raw() };
         let user = User { uid, home: tempfile::tempdir().unwrap(), session: tempfile::tempdir_in("/dev/shm").unwrap() };
-        fs::copy(env!("CARGO_BIN_EXE_stint"), user.path("stint")).unwrap();
+        // By another process: while this one has it open for writing, a fork of another test's would keep it busy.
+        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_stint")).arg(user.path("stint")).status();
+        assert!(copied.unwrap().success());
         for folder in [user.home.path(), user.session.path()] {
             fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).unwrap();
             if is_root {
@@ -119,7 +123,12 @@ impl<'a> Daemon<'a> {
         }
         assert!(said.contains("without root:"), "{said}");
         std::thread::spawn(move || drop(std::io::copy(&mut log, &mut std::io::sink())));
-        Daemon { user, child }
+        let daemon = Daemon { user, child };
+        // Pods need it; the API waits a second for it, which a busy machine may not keep.
+        until("there is an account", || {
+            daemon.ask("GET", "/api/v1/namespaces/default/serviceaccounts/default", "").0 == 200
+        });
+        daemon
     }
 
     /// One request over the unix socket, as the user: whoever that is, the daemon sees it as its own.
