@@ -141,7 +141,8 @@ fn containers_outlive_a_killed_daemon_and_the_next_one_ends_them() {
         pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "home", "mountPath": user.home.path()}]);
         pod["spec"]["volumes"] = json!([{"name": "home", "hostPath": {"path": user.home.path()}}]);
         let ready = json!(["test", "-e", user.path("ready")]);
-        pod["spec"]["containers"][0]["readinessProbe"] = json!({"exec": {"command": ready}, "periodSeconds": 1, "timeoutSeconds": 60});
+        pod["spec"]["containers"][0]["readinessProbe"] =
+            json!({"exec": {"command": ready}, "periodSeconds": 1, "timeoutSeconds": 60});
         let (code, body) = daemon.ask("POST", PODS, &pod.to_string());
         assert_eq!(code, 201, "{body}");
         until("it runs", || daemon.phase(name) == "Running");
