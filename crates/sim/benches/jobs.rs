@@ -2,7 +2,8 @@
 //!
 //! `cargo bench -p stint-sim --bench jobs [-- SCALE]` prints pods per second through their whole life: created, bound,
 //! Running, Succeeded, counted; what a decision about a Job with many pods takes; what one Job costs beside few and
-//! many that have ended; and the same by `stint controllers` over TLS. With a scale (a divisor of the numbers), a quick look.
+//! many that have ended; and the same by `stint controllers` over TLS (that alone with the argument `attached`). With a scale (a
+//! divisor of the numbers), a quick look.
 //!
 //! Left out: containers.
 
@@ -40,6 +41,9 @@ fn main() {
     let scale: usize = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(1).max(1);
     // As the daemon's: a thread for each core.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("the runtime starts");
+    if std::env::args().any(|argument| argument == "attached") {
+        return runtime.block_on(attached::compare(2000 / scale, 100_000 / scale));
+    }
     let pods = 2000 / scale;
     let jobs = (0..pods).map(|number| job(&format!("j{number}"), 1, 1)).collect();
     print("one-pod Jobs", pods, runtime.block_on(measure(jobs)));

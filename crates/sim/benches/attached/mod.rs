@@ -97,7 +97,8 @@ impl Place {
         };
         let mut serve = stint();
         serve.args(["serve", "--listen", "127.0.0.1:0", "--no-agent", "--controllers"]);
-        serve.arg(if which == Controllers::Embedded { "jobs" } else { "none" });
+        // Pods need an account, which is made by who keeps the house.
+        serve.arg(if which == Controllers::Embedded { "jobs,housekeeping" } else { "housekeeping" });
         let daemon = Process::start(serve, "serving at");
         let kubeconfig = folder.path().join("kubeconfig");
         let controllers = (which == Controllers::Attached).then(|| {
