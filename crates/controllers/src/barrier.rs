@@ -20,6 +20,9 @@ pub enum Sighting {
     PodReleased(Uid),
     /// This pod is gone.
     PodGone(Uid),
+    /// This pod is no longer remembered, or pods up to this revision are: who lets go of one that is being deleted may be the last
+    /// who held it, and of one that is gone no list tells a revision.
+    PodLeft(Uid, u64),
 }
 
 /// The sightings that one key waits for.
@@ -45,6 +48,9 @@ impl Barrier {
             Sighting::PodLeaving(uid) => !pods_fresh && cache.pod(uid).is_some_and(|pod| !pod.deleting),
             Sighting::PodReleased(uid) => !pods_fresh && cache.pod(uid).is_some_and(|pod| pod.tracked),
             Sighting::PodGone(uid) => !pods_fresh && cache.pod(uid).is_some(),
+            Sighting::PodLeft(uid, revision) => {
+                !pods_fresh && cache.pods_revision() < *revision && cache.pod(uid).is_some()
+            }
         });
         self.awaited.is_empty()
     }

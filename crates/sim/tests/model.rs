@@ -7,11 +7,15 @@ use stint_sim::{Fault, run_model};
 const UNNOTICED: u64 = 300;
 
 /// Worlds that have broken, with what was behind it.
-const ONCE_BROKEN: [(u64, &str); 6] = [
+const ONCE_BROKEN: [(u64, &str); 7] = [
     (3497, "a pod that was to go had lost its finalizer, was not deleted, and was wanted again: nobody counted it"),
     (9298, "a pod that was to go ended by itself before it was deleted: the judge wanted it to be counted"),
     (32_073, "pods came of a plan between two suspensions: the ledger took the first one's condition for the second's"),
     (94_394, "a storm of conflicts lasted until the chaos ended: the judge did not let the controller try once more"),
+    (
+        325_604,
+        "the last hold on a leaving pod was given up while pods were listed anew: its revision was waited for for ever",
+    ),
     (638_405, "an adopted pod was let go again: the judge forgot that there had been one more"),
     (974_822, "a pod of no index was released while more completions came: the ledger went by those"),
 ];

@@ -131,7 +131,11 @@ impl Executor {
             "ownerReferences": [{ "$patch": "delete", "uid": job.metadata.uid }],
             "$deleteFromPrimitiveList/finalizers": [TRACKING_FINALIZER],
         }});
-        self.patch(key, pod, patch).await
+        let seen = self.patch(key, pod, patch).await?;
+        Ok(seen.map(|seen| match seen {
+            Sighting::PodsAt(revision) => Sighting::PodLeft(pod.uid.clone(), revision),
+            gone => gone,
+        }))
     }
 
     /// Patches a pod. One that is gone needs it no more; until the cache shows that, the same would be planned again.

@@ -351,7 +351,11 @@ fn perform(
                 owners.for_each(|owners| owners.retain(|owner| Some(&owner.uid) != job.metadata.uid.as_ref()));
                 release(pod);
             };
-            changed(pod, api.change_pod(&pod.name, Some(&pod.uid), None, let_go))
+            let seen = changed(pod, api.change_pod(&pod.name, Some(&pod.uid), None, let_go))?;
+            Ok(seen.map(|seen| match seen {
+                Sighting::PodsAt(revision) => Sighting::PodLeft(pod.uid.clone(), revision),
+                gone => gone,
+            }))
         }
         Action::DeleteJob(uid) => {
             let only = Some((uid, job.metadata.resource_version.as_ref()));
