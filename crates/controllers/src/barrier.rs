@@ -25,6 +25,17 @@ pub enum Sighting {
     PodLeft(Uid, u64),
 }
 
+impl Sighting {
+    /// What is to be seen of a pod that was let go: it may be gone by that.
+    #[must_use]
+    pub fn of_let_go(self, pod: &Uid) -> Sighting {
+        match self {
+            Sighting::PodsAt(revision) => Sighting::PodLeft(pod.clone(), revision),
+            gone => gone,
+        }
+    }
+}
+
 /// The sightings that one key waits for.
 #[derive(Debug, Default)]
 pub struct Barrier {

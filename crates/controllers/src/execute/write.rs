@@ -132,10 +132,7 @@ impl Executor {
             "$deleteFromPrimitiveList/finalizers": [TRACKING_FINALIZER],
         }});
         let seen = self.patch(key, pod, patch).await?;
-        Ok(seen.map(|seen| match seen {
-            Sighting::PodsAt(revision) => Sighting::PodLeft(pod.uid.clone(), revision),
-            gone => gone,
-        }))
+        Ok(seen.map(|seen| seen.of_let_go(&pod.uid)))
     }
 
     /// Patches a pod. One that is gone needs it no more; until the cache shows that, the same would be planned again.

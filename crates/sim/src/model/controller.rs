@@ -352,10 +352,7 @@ fn perform(
                 release(pod);
             };
             let seen = changed(pod, api.change_pod(&pod.name, Some(&pod.uid), None, let_go))?;
-            Ok(seen.map(|seen| match seen {
-                Sighting::PodsAt(revision) => Sighting::PodLeft(pod.uid.clone(), revision),
-                gone => gone,
-            }))
+            Ok(seen.map(|seen| seen.of_let_go(&pod.uid)))
         }
         Action::DeleteJob(uid) => {
             let only = Some((uid, job.metadata.resource_version.as_ref()));
