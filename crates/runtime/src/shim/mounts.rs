@@ -76,10 +76,7 @@ pub(crate) fn build_root(root: &Root, users: Option<BorrowedFd<'_>>) -> Result<F
     };
     let mut disks = Vec::with_capacity(root.host_mounts.len());
     for (n, path) in root.host_mounts.iter().enumerate() {
-        let Some(source) = unless_gone(rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()))?
-        else {
-            continue;
-        };
+        let Some(source) = piece(path)? else { continue };
         let source = mapped(source)?;
         let (upper, work) = numbered(n)?;
         let tree = match detached_overlay(std::slice::from_ref(&source), &store, (&upper, &work), root.marks, false) {
@@ -223,10 +220,7 @@ pub(crate) fn mount_root(root: &Root) -> Result<OwnedFd> {
         Upper::Tmpfs(_) => open_path(&store, c"root")?,
     };
     for (n, path) in root.host_mounts.iter().enumerate() {
-        let Some(source) = unless_gone(rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()))?
-        else {
-            continue;
-        };
+        let Some(source) = piece(path)? else { continue };
         let relative = CStr::from_bytes_with_nul(&path.to_bytes_with_nul()[1..]).map_err(|_| Errno::INVAL)?;
         let target = match inside::find(&fd, relative) {
             Ok(target) => target,
@@ -241,6 +235,11 @@ pub(crate) fn mount_root(root: &Root) -> Result<OwnedFd> {
         }
     }
     Ok(fd)
+}
+
+/// A piece of the machine's own tree, if it is still there.
+fn piece(path: &CStr) -> Result<Option<OwnedFd>> {
+    unless_gone(rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()))
 }
 
 /// Of the machine's own tree files and mounts may go between the look at it and their use: those are not shown.
