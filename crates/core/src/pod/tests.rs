@@ -202,11 +202,17 @@ impl World {
         format!("{}{reason}{message}", found.status)
     }
 
-    /// Takes a pod of one container to the point where it runs.
-    fn running(policy: &str) -> World {
-        let mut world = World::new(&pod(policy, &[], &["c"]));
+    /// Takes a pod to the point where its first containers are to start.
+    fn active(pod: &Pod) -> World {
+        let mut world = World::new(pod);
         world.send(Event::Accepted);
         world.send(Event::VolumesReady);
+        world
+    }
+
+    /// Takes a pod of one container to the point where it runs.
+    fn running(policy: &str) -> World {
+        let mut world = World::active(&pod(policy, &[], &["c"]));
         world.image("c");
         world.started("c");
         world

@@ -9,16 +9,9 @@ fn debugger(name: &str) -> Event {
     Event::Joined { ephemeral: vec![ContainerFacts::of_ephemeral(&spec)] }
 }
 
-fn active(pod: &Pod) -> World {
-    let mut world = World::new(pod);
-    world.send(Event::Accepted);
-    world.send(Event::VolumesReady);
-    world
-}
-
 #[test]
 fn a_container_that_joins_runs_once_beside_the_others_and_counts_for_nothing() {
-    let mut world = active(&pod("Always", &[], &["c"]));
+    let mut world = World::active(&pod("Always", &[], &["c"]));
     world.image("c");
     world.started("c");
     assert_eq!(world.send(debugger("d")), "pull d, *");
@@ -36,7 +29,7 @@ fn a_container_that_joins_runs_once_beside_the_others_and_counts_for_nothing() {
 
 #[test]
 fn a_container_joins_also_where_an_init_container_is_stuck() {
-    let mut world = active(&pod("Never", &["i"], &["c"]));
+    let mut world = World::active(&pod("Never", &["i"], &["c"]));
     world.image("i");
     world.started("i");
     assert_eq!(world.send(debugger("d")), "pull d, *");
@@ -47,7 +40,7 @@ fn a_container_joins_also_where_an_init_container_is_stuck() {
 
 #[test]
 fn a_pod_does_not_wait_for_those_that_joined_it() {
-    let mut world = active(&pod("Never", &[], &["c"]));
+    let mut world = World::active(&pod("Never", &[], &["c"]));
     world.image("c");
     world.started("c");
     world.send(debugger("d"));
@@ -64,7 +57,7 @@ fn who_joined_is_found_again() {
     let mut pod = pod("Never", &[], &["c"]);
     let spec = EphemeralContainer { name: "d".to_owned(), ..Default::default() };
     pod.spec.as_mut().unwrap().ephemeral_containers = Some(vec![spec]);
-    let mut world = active(&pod);
+    let mut world = World::active(&pod);
     world.image("c");
     world.started("c");
     world.image("d");

@@ -25,9 +25,7 @@ fn a_running_container_is_started_again_from_its_new_image_whatever_its_policy()
 
 #[test]
 fn an_image_that_could_not_be_had_gives_way_to_another_at_once() {
-    let mut world = World::new(&pod("Never", &[], &["c"]));
-    world.send(Event::Accepted);
-    world.send(Event::VolumesReady);
+    let mut world = World::active(&pod("Never", &[], &["c"]));
     world.send(Event::ImageFailed {
         container: "c".to_owned(),
         reason: "InvalidImageName".to_owned(),
@@ -40,9 +38,7 @@ fn an_image_that_could_not_be_had_gives_way_to_another_at_once() {
 
 #[test]
 fn an_image_that_was_being_pulled_is_not_started_once_another_is_wanted() {
-    let mut world = World::new(&pod("Never", &[], &["c"]));
-    world.send(Event::Accepted);
-    world.send(Event::VolumesReady);
+    let mut world = World::active(&pod("Never", &[], &["c"]));
     assert_eq!(changed(&mut world, "perl:6"), "*");
     assert_eq!(world.image("c"), "pull c", "it was the old one");
     assert_eq!(world.image("c"), "start c/0, *");
@@ -50,9 +46,7 @@ fn an_image_that_was_being_pulled_is_not_started_once_another_is_wanted() {
 
 #[test]
 fn a_container_that_is_just_being_started_is_started_again_once_it_runs() {
-    let mut world = World::new(&pod("Never", &[], &["c"]));
-    world.send(Event::Accepted);
-    world.send(Event::VolumesReady);
+    let mut world = World::active(&pod("Never", &[], &["c"]));
     world.image("c");
     assert_eq!(changed(&mut world, "perl:6"), "");
     assert_eq!(world.started("c"), "signal c, *");
@@ -71,9 +65,7 @@ fn a_crash_of_the_old_image_does_not_delay_the_new_one() {
 
 #[test]
 fn a_container_that_has_ended_stays_ended() {
-    let mut world = World::new(&pod("Never", &[], &["c", "d"]));
-    world.send(Event::Accepted);
-    world.send(Event::VolumesReady);
+    let mut world = World::active(&pod("Never", &[], &["c", "d"]));
     for name in ["c", "d"] {
         world.image(name);
         world.started(name);

@@ -13,11 +13,14 @@ fn running(world: &World, container: &str, attempt: u32) -> Found {
     Found { container: container.to_owned(), attempt: Attempt(attempt), id: format!("{container}-{attempt}"), life }
 }
 
+/// A run of no time that failed.
+fn failed(now: Timestamp) -> Exit {
+    Exit { code: 1, signal: None, oom_killed: false, lost: false, started_at: now, finished_at: now, message: None }
+}
+
 /// A pod whose init container `i` has ended well and whose `c` runs.
 fn past_init(policy: &str) -> World {
-    let mut world = World::new(&pod(policy, &["i"], &["c", "d"]));
-    world.send(Event::Accepted);
-    world.send(Event::VolumesReady);
+    let mut world = World::active(&pod(policy, &["i"], &["c", "d"]));
     world.image("i");
     world.started("i");
     world.exits("i", 0);
@@ -49,15 +52,7 @@ fn what_had_ended_is_not_run_again_though_its_record_is_gone() {
 fn an_end_that_is_on_record_and_in_the_api_is_one_end() {
     let mut world = World::running("OnFailure");
     world.exits("c", 1);
-    let exit = Exit {
-        code: 1,
-        signal: None,
-        oom_killed: false,
-        lost: false,
-        started_at: world.now,
-        finished_at: world.now,
-        message: None,
-    };
+    let exit = failed(world.now);
     let life = FoundAttempt::Exited(exit);
     let found = Found { container: "c".to_owned(), attempt: Attempt(0), id: "c-0".to_owned(), life };
     let state = recovered(&world, vec![found], Remains::Files);
@@ -120,15 +115,7 @@ fn a_recovered_pod_goes_on() {
     world.image("c");
     world.started("c");
     let told = world.told.clone();
-    let exit = Exit {
-        code: 1,
-        signal: None,
-        oom_killed: false,
-        lost: false,
-        started_at: world.now,
-        finished_at: world.now,
-        message: None,
-    };
+    let exit = failed(world.now);
     let found =
         |attempt, life| Found { container: "c".to_owned(), attempt: Attempt(attempt), id: "x".to_owned(), life };
     let running = found(1, FoundAttempt::Running { since: world.now });
