@@ -4,7 +4,7 @@
 
 # Every test: unit, property, conformance (against runc), real containers, a real registry, and some minutes of simulation.
 test: packages
-	cargo test --workspace --quiet --no-fail-fast
+	./scripts/tests
 	cargo build --release -p stint -p stint-sim
 	./target/release/sim --minutes 1
 	./target/release/sim --attached --seeds 0..300
