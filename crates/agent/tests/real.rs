@@ -105,7 +105,10 @@ fn main() {
                 if name.contains(&filter) {
                     let began = Instant::now();
                     let run = tokio::time::timeout(PATIENCE, $($name)::+(&world)).await;
-                    let verdict = run.unwrap_or_else(|_| Err(format!("took longer than {PATIENCE:?}")));
+                    let verdict = match run {
+                        Ok(verdict) => verdict,
+                        Err(_) => Err(format!("took longer than {PATIENCE:?}: {}", world.pods_that_go_on().await)),
+                    };
                     failed += usize::from(verdict.is_err());
                     let told = verdict.map_or_else(|fault| format!("FAILED: {fault}"), |()| "ok".to_owned());
                     println!("{name} ... {told} ({:.1?})", began.elapsed());
@@ -240,6 +243,15 @@ impl World {
             text.push(b'\n');
         }
         String::from_utf8(text).unwrap()
+    }
+
+    /// For who waits in vain: the pods that have not ended, and how they are.
+    async fn pods_that_go_on(&self) -> String {
+        let pods = self.pods.list(&kube::api::ListParams::default()).await.map(|list| list.items).unwrap_or_default();
+        let is_over = |status: &PodStatus| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        let statuses = pods.into_iter().map(|pod| (pod.metadata.name, pod.status.unwrap_or_default()));
+        let go_on: Vec<_> = statuses.filter(|(_, status)| !is_over(status)).collect();
+        json!(go_on).to_string()
     }
 
     async fn delete(&self, name: &str, grace: u32) {

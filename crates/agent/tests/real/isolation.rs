@@ -171,9 +171,10 @@ pub async fn a_seccomp_profile_of_the_node_is_loaded(world: &World) -> Verdict {
 }
 
 pub async fn containers_of_a_pod_share_their_processes(world: &World) -> Verdict {
+    // Processes come and go while it looks, its own among them.
     let looker = sh("find() { for p in /proc/[0-9]*; do \
-                         [ \"$(tr '\\0' ' ' < $p/cmdline)\" = 'sleep 8765 ' ] && echo ${p#/proc/}; done; }; \
-                     until pid=$(find) && [ -n \"$pid\" ]; do sleep 0.3; done; \
+                         [ \"$({ tr '\\0' ' ' < $p/cmdline; } 2> /dev/null)\" = 'sleep 8765 ' ] && echo ${p#/proc/}; done; }; \
+                     until pid=$(find); [ -n \"$pid\" ]; do sleep 0.3; done; \
                      tr '\\0' '\\n' < /proc/1/cmdline; kill -9 $pid && echo killed");
     let sleeper = with(sh("sleep 8765; echo woken; exit 3"), &json!({"name": "other"}));
     let spec = json!({"shareProcessNamespace": true, "containers": [looker, sleeper]});
