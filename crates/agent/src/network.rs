@@ -2,14 +2,15 @@
 //!
 //! Invariant: whose a namespace is stands in the pod's folder before anything runs in it, and no longer once it is given up; so
 //! after a crash at any moment each namespace has a pod, or nobody wants it. A record whose namespace is gone, as a crash while it
-//! is given up leaves one, is struck out before any address is given away again.
+//! is given up leaves one, is struck out before any address is given away again. A namespace that bears no trace of its pod is the
+//! next pod's, once its record is struck out.
 //! Left out: how a namespace is made (`stint_network`, by itself or by CNI plugins), and what a pod's files say of names
 //! ([`crate::etc`]).
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 
-use k8s_openapi::api::core::v1::{ContainerPort, Pod};
+use k8s_openapi::api::core::v1::{ContainerPort, Pod, PodSecurityContext, SecurityContext};
 use serde_json::{Value, json};
 use stint_core::pod::lasting;
 use stint_core::quantity;
@@ -202,8 +203,36 @@ impl Context {
 
     /// Takes the pod's network away. Twice is no error.
     pub(crate) async fn leave_network(&self) -> Result<(), Error> {
-        leave(&self.folder, self.shared.config.network.as_ref()).await
+        let network = self.shared.config.network.as_ref();
+        if let Some(PodNetwork::Bridge(bridge)) = network
+            && let Some(Joined { sandbox, ports }) = Joined::read(&self.folder)
+            && ports.is_empty()
+            && !may_change_its_network(&self.pod)
+            && bridge.is_unused(&sandbox)
+        {
+            // In this order: if all ends in between, nobody wants it.
+            forget(&self.folder)?;
+            return Ok(bridge.hand_on(sandbox).await?);
+        }
+        leave(&self.folder, network).await
     }
+}
+
+/// Whether a pod can do more to its network than to send in it: then it is nobody's after it.
+fn may_change_its_network(pod: &Pod) -> bool {
+    let Some(spec) = &pod.spec else { return true };
+    let has_sysctls = |context: &PodSecurityContext| context.sysctls.as_ref().is_some_and(|all| !all.is_empty());
+    let is_more = |context: &SecurityContext| {
+        let adds = context.capabilities.as_ref().and_then(|all| all.add.as_ref()).is_some_and(|all| !all.is_empty());
+        adds || context.privileged == Some(true)
+            || context.proc_mount.as_deref().is_some_and(|mount| mount != "Default")
+    };
+    let ephemeral = spec.ephemeral_containers.iter().flatten().map(|container| &container.security_context);
+    let others = spec.init_containers.iter().flatten().chain(&spec.containers);
+    spec.host_users == Some(false)
+        || spec.host_pid == Some(true)
+        || spec.security_context.as_ref().is_some_and(has_sysctls)
+        || others.map(|container| &container.security_context).chain(ephemeral).flatten().any(is_more)
 }
 
 /// Gives up the network that a pod's folder tells of.
@@ -268,6 +297,30 @@ mod tests {
             .map(|port| format!("{} {:?} {}>{}", port.protocol.as_str(), port.address, port.host, port.pod))
             .collect();
         assert_eq!(shown, ["UDP Some(192.0.2.1) 8053>53", "TCP None 8004>4", "TCP None 8002>2"]);
+    }
+
+    #[test]
+    fn a_network_is_the_next_pods_only_after_a_pod_with_the_usual_rights() {
+        let pod = |spec: Value| may_change_its_network(&serde_json::from_value(json!({"spec": spec})).unwrap());
+        let with = |context: Value| pod(json!({"containers": [{"name": "c", "securityContext": context}]}));
+        assert!(!with(json!({"runAsUser": 0, "capabilities": {"drop": ["ALL"]}, "procMount": "Default"})));
+        assert!(with(json!({"capabilities": {"add": ["NET_ADMIN"]}})));
+        assert!(with(json!({"privileged": true})));
+        assert!(with(json!({"procMount": "Unmasked"})));
+        let plain = json!([{"name": "c"}]);
+        assert!(!pod(json!({"containers": plain, "hostUsers": true, "securityContext": {"fsGroup": 1}})));
+        for (key, value) in [
+            ("hostUsers", json!(false)),
+            ("hostPID", json!(true)),
+            ("securityContext", json!({"sysctls": [{"name": "net.ipv4.ping_group_range", "value": "0 1"}]})),
+            ("initContainers", json!([{"name": "i", "securityContext": {"privileged": true}}])),
+            (
+                "ephemeralContainers",
+                json!([{"name": "e", "securityContext": {"capabilities": {"add": ["NET_ADMIN"]}}}]),
+            ),
+        ] {
+            assert!(pod(json!({"containers": plain, key: value})), "{key}");
+        }
     }
 
     #[test]

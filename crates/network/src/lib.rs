@@ -29,6 +29,7 @@ mod sandbox;
 mod subnet;
 #[cfg(test)]
 mod tests;
+mod traces;
 
 pub use cni::{Bandwidth, Cni, CniConfig, Joining};
 pub use dns::{Directory, Known, Server};

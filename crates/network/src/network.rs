@@ -3,15 +3,16 @@
 //! ```text
 //!           open            take: one that is ready, at once            leave
 //!  nothing ─────► bridge ──► namespace, cable, address ──► pod's ─────────────► gone
-//!                   │              ▲  made ahead by a thread
-//!                   └── close ─────┘  while nobody asks
+//!                   │              ▲  ▲ made ahead by a thread  │
+//!                   └── close ─────┘  └─────── hand_on ─────────┘
+//!                                       what bears no trace of its pod
 //! ```
 //!
 //! Invariants: the bridge is named after its subnet, so that two daemons never take the same; an address belongs to whoever
 //! made its file; what nobody claims after a restart goes.
 //! Left out: IPv6 (pods have it on loopback only).
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -29,6 +30,7 @@ use crate::links::{Cable, Index, Links, Route};
 use crate::router::{Forwards, Place, Router};
 use crate::sandbox::{Folder, Home};
 use crate::subnet::Subnet;
+use crate::traces::Traces;
 
 /// The addresses that are looked through where none are asked for, and the size of the block that is taken of them.
 pub const RANGE: &str = "10.85.0.0/16";
@@ -79,6 +81,10 @@ struct Inner {
     forwards: Mutex<Forwards>,
     /// Namespaces that no pod has yet.
     ready: Arc<Mutex<VecDeque<Sandbox>>>,
+    /// How many of them there may be.
+    wanted: usize,
+    /// What was done in each namespace that this daemon made, by name.
+    traces: Arc<Mutex<HashMap<String, Traces>>>,
     /// What an earlier daemon left, until it is known whose it is.
     found: Mutex<Vec<String>>,
     maker: Mutex<Option<(mpsc::Sender<Work>, JoinHandle<()>)>>,
@@ -164,6 +170,7 @@ impl Network {
         filter.make(bridge, subnet).map_err(|e| Error::failed(attempt())(e))?;
 
         let ready = Arc::new(Mutex::new(VecDeque::new()));
+        let traces = Arc::new(Mutex::new(HashMap::new()));
         let maker = Maker {
             folder: folder.clone(),
             subnet,
@@ -173,6 +180,7 @@ impl Network {
             home: Home::here().map_err(Error::failed("open this machine's network namespace"))?,
             last: None,
             ready: Arc::clone(&ready),
+            traces: Arc::clone(&traces),
             wanted: config.ready,
         };
         let (sender, receiver) = mpsc::channel();
@@ -185,6 +193,8 @@ impl Network {
             router: router.cloned(),
             forwards: Mutex::default(),
             ready,
+            wanted: config.ready,
+            traces,
             found: Mutex::new(found),
             maker: Mutex::new(Some((sender, thread))),
         })))
@@ -288,6 +298,26 @@ impl Network {
         gone.await.unwrap_or(Err(Error::Closed))
     }
 
+    /// Whether a namespace is as it was made, as far as packets and sockets tell: those are all that a pod leaves that may not
+    /// change its network. Whether it may is for the caller to know.
+    pub fn is_unused(&self, sandbox: &Sandbox) -> bool {
+        let traces = lock(&self.0.traces);
+        traces.get(&sandbox.name).is_some_and(|traces| traces.are_none().unwrap_or(false))
+    }
+
+    /// Gives up a pod's namespace that is unused, and had no host ports, for the next pod. It must not be written down as
+    /// anybody's any more: it may be somebody else's before this returns.
+    pub async fn hand_on(&self, sandbox: Sandbox) -> Result<(), Error> {
+        {
+            let mut ready = lock(&self.0.ready);
+            if ready.len() < self.0.wanted {
+                ready.push_back(sandbox);
+                return Ok(());
+            }
+        }
+        self.leave(&sandbox, &[]).await
+    }
+
     /// Ends the network. With pods that go on it stays as it is, for the next daemon; else nothing of it is left.
     pub fn close(&self) -> Result<(), Error> {
         let Some((sender, thread)) = lock(&self.0.maker).take() else { return Ok(()) };
@@ -297,6 +327,7 @@ impl Network {
         for sandbox in unused {
             self.0.remove(&sandbox.name, &[])?;
         }
+        lock(&self.0.traces).clear();
         let failed = || Error::failed("look into the folder of pods' networks");
         let has_pods = self.0.folder.list().map_err(failed())?.iter().any(|(_, alive)| *alive);
         match &self.0.router {
@@ -337,6 +368,7 @@ impl Inner {
                 lock(&self.forwards).close(router, pod, ports);
             }
         }
+        lock(&self.traces).remove(name);
         self.folder.remove(name).map_err(Error::failed(format!("remove the network namespace of {name}")))
     }
 }
@@ -352,6 +384,7 @@ struct Maker {
     /// The address that was given last.
     last: Option<Ipv4Addr>,
     ready: Arc<Mutex<VecDeque<Sandbox>>>,
+    traces: Arc<Mutex<HashMap<String, Traces>>>,
     wanted: usize,
 }
 
@@ -444,12 +477,14 @@ impl Maker {
                 ("conf/all/accept_redirects", "0"),
                 ("conf/eth0/accept_redirects", "0"),
             ];
-            settings.iter().try_for_each(|(name, value)| fs::write(format!("/proc/sys/net/ipv4/{name}"), value))
+            settings.iter().try_for_each(|(name, value)| fs::write(format!("/proc/sys/net/ipv4/{name}"), value))?;
+            Traces::here()
         });
-        made.map_err(|source| {
+        let traces = made.map_err(|source| {
             let _ = self.folder.remove(&name);
             Error::Failed { attempt: format!("make a network namespace with the address {name}"), source }
         })?;
+        lock(&self.traces).insert(name.clone(), traces);
         Ok(Sandbox { path: self.folder.path(&name), name, addresses: vec![address.into()] })
     }
 }

@@ -308,6 +308,41 @@ fn nothing_is_left_after_fifty_pods() {
 }
 
 #[test]
+fn a_namespace_without_a_trace_of_its_pod_is_the_next_pods() {
+    on_a_machine(|data| {
+        let network = Network::open(&config(data, 1)).unwrap();
+        let take = || wait(network.take(&[])).unwrap();
+        let untouched = take();
+        until("the kernel has forgotten who made it", || network.is_unused(&untouched));
+        until("another is ready", || network.ready() == 1);
+        let other = take();
+        wait(network.hand_on(untouched.clone())).unwrap();
+        assert_eq!(take(), untouched);
+
+        // As somebody does to whom the pod has passed it on.
+        let socket = within(&other.path, || TcpListener::bind("127.0.0.1:0").unwrap()).join().unwrap();
+        assert!(!network.is_unused(&other), "a socket");
+        drop(socket);
+        until("the socket is gone", || network.is_unused(&other));
+        let to_itself = || UdpSocket::bind("127.0.0.1:0")?.send_to(b"x", "127.0.0.1:9");
+        within(&other.path, to_itself).join().unwrap().unwrap();
+        assert!(!network.is_unused(&other), "a packet to itself");
+        let gateway = network.gateway().unwrap();
+        let to_others = move || UdpSocket::bind("0.0.0.0:0")?.send_to(b"x", (gateway, 9));
+        within(&untouched.path, to_others).join().unwrap().unwrap();
+        until("the packet is out", || !network.is_unused(&untouched));
+
+        // Where enough are ready one more is removed.
+        until("another is ready", || network.ready() == 1);
+        wait(network.hand_on(other.clone())).unwrap();
+        assert!(!other.path.exists() && !network.is_unused(&other));
+        wait(network.leave(&untouched, &[])).unwrap();
+        network.close().unwrap();
+        until("no interface is left", || interfaces().is_empty());
+    });
+}
+
+#[test]
 fn addresses_that_the_machine_uses_are_refused_and_others_chosen() {
     on_a_machine(|data| {
         let links = Links::here().unwrap();
