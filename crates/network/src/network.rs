@@ -12,6 +12,7 @@
 //! made its file; what nobody claims after a restart goes.
 //! Left out: IPv6 (pods have it on loopback only).
 
+use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs;
 use std::io;
@@ -39,6 +40,10 @@ const BLOCK: u8 = 22;
 const QUIET: Duration = Duration::from_millis(20);
 /// With so few left it is done at once.
 const FEW: usize = 2;
+/// How many times as many as are made ahead may wait after pods that left them without a trace: as many end at once as start.
+const AFTER_PODS: usize = 4;
+/// Nobody has asked for so long: now one that is too many goes.
+const IDLE: Duration = Duration::from_secs(1);
 /// The file in the folder that tells the subnet.
 const SUBNET: &str = ".subnet";
 /// What a pod's interface is called in the pod.
@@ -81,8 +86,8 @@ struct Inner {
     forwards: Mutex<Forwards>,
     /// Namespaces that no pod has yet.
     ready: Arc<Mutex<VecDeque<Sandbox>>>,
-    /// How many of them there may be.
-    wanted: usize,
+    /// How many of them there may be for a while.
+    most: usize,
     /// What was done in each namespace that this daemon made, by name.
     traces: Arc<Mutex<HashMap<String, Traces>>>,
     /// What an earlier daemon left, until it is known whose it is.
@@ -94,8 +99,8 @@ struct Inner {
 enum Work {
     /// A namespace, now.
     Make(oneshot::Sender<Result<Sandbox, Error>>),
-    /// One was taken.
-    Taken,
+    /// The number of ready ones has changed.
+    Counted,
 }
 
 impl Network {
@@ -193,7 +198,7 @@ impl Network {
             router: router.cloned(),
             forwards: Mutex::default(),
             ready,
-            wanted: config.ready,
+            most: config.ready * AFTER_PODS,
             traces,
             found: Mutex::new(found),
             maker: Mutex::new(Some((sender, thread))),
@@ -235,7 +240,7 @@ impl Network {
     pub fn take_ready(&self) -> Option<Sandbox> {
         let taken = lock(&self.0.ready).pop_front();
         if taken.is_some() {
-            let _ = self.ask(Work::Taken);
+            let _ = self.ask(Work::Counted);
         }
         taken
     }
@@ -308,12 +313,16 @@ impl Network {
     /// Gives up a pod's namespace that is unused, and had no host ports, for the next pod. It must not be written down as
     /// anybody's any more: it may be somebody else's before this returns.
     pub async fn hand_on(&self, sandbox: Sandbox) -> Result<(), Error> {
-        {
+        let may_wait = {
             let mut ready = lock(&self.0.ready);
-            if ready.len() < self.0.wanted {
-                ready.push_back(sandbox);
-                return Ok(());
+            let has_room = ready.len() < self.0.most;
+            if has_room {
+                ready.push_back(sandbox.clone());
             }
+            has_room
+        };
+        if may_wait && self.ask(Work::Counted).is_ok() {
+            return Ok(());
         }
         self.leave(&sandbox, &[]).await
     }
@@ -391,44 +400,54 @@ struct Maker {
 impl Maker {
     fn run(mut self, inbox: &mpsc::Receiver<Work>) {
         loop {
-            let few = self.lacks(FEW.min(self.wanted));
-            let work = match (few, self.lacks(self.wanted)) {
-                (true, _) => match inbox.try_recv() {
-                    Ok(work) => Some(work),
-                    Err(mpsc::TryRecvError::Empty) => None,
-                    Err(mpsc::TryRecvError::Disconnected) => return,
-                },
-                (false, true) => match inbox.recv_timeout(QUIET) {
-                    Ok(work) => Some(work),
-                    Err(RecvTimeoutError::Timeout) => None,
-                    Err(RecvTimeoutError::Disconnected) => return,
-                },
-                (false, false) => match inbox.recv() {
-                    Ok(work) => Some(work),
-                    Err(_) => return,
-                },
+            let ready = lock(&self.ready).len();
+            let patience = match ready.cmp(&self.wanted) {
+                Ordering::Less if ready < FEW => Some(Duration::ZERO),
+                Ordering::Less => Some(QUIET),
+                Ordering::Equal => None,
+                Ordering::Greater => Some(IDLE),
+            };
+            let work = match patience {
+                Some(patience) => inbox.recv_timeout(patience),
+                None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match work {
-                Some(Work::Taken) => {}
-                Some(Work::Make(tell)) => {
+                Ok(Work::Counted) => {}
+                Ok(Work::Make(tell)) => {
                     if let Err(Ok(unwanted)) = tell.send(self.make()) {
                         lock(&self.ready).push_back(unwanted);
                     }
                 }
-                None => match self.make() {
-                    Ok(sandbox) => lock(&self.ready).push_back(sandbox),
-                    Err(error) => {
-                        // Whoever needs one is told; until somebody does there is no hurry.
-                        tracing::debug!(error = %chain(&error), "failed to make a network namespace ahead");
-                        self.wanted = 0;
-                    }
-                },
+                Err(RecvTimeoutError::Timeout) if ready > self.wanted => self.remove_surplus(),
+                Err(RecvTimeoutError::Timeout) => self.make_ahead(),
+                Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }
 
-    fn lacks(&self, number: usize) -> bool {
-        lock(&self.ready).len() < number
+    fn make_ahead(&mut self) {
+        match self.make() {
+            Ok(sandbox) => lock(&self.ready).push_back(sandbox),
+            Err(error) => {
+                // Whoever needs one is told; until somebody does there is no hurry.
+                tracing::debug!(error = %chain(&error), "failed to make a network namespace ahead");
+                self.wanted = 0;
+            }
+        }
+    }
+
+    fn remove_surplus(&self) {
+        let surplus: Vec<Sandbox> = {
+            let mut ready = lock(&self.ready);
+            let wanted = self.wanted.min(ready.len());
+            ready.split_off(wanted).into()
+        };
+        for sandbox in surplus {
+            lock(&self.traces).remove(&sandbox.name);
+            if let Err(error) = self.folder.remove(&sandbox.name) {
+                tracing::warn!(name = sandbox.name, %error, "failed to remove a network namespace that waits in vain");
+            }
+        }
     }
 
     fn make(&mut self) -> Result<Sandbox, Error> {

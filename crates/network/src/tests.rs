@@ -311,6 +311,7 @@ fn nothing_is_left_after_fifty_pods() {
 fn a_namespace_without_a_trace_of_its_pod_is_the_next_pods() {
     on_a_machine(|data| {
         let network = Network::open(&config(data, 1)).unwrap();
+        until("one is ready", || network.ready() == 1);
         let take = || wait(network.take(&[])).unwrap();
         let untouched = take();
         until("the kernel has forgotten who made it", || network.is_unused(&untouched));
@@ -332,11 +333,21 @@ fn a_namespace_without_a_trace_of_its_pod_is_the_next_pods() {
         within(&untouched.path, to_others).join().unwrap().unwrap();
         until("the packet is out", || !network.is_unused(&untouched));
 
-        // Where enough are ready one more is removed.
-        until("another is ready", || network.ready() == 1);
-        wait(network.hand_on(other.clone())).unwrap();
-        assert!(!other.path.exists() && !network.is_unused(&other));
         wait(network.leave(&untouched, &[])).unwrap();
+        wait(network.leave(&other, &[])).unwrap();
+        assert!(!network.is_unused(&other), "it is gone");
+
+        // After many pods more are ready than are made ahead, and those that nobody takes go.
+        let many: Vec<Sandbox> = (0..5).map(|_| take()).collect();
+        for pod in &many {
+            until("the kernel has forgotten who made it", || network.is_unused(pod));
+        }
+        for pod in &many[..4] {
+            wait(network.hand_on(pod.clone())).unwrap();
+        }
+        until("one is enough", || network.ready() == 1);
+        until("the others are gone", || many[..4].iter().filter(|pod| pod.path.exists()).count() <= 1);
+        wait(network.leave(&many[4], &[])).unwrap();
         network.close().unwrap();
         until("no interface is left", || interfaces().is_empty());
     });
