@@ -25,6 +25,7 @@
 //! what it is told, `supervisor` for the daemon's side. `exec` tells of commands in a
 //! running container, `rootless` of how an ordinary user has any.
 
+pub mod allocator;
 mod bundle;
 pub mod defaults;
 mod device_filter;

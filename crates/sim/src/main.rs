@@ -7,7 +7,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Parser;
+use mimalloc::MiMalloc;
 use stint_sim::{Bug, Fault, Report, run_attached, run_exhaustively, run_model, run_seed, run_small};
+
+/// As in the program itself.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Runs simulated worlds of Stint and checks its invariants.
 #[derive(Parser)]

@@ -33,6 +33,7 @@ use health::Health;
 
 /// Works until SIGTERM or Ctrl-C.
 pub fn main(args: &ControllersArgs) -> anyhow::Result<Exit> {
+    stint_runtime::allocator::expect_many_threads();
     let _log = real::log_to_stderr_as(args.log_format, args.log_level);
     zones::settle();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();

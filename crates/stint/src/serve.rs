@@ -76,6 +76,7 @@ pub fn main(flags: &Flags) -> anyhow::Result<Exit> {
     // The zygote is forked from a process that is still small, has one thread, and holds no lock.
     let launcher =
         if settings.no_agent { None } else { Some(Launcher::fork(&resolved.data, settings.runtime.as_deref())?) };
+    stint_runtime::allocator::expect_many_threads();
     let log = real::log_to_stderr_as(settings.log_format, settings.log_level);
     if launcher.is_some() {
         let problems = stint_runtime::check_host();

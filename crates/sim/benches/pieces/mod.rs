@@ -15,11 +15,16 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::Request;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
+use mimalloc::MiMalloc;
 use serde_json::json;
 use stint_server::Api as Server;
 use stint_sim::virtual_time::{CountingIds, VirtualClock};
 use stint_store::{SqliteDisk, Store};
 use tokio::sync::mpsc;
+
+/// As in the program itself.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// The name of the only node.
 pub const NODE: &str = "node";
