@@ -69,7 +69,7 @@ fn either_side_may_be_killed_at_any_time() {
 }
 
 #[test]
-fn a_way_that_delays_cuts_and_repeats_loses_nothing() {
+fn a_way_that_delays_cuts_repeats_and_refuses_loses_nothing() {
     let daemon = api();
     let proxy = Proxy::before(daemon.data.path());
     let attached = Attached::with(&daemon, &proxy.kubeconfig, &["--lease-duration", "6s"]);

@@ -1,4 +1,5 @@
-//! A way to the daemon's API on which things go wrong: answers come late, twice asked for, half, or not at all.
+//! A way to the daemon's API on which things go wrong: answers come late, twice asked for, half, or not at all; or the API has
+//! too much to do, and says so.
 //!
 //! It speaks HTTP/1.1 without TLS, one request for each connection, and asks over the daemon's unix socket. What goes wrong
 //! follows from the number of the request, so that no two runs have the same luck only because of threads.
@@ -33,6 +34,8 @@ enum Fate {
     CutAfter,
     /// After so many bytes of the answer.
     CutWithin(usize),
+    /// With this code, and not performed.
+    Refused(u16),
 }
 
 impl Proxy {
@@ -80,6 +83,8 @@ fn fate(luck: u64, method: &str) -> Fate {
         4 => Fate::CutBefore,
         5 => Fate::CutAfter,
         6 => Fate::CutWithin(usize::try_from(luck >> 40).unwrap_or(0) % 4000),
+        7 => Fate::Refused(429),
+        8 => Fate::Refused(503),
         _ => Fate::Answered,
     }
 }
@@ -96,6 +101,7 @@ fn pass(mut client: TcpStream, socket: &Path, luck: u64, troubles: &AtomicU64) -
     }
     match fate {
         Fate::CutBefore => return client.shutdown(Shutdown::Both),
+        Fate::Refused(code) => return refuse(client, code),
         Fate::Late => thread::sleep(Duration::from_millis(luck >> 54)),
         Fate::Twice if !is_watch => drop(ask(socket, &request)?.read_to_end(&mut Vec::new())?),
         _ => {}
@@ -115,6 +121,23 @@ fn pass(mut client: TcpStream, socket: &Path, luck: u64, troubles: &AtomicU64) -
         client.write_all(&buffer[..read])?;
         left -= read;
     }
+}
+
+/// As an API does that has too much to do.
+fn refuse(mut client: TcpStream, code: u16) -> io::Result<()> {
+    let reason = if code == 429 { "TooManyRequests" } else { "ServiceUnavailable" };
+    let body = serde_json::json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "try again later",
+        "reason": reason, "code": code, "details": { "retryAfterSeconds": 1 },
+    });
+    let body = body.to_string();
+    let length = body.len();
+    write!(
+        client,
+        "HTTP/1.1 {code} {reason}\r\nRetry-After: 1\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+         Connection: close\r\n\r\n{body}"
+    )?;
+    client.shutdown(Shutdown::Both)
 }
 
 /// Asks the daemon, which closes the connection behind its answer.
