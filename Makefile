@@ -36,3 +36,4 @@ bench: packages
 packages:
 	@./scripts/packages
 	@./scripts/clients
+	@./scripts/kernel

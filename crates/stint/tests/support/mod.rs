@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 pub mod leftovers;
+pub mod machine;
 pub mod user;
 
 use std::fs;
