@@ -32,19 +32,27 @@ pub struct Machine {
     pub memory: i128,
     /// The lowest `oom_score_adj` that may be set without privilege.
     pub lowest_oom_score: i32,
-    /// Whether what pods ask for can be made to hold.
+    /// What can be made to hold of what pods ask for.
     pub limits: Limits,
     /// Whether that goes for huge pages, too.
     pub limits_huge_pages: bool,
 }
 
-/// Whether limits of CPU, memory and processes can be made to hold on a machine.
+/// Which limits can be made to hold on a machine. Those that can't be are left out of containers, which is said when the program
+/// starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limits {
-    /// They hold.
-    Enforced,
-    /// This user can make no cgroups here, which is said when the program starts.
-    NotEnforced,
+pub struct Limits {
+    /// Limits and weights of CPU.
+    pub cpu: bool,
+    /// Limits of memory.
+    pub memory: bool,
+    /// How many processes a pod may have.
+    pub processes: bool,
+}
+
+impl Limits {
+    /// All hold.
+    pub const ALL: Limits = Limits { cpu: true, memory: true, processes: true };
 }
 
 #[cfg(test)]
@@ -57,7 +65,7 @@ impl Machine {
             cpu_milli: 1,
             memory: 1,
             lowest_oom_score: 0,
-            limits: Limits::Enforced,
+            limits: Limits::ALL,
             limits_huge_pages: true,
         }
     }
@@ -162,7 +170,7 @@ mod tests {
             cpu_milli: 2000,
             memory: 1 << 30,
             lowest_oom_score: 0,
-            limits: Limits::Enforced,
+            limits: Limits::ALL,
             limits_huge_pages: true,
         }
     }

@@ -30,7 +30,7 @@ pub struct Isolation {
 impl Isolation {
     /// The usual, with the seccomp profiles in this folder. The number of processes is limited where the machine can.
     pub fn usual(seccomp_profiles: PathBuf) -> Isolation {
-        let pod_max_pids = stint_runtime::limits_processes().then_some(POD_MAX_PIDS);
+        let pod_max_pids = stint_runtime::has_controller("pids").then_some(POD_MAX_PIDS);
         Isolation { pod_max_pids, allowed_unsafe_sysctls: Vec::new(), seccomp_profiles }
     }
 }

@@ -19,6 +19,7 @@ use serde_json::json;
 use stint_core::clock::Clock;
 use stint_core::pressure::{self, Condition};
 use stint_core::quantity;
+use stint_runtime::has_controller;
 use stint_runtime::rootless::is_confined;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -53,10 +54,18 @@ impl Machine {
             cpu_milli: i128::try_from(cpus).unwrap_or(1) * 1000,
             memory: memory().unwrap_or(1 << 30),
             lowest_oom_score: lowest_oom_score(),
-            limits: if is_confined() { Limits::NotEnforced } else { Limits::Enforced },
-            limits_huge_pages: !is_confined() && stint_runtime::limits_huge_pages(),
+            limits: limits(),
+            limits_huge_pages: has_controller("hugetlb"),
         }
     }
+}
+
+/// For root's containers what can't be had of CPU, memory and processes is an error, not left out.
+fn limits() -> Limits {
+    if !is_confined() {
+        return Limits::ALL;
+    }
+    Limits { cpu: has_controller("cpu"), memory: has_controller("memory"), processes: has_controller("pids") }
 }
 
 /// The address that a packet to the world would carry. Nothing is sent.

@@ -26,7 +26,7 @@ use oci_spec::runtime::{
 use stint_core::pod::Attempt;
 use stint_image::User;
 
-use crate::downward::{Downward, Limits, Machine};
+use crate::downward::{Downward, Machine};
 use crate::error::Error;
 use crate::folder::PodFolder;
 use crate::sources::Sources;
@@ -193,9 +193,7 @@ fn linux(
     mut linux: Linux,
 ) -> Result<Linux, Error> {
     let mut resources = linux.resources().clone().unwrap_or_default();
-    if request.node.limits == Limits::Enforced {
-        resources::apply(&mut resources, request.container.resources.as_ref())?;
-    }
+    resources::apply(&mut resources, request.container.resources.as_ref(), request.node.limits)?;
     if let Some(wanted) = request.container.resources.as_ref().filter(|_| request.node.limits_huge_pages) {
         let limits = huge_pages::limits(wanted)?;
         resources.set_hugepage_limits((!limits.is_empty()).then_some(limits));

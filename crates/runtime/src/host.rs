@@ -16,6 +16,12 @@ use crate::{Problem, rootless};
 /// Where cgroups are mounted.
 pub(crate) const CGROUPS: &str = "/sys/fs/cgroup";
 
+/// Below which folder containers' cgroups are made (on v1 with a controller's between): root's below the topmost, another
+/// user's below what is delegated. `None`: nothing is.
+pub(crate) fn cgroups() -> Option<&'static Path> {
+    if rootless::is_confined() { rootless::taken().map(|taken| taken.base.as_path()) } else { Some(Path::new(CGROUPS)) }
+}
+
 /// Whether all controllers are in cgroup v2's one hierarchy; otherwise v1 or hybrid.
 pub(crate) fn is_unified() -> bool {
     const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
@@ -25,24 +31,16 @@ pub(crate) fn is_unified() -> bool {
     })
 }
 
-/// Whether a controller can be used.
-pub(crate) fn has_controller(name: &str) -> bool {
-    if is_unified() {
+/// Whether limits of a cgroup controller, e.g. `memory`, can be set for containers.
+pub fn has_controller(name: &str) -> bool {
+    if rootless::is_confined() {
+        rootless::taken().is_some_and(|taken| taken.controllers.iter().any(|it| it == name))
+    } else if is_unified() {
         let path = Path::new(CGROUPS).join("cgroup.controllers");
         fs::read_to_string(path).is_ok_and(|all| all.split_whitespace().any(|c| c == name))
     } else {
         Path::new(CGROUPS).join(name).join("tasks").exists()
     }
-}
-
-/// Whether the number of processes can be limited on this machine.
-pub fn limits_processes() -> bool {
-    has_controller("pids")
-}
-
-/// Whether the huge pages of containers can be limited on this machine.
-pub fn limits_huge_pages() -> bool {
-    has_controller("hugetlb")
 }
 
 /// Mount points of further disks and shares of the host, parents before children; not the root.

@@ -54,7 +54,7 @@ pub use bundle::{
 pub use defaults::{default_capabilities, default_spec};
 pub use error::{Error, ExecError, Problem, StartError};
 pub use exec::{ExecExit, ExecHandle, Input, Joined, Output, ProcessSpec, Stdio, Terminal};
-pub use host::{check_host, limits_huge_pages, limits_processes};
+pub use host::{check_host, has_controller};
 pub use native::{Native, OciCli};
 pub use scratch::{open as open_folder, remove as remove_folder};
 

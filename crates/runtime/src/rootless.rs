@@ -18,6 +18,7 @@
 #![allow(unsafe_code)]
 
 mod companion;
+mod delegation;
 mod holder;
 mod ids;
 
@@ -35,6 +36,8 @@ use thiserror::Error;
 use crate::record::Process;
 use crate::sys;
 pub use companion::Companion;
+pub(crate) use delegation::taken;
+pub use delegation::{can_have_cgroup, has_cgroup, take_cgroup};
 pub(crate) use ids::Ids;
 
 /// Why this user can't have containers here.

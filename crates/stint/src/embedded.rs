@@ -37,6 +37,7 @@ impl Launcher {
         let program = program.map(find_program).transpose()?;
         // The zygote keeps the place among the user's processes.
         let member = rootless::enter(data)?;
+        stint_runtime::rootless::take_cgroup();
         if let (Some(program), Some(_)) = (&program, &member) {
             bail!("{} starts containers for root only: leave --runtime out", program.display());
         }

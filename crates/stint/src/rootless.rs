@@ -8,6 +8,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use stint_runtime::has_controller;
 use stint_runtime::rootless::{self, Member};
 
 use crate::folder;
@@ -28,12 +29,12 @@ pub fn meeting_place(data: &Path) -> PathBuf {
     folder::memory().unwrap_or_else(|| data.to_owned())
 }
 
-/// What pods can't have here, in one line. `None`: this is root.
+/// What pods can't have here, in one line. `None`: this is root, or they can have all.
 pub fn not_enforced(network: &Network) -> Option<String> {
     if !rootless::is_confined() {
         return None;
     }
-    let mut all = vec!["limits of CPU, memory and processes are not enforced".to_owned()];
+    let mut all: Vec<String> = limits().into_iter().collect();
     match network {
         Network::Hosts => all.push("pods are on this machine's network".to_owned()),
         Network::HostsFor(lack) => all.push(format!("pods are on this machine's network ({lack})")),
@@ -43,7 +44,39 @@ pub fn not_enforced(network: &Network) -> Option<String> {
         let lack = "containers have no user but root (install uidmap, with ranges in /etc/subuid and /etc/subgid)";
         all.push(lack.to_owned());
     }
-    Some(format!("without root: {}", all.join("; ")))
+    (!all.is_empty()).then(|| format!("without root: {}", all.join("; ")))
+}
+
+/// Which limits are not enforced, and why.
+fn limits() -> Option<String> {
+    const KINDS: [(&str, &str); 3] = [("cpu", "CPU"), ("memory", "memory"), ("pids", "processes")];
+    let lacking: Vec<_> = KINDS.into_iter().filter(|(controller, _)| !has_controller(controller)).collect();
+    let why = match lacking.as_slice() {
+        [] => return None,
+        _ if !rootless::has_cgroup() && can_ask_for_cgroup() => {
+            " (no cgroup is delegated to you: start with `systemd-run --user --scope -p Delegate=yes` in front)"
+                .to_owned()
+        }
+        _ if !rootless::has_cgroup() => String::new(),
+        [(controller, _)] => format!(": the controller {controller} is not delegated to you"),
+        several => {
+            format!(": the controllers {} are not delegated to you", listed(several.iter().map(|(name, _)| *name)))
+        }
+    };
+    Some(format!("limits of {} are not enforced{why}", listed(lacking.iter().map(|(_, name)| *name))))
+}
+
+fn can_ask_for_cgroup() -> bool {
+    rootless::can_have_cgroup() && Path::new("/run/systemd/system").is_dir()
+}
+
+/// As one says it: "a, b and c".
+fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<_> = names.collect();
+    match names.as_slice() {
+        [rest @ .., last] if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
+        _ => names.concat(),
+    }
 }
 
 /// Which network pods are on, as far as it is worth telling.
@@ -55,4 +88,15 @@ pub enum Network {
     HostsFor(String),
     /// The one that was asked for.
     AsAsked,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_listed_as_one_says_them() {
+        let said = |names: &[&'static str]| listed(names.iter().copied());
+        assert_eq!([said(&["a"]), said(&["a", "b"]), said(&["a", "b", "c"])], ["a", "a and b", "a, b and c"]);
+    }
 }

@@ -16,16 +16,17 @@ use crate::error::Error;
 
 const PERIOD_MICROS: u64 = 100_000;
 
-/// The limits of all containers of the pod together: `spec.resources`, and how many processes it may have. None, too, where
-/// limits are not enforced.
+/// The limits of all containers of the pod together, as far as they are enforced here: `spec.resources`, and how many processes
+/// it may have.
 pub(crate) fn together(pod: &Pod, max_pids: Option<u32>, limits: Limits) -> Result<Option<LinuxResources>, Error> {
     let wanted = pod.spec.as_ref().and_then(|spec| spec.resources.as_ref());
-    if limits == Limits::NotEnforced || wanted.is_none() && max_pids.is_none() {
+    let max_pids = max_pids.filter(|_| limits.processes);
+    if wanted.is_none() && max_pids.is_none() {
         return Ok(None);
     }
     let mut resources = LinuxResources::default();
     resources.set_devices(None);
-    apply(&mut resources, wanted)?;
+    apply(&mut resources, wanted, limits)?;
     if let Some(limit) = max_pids {
         let mut pids = LinuxPids::default();
         pids.set_limit(i64::from(limit));
@@ -34,13 +35,18 @@ pub(crate) fn together(pod: &Pod, max_pids: Option<u32>, limits: Limits) -> Resu
     Ok(Some(resources))
 }
 
-/// Sets what is asked for.
-pub(super) fn apply(resources: &mut LinuxResources, wanted: Option<&ResourceRequirements>) -> Result<(), Error> {
+/// Sets what is asked for and enforced here.
+pub(super) fn apply(
+    resources: &mut LinuxResources,
+    wanted: Option<&ResourceRequirements>,
+    limits: Limits,
+) -> Result<(), Error> {
     let Some(wanted) = wanted else { return Ok(()) };
     let limit = |name| amount(wanted.limits.as_ref(), name);
     let cpu_limit = limit("cpu")?.map(|q| q.milli());
     let cpu_request = amount(wanted.requests.as_ref(), "cpu")?.map(|q| q.milli()).or(cpu_limit);
-    if cpu_limit.is_some_and(|milli| milli > 0) || cpu_request.is_some_and(|milli| milli > 0) {
+    let some_cpu = cpu_limit.is_some_and(|milli| milli > 0) || cpu_request.is_some_and(|milli| milli > 0);
+    if some_cpu && limits.cpu {
         let mut cpu = LinuxCpu::default();
         cpu.set_shares(cpu_request.map(shares));
         if let Some(milli) = cpu_limit.filter(|milli| *milli > 0) {
@@ -48,7 +54,8 @@ pub(super) fn apply(resources: &mut LinuxResources, wanted: Option<&ResourceRequ
         }
         resources.set_cpu(Some(cpu));
     }
-    if let Some(bytes) = limit("memory")?.map(|q| q.value()).filter(|bytes| *bytes > 0) {
+    let bytes = limit("memory")?.map(|q| q.value()).filter(|bytes| *bytes > 0);
+    if let Some(bytes) = bytes.filter(|_| limits.memory) {
         let mut memory = LinuxMemory::default();
         memory.set_limit(Some(i64::try_from(bytes).unwrap_or(i64::MAX)));
         resources.set_memory(Some(memory));
@@ -92,6 +99,22 @@ pub(super) fn oom_score(pod: &Pod, container: &Container, node: &Machine) -> i32
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_enforced_here_is_left_out() {
+        let pod: Pod = serde_json::from_value(serde_json::json!({"spec": {"containers": [], "resources":
+            {"limits": {"cpu": "500m", "memory": "64Mi"}}}}))
+        .unwrap();
+        let none = Limits { cpu: false, memory: false, processes: false };
+        let set = |limits| {
+            let all = together(&pod, Some(7), limits).unwrap().unwrap();
+            (all.cpu().is_some(), all.memory().is_some(), all.pids().is_some())
+        };
+        assert_eq!(set(Limits::ALL), (true, true, true));
+        assert_eq!(set(Limits { memory: true, processes: true, ..none }), (false, true, true));
+        assert_eq!(set(none), (false, false, false));
+        assert_eq!(together(&Pod::default(), Some(7), none).unwrap(), None);
+    }
 
     #[test]
     fn shares_and_quota_are_the_kubelets() {

@@ -5,6 +5,7 @@ use oci_spec::runtime::{Capability, Spec};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::downward::Limits;
 
 fn pod(spec: Value) -> Pod {
     serde_json::from_value(json!({
@@ -22,7 +23,7 @@ fn machine() -> Machine {
         cpu_milli: 2000,
         memory: 1000,
         lowest_oom_score: 0,
-        limits: Limits::Enforced,
+        limits: Limits::ALL,
         limits_huge_pages: true,
     }
 }

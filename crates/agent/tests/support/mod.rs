@@ -274,7 +274,7 @@ impl World {
             cpu_milli: 2000,
             memory: 1 << 30,
             lowest_oom_score: 0,
-            limits: stint_agent::Limits::Enforced,
+            limits: stint_agent::Limits::ALL,
             limits_huge_pages: true,
         };
         let folders = Folders::within(self.data.path());

@@ -64,7 +64,7 @@ pub(super) fn above_program(spec: &Spec, together: Option<&LinuxResources>) -> R
         let files = files(together)?;
         if !files.is_empty() {
             need_controller(controller)?;
-            all.push(above(&folder_of(controller, relative), files)?);
+            all.push(above(&folder_of(controller, relative)?, files)?);
         }
     }
     Ok(all)
@@ -80,9 +80,15 @@ fn check_together(together: &LinuxResources) -> Result<()> {
 }
 
 /// A container's cgroup folder of one controller.
-fn folder_of(controller: &str, relative: &Path) -> PathBuf {
-    let top = Path::new(CGROUPS);
-    if host::is_unified() { top.join(relative) } else { top.join(controller).join(relative) }
+fn folder_of(controller: &str, relative: &Path) -> Result<PathBuf> {
+    let top = top()?;
+    Ok(if host::is_unified() { top.join(relative) } else { top.join(controller).join(relative) })
+}
+
+/// What all cgroups of containers are below.
+fn top() -> Result<&'static Path> {
+    let advice = "no cgroup is delegated to this user; docs/rootless.md says how to have one";
+    host::cgroups().map_or_else(|| unsupported("a cgroup", advice), Ok)
 }
 
 /// The folder above `folder`, with limits.
@@ -123,7 +129,7 @@ fn v1(
             continue;
         }
         need_controller(controller)?;
-        let folder = folder_of(controller, need_path(relative)?);
+        let folder = folder_of(controller, need_path(relative)?)?;
         if !limits.is_empty() {
             plan.above.push(above(&folder, limits)?);
         }
@@ -145,8 +151,8 @@ fn v1(
         let mut hasher = DefaultHasher::new();
         files.hash(&mut hasher);
         // "/stint/pod/container" shares "/stint/devices-<hash>" with its likes.
-        let top = need_path(relative)?.components().next().map_or(PathBuf::new(), |c| PathBuf::from(c.as_os_str()));
-        let folder = Path::new(CGROUPS).join("devices").join(top).join(format!("devices-{:016x}", hasher.finish()));
+        let first = need_path(relative)?.components().next().map_or(PathBuf::new(), |c| PathBuf::from(c.as_os_str()));
+        let folder = folder_of("devices", &first)?.join(format!("devices-{:016x}", hasher.finish()));
         join.push(c_path(&folder.join("tasks"), "cgroupsPath")?);
         plan.groups.push(Group { path: c_path(&folder, "cgroupsPath")?, files, shared: true });
     }
@@ -192,7 +198,8 @@ fn v2(
     let relative = need_path(relative)?;
     let mut plan = Cgroups { clone_into: true, ..Cgroups::default() };
     let all = controllers.iter().map(|c| format!("+{c}")).collect::<Vec<_>>().join(" ");
-    let folder = Path::new(CGROUPS).join(relative);
+    let top = top()?;
+    let folder = top.join(relative);
     if !limits.is_empty() {
         plan.above.push(above(&folder, limits)?);
     }
@@ -201,7 +208,7 @@ fn v2(
     }
     if !controllers.is_empty() {
         // Every folder above must pass the controllers on; ours do not exist yet, and come right after their parent.
-        let mut above = PathBuf::from(CGROUPS);
+        let mut above = top.to_owned();
         for component in relative.components() {
             plan.enable.push((c_path(&above.join("cgroup.subtree_control"), "cgroupsPath")?, all.clone()));
             above.push(component);
@@ -239,10 +246,8 @@ fn need_controller(name: &str) -> Result<()> {
     if host::has_controller(name) {
         return Ok(());
     }
-    unsupported(
-        format!("a limit of the cgroup controller {name}"),
-        format!("{CGROUPS} does not offer it: enable it, or leave the limit out"),
-    )
+    let advice = format!("{} does not offer it: enable it, or leave the limit out", top()?.display());
+    unsupported(format!("a limit of the cgroup controller {name}"), advice)
 }
 
 fn file(name: &str, value: impl std::fmt::Display) -> (CString, String) {

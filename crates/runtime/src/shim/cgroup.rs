@@ -202,7 +202,7 @@ fn depth(path: &CStr) -> usize {
 }
 
 /// `/sys/fs/cgroup/<controller>/<top>` on v1, `/sys/fs/cgroup/<top>` on v2: the container's own parts are the last two,
-/// or the last one.
+/// or the last one. A cgroup that is delegated to a user may lie deeper; the shim's own is in it, so that it is never empty.
 fn depth_of_top(folder: &CStr) -> usize {
     let root = Path::new("/sys/fs/cgroup").components().count();
     let v1 = !crate::host::is_unified();

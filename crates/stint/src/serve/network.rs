@@ -55,7 +55,11 @@ pub fn open(resolved: &Resolved, id: &str) -> anyhow::Result<Option<PodNetwork>>
 /// The same for an ordinary user: networks of pods' own are behind a router, which needs a way out.
 fn open_without_root(resolved: &Resolved, id: &str) -> anyhow::Result<Option<PodNetwork>> {
     let settings = &resolved.settings;
-    let tell = |network: &Told| tracing::warn!("{}", not_enforced(network).unwrap_or_default());
+    let tell = |network: &Told| {
+        if let Some(told) = not_enforced(network) {
+            tracing::warn!("{told}");
+        }
+    };
     let program = match (settings.pod_network, way_out()) {
         (NetworkKind::Cni, _) => {
             bail!("CNI plugins need root: leave --pod-network out, or run as root")
