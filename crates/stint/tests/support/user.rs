@@ -100,6 +100,8 @@ impl User {
 pub struct Daemon<'a> {
     pub user: &'a User,
     pub child: Child,
+    /// What it said until it served.
+    pub said: String,
 }
 
 impl<'a> Daemon<'a> {
@@ -123,7 +125,7 @@ impl<'a> Daemon<'a> {
         }
         assert!(said.contains("without root:"), "{said}");
         std::thread::spawn(move || drop(std::io::copy(&mut log, &mut std::io::sink())));
-        let daemon = Daemon { user, child };
+        let daemon = Daemon { user, child, said };
         // Pods need it; the API waits a second for it, which a busy machine may not keep.
         until("there is an account", || {
             daemon.ask("GET", "/api/v1/namespaces/default/serviceaccounts/default", "").0 == 200
