@@ -26,6 +26,7 @@
 //! running container, `rootless` of how an ordinary user has any.
 
 pub mod allocator;
+pub mod app_armor;
 mod bundle;
 pub mod defaults;
 mod device_filter;

@@ -79,6 +79,7 @@ impl Step {
         match self {
             Self::JoinCgroup(_)
             | Self::OomScore(_)
+            | Self::AppArmor(_)
             | Self::EnterUsers { .. }
             | Self::Rlimit(..)
             | Self::NoNewPrivileges
@@ -324,6 +325,8 @@ pub(crate) enum Step {
     Loopback,
     /// Write its own `oom_score_adj`.
     OomScore(i32),
+    /// Be confined by this AppArmor profile from exec on.
+    AppArmor(CString),
     /// Mount the root filesystem; everything later happens in it.
     Root(Root),
     /// Become root of the container's own user namespace, and enter further namespaces that are its.
@@ -397,6 +400,7 @@ impl fmt::Display for Step {
             Self::JoinNamespace(path, _) => write!(f, "join the namespace {}", text(path)),
             Self::Loopback => f.write_str("bring up the loopback interface"),
             Self::OomScore(score) => write!(f, "set oomScoreAdj to {score} (lowering it needs CAP_SYS_RESOURCE)"),
+            Self::AppArmor(profile) => write!(f, "apply the AppArmor profile {} (it must be loaded)", text(profile)),
             Self::Root(root) => {
                 write!(f, "mount the root filesystem (layers {:?}) at {}", root.lower, text(&root.mountpoint))
             }

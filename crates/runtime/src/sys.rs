@@ -225,7 +225,7 @@ pub(crate) fn dup2(fd: BorrowedFd<'_>, target: RawFd) -> Result<()> {
         // SAFETY: F_SETFD on a borrowed, thus open, descriptor.
         return check(unsafe { libc::syscall(libc::SYS_fcntl, target, libc::F_SETFD, 0) }).map(drop);
     }
-    // SAFETY: replaces a descriptor (0 to 3) of a process of ours that uses it in no other way from here on, and that
+    // SAFETY: replaces a descriptor (0 to 4) of a process of ours that uses it in no other way from here on, and that
     // ends by exec or exit without dropping an object that may own it.
     check(unsafe { libc::syscall(libc::SYS_dup3, fd.as_raw_fd(), target, 0) }).map(drop)
 }

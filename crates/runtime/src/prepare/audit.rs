@@ -33,6 +33,7 @@ const APPLIED: &[&str] = &[
     "process.rlimits.[].hard",
     "process.rlimits.[].soft",
     "process.noNewPrivileges",
+    "process.apparmorProfile",
     "process.terminal",
     "process.oomScoreAdj",
     "linux.sysctl.*",
@@ -126,7 +127,6 @@ mod tests {
     fn what_is_not_applied_is_named() {
         for (spec, field) in [
             (json!({"hooks": {"prestart": [{"path": "/bin/x"}]}}), "hooks.prestart.path"),
-            (json!({"process": {"apparmorProfile": "x"}}), "process.apparmorProfile"),
             (json!({"process": {"selinuxLabel": "x"}}), "process.selinuxLabel"),
             (
                 json!({"process": {"ioPriority": {"class": "IOPRIO_CLASS_IDLE", "priority": 1}}}),

@@ -2,21 +2,22 @@
 //!
 //! Invariant: the order of the last steps. Without `noNewPrivileges` the seccomp filter is loaded while init still has
 //! `CAP_SYS_ADMIN`; with it, after everything else, so that a tight profile need not allow what the steps before need.
+//! The AppArmor profile is named while the host's `/proc` is there, and holds from exec on, so that no step is subject to it.
 
 use std::collections::HashSet;
 use std::path::Path;
 
-use oci_spec::runtime::{Capability, LinuxNamespaceType, PosixRlimitType, Spec, User};
+use oci_spec::runtime::{Capability, LinuxNamespaceType, PosixRlimitType, Process, Spec, User};
 
 use super::{Filter, Result, c_path, c_string, has_namespace, inside, invalid, unsupported};
-use crate::Rootfs;
 use crate::plan::{Capabilities, Step};
 use crate::rootless::Ids;
+use crate::{Rootfs, app_armor};
 
 /// The process's steps, by when they happen.
 pub(super) struct Steps {
     /// Before any mount.
-    pub(super) early: Option<Step>,
+    pub(super) early: Vec<Step>,
     /// After the mounts.
     pub(super) folder: Option<Step>,
     /// In the container's root, the last of all.
@@ -30,7 +31,8 @@ pub(super) fn steps(spec: &Spec, rootfs: &Rootfs, filter: Option<Filter>) -> Res
     if args.first().is_none_or(String::is_empty) != holds {
         return invalid(if holds { "process.args is not empty" } else { "process.args is empty" });
     }
-    let early = process.oom_score_adj().map(Step::OomScore);
+    let mut early: Vec<Step> = process.oom_score_adj().map(Step::OomScore).into_iter().collect();
+    early.extend(app_armor(process)?);
     let cwd = if process.cwd().as_os_str().is_empty() { Path::new("/") } else { process.cwd() };
     let folder = Some(Step::Folder(inside(cwd, "process.cwd")?));
 
@@ -65,6 +67,18 @@ pub(super) fn steps(spec: &Spec, rootfs: &Rootfs, filter: Option<Filter>) -> Res
     let env = env.iter().map(|e| c_string(e, "process.env")).collect::<Result<_>>()?;
     late.push(if holds { Step::Hold } else { Step::Exec(args, env) });
     Ok(Steps { early, folder, late })
+}
+
+/// The AppArmor profile, where the kernel has any.
+fn app_armor(process: &Process) -> Result<Option<Step>> {
+    match process.apparmor_profile().as_deref() {
+        None | Some("") => Ok(None),
+        Some(_) if !app_armor::is_enabled() => unsupported(
+            "process.apparmorProfile",
+            "leave it out, or run a kernel with AppArmor turned on (/sys/module/apparmor/parameters/enabled says Y)",
+        ),
+        Some(profile) => Ok(Some(Step::AppArmor(c_string(profile, "process.apparmorProfile")?))),
+    }
 }
 
 /// The groups beside its own that the process gets, once it is sure that it can be this user at all.

@@ -26,7 +26,7 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 use rustix::pty::OpenptFlags;
 
 use super::{announce, failed, init, program, read_to_end, send, stub, text};
-use crate::plan::{Command, Failure, Report};
+use crate::plan::{Command, Failure, FailureKind, Report};
 use crate::record::{ExitRecord, Process};
 use crate::sys::{self, Fork};
 
@@ -121,6 +121,10 @@ fn hear(status: &OwnedFd) -> Result<(), Failure> {
     }
     // What its process says is longer.
     if let Ok(errno) = <[u8; 4]>::try_from(&*message).map(i32::from_ne_bytes) {
+        if errno & stub::OF_PROFILE != 0 {
+            let step = "apply the container's AppArmor profile to the command (it must be loaded)".into();
+            return Err(Failure { kind: FailureKind::Step, step, errno: errno & !stub::OF_PROFILE });
+        }
         let kind = init::kind_of(Errno::from_raw_os_error(errno), true);
         return Err(Failure { kind, step: "execute the command".into(), errno });
     }

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, Result};
 
-use super::stub::STATUS;
+use super::stub::{ATTRIBUTES, STATUS};
 use super::{inside, interpreter, mounts};
 use crate::plan::{Capabilities, Failure, FailureKind, Ids, Mount, Source, Step, Users};
 use crate::sys;
@@ -61,8 +61,9 @@ pub(crate) fn join(
     terminal: Option<OwnedFd>,
     stub: &OwnedFd,
 ) -> ! {
-    // Cgroups and the OOM score are files of the host's.
-    let outside = steps.iter().take_while(|step| matches!(step, Step::JoinCgroup(_) | Step::OomScore(_))).count();
+    // Cgroups, the OOM score and what AppArmor is told are files of the host's.
+    let is_outside = |step: &&Step| matches!(step, Step::JoinCgroup(_) | Step::OomScore(_) | Step::AppArmor(_));
+    let outside = steps.iter().take_while(is_outside).count();
     let (before, after) = steps.split_at(outside);
     let (owner, after) = match after.split_first() {
         Some((Step::EnterUsers { owner, .. }, after)) => (Some(*owner), after),
@@ -70,9 +71,9 @@ pub(crate) fn join(
     };
     let given_away = owner.is_some() && terminal.is_none();
     let failure = match enter(container, before, owner, &mut pipes, terminal, stub) {
-        Ok(()) => {
+        Ok(profile) => {
             let mut init = Init::new(after, &pipes, None);
-            init.stub = Some(stub);
+            init.stub = Some(Stub { program: stub, status: &pipes.status, profile });
             init.given_away = given_away;
             init.go_through()
         }
@@ -84,7 +85,8 @@ pub(crate) fn join(
     sys::exit(1)
 }
 
-/// Enters the container. With an `owner` that has a user namespace, whose root the process becomes.
+/// Enters the container. With an `owner` that has a user namespace, whose root the process becomes. Returns the AppArmor
+/// profile that the command is to have.
 fn enter(
     container: OwnedFd,
     before: &[Step],
@@ -92,12 +94,17 @@ fn enter(
     pipes: &mut Pipes,
     terminal: Option<OwnedFd>,
     stub: &OwnedFd,
-) -> std::result::Result<(), Failure> {
+) -> std::result::Result<Option<Profile>, Failure> {
     let fail = |step: &'static str| move |errno: Errno| failed(step.into(), errno);
     rustix::process::setsid().map_err(fail("make a session"))?;
     rustix::process::umask(Mode::empty());
+    let mut profile = None;
     for step in before {
-        Init::new(before, pipes, None).step(step).map_err(|errno| failed(step.to_string(), errno))?;
+        let taken = match step {
+            Step::AppArmor(name) => Profile::open(name).map(|opened| profile = Some(opened)),
+            other => Init::new(before, pipes, None).step(other),
+        };
+        taken.map_err(|errno| failed(step.to_string(), errno))?;
     }
     let namespaces = others_of(&container).map_err(fail("look at the container's namespaces"))?;
     sys::setns(container.as_fd(), namespaces).map_err(fail("enter the container's namespaces"))?;
@@ -125,8 +132,16 @@ fn enter(
     drop(terminal);
     // A path of the container's could lead through any descriptor that is still open when it is looked at.
     let [stdin, stdout, stderr] = &pipes.stdio;
-    sys::close_all_but(&mut [&pipes.go, &pipes.status, stdin, stdout, stderr, stub].map(AsFd::as_fd))
-        .map_err(fail("close the host's descriptors"))
+    let mut keep = [&pipes.go, &pipes.status, stdin, stdout, stderr, stub].map(AsFd::as_fd).to_vec();
+    keep.extend(profile.as_ref().map(|profile| profile.attributes.as_fd()));
+    sys::close_all_but(&mut keep).map_err(fail("close the host's descriptors"))?;
+    pipes.status = out_of_the_way(&pipes.status).map_err(fail("duplicate a pipe"))?;
+    Ok(profile)
+}
+
+/// Another descriptor for the same, none of those that the stub has by their numbers.
+fn out_of_the_way(fd: &OwnedFd) -> Result<OwnedFd> {
+    rustix::io::fcntl_dupfd_cloexec(fd, ATTRIBUTES + 1)
 }
 
 /// Becomes root of a user namespace, which the host's root may. The kernel then has the process hidden from others.
@@ -199,7 +214,34 @@ struct Init<'a> {
     /// The container's terminal, once it is open.
     terminal: Option<OwnedFd>,
     /// What executes the program in this process's place.
-    stub: Option<&'a OwnedFd>,
+    stub: Option<Stub<'a>>,
+}
+
+/// What executes a program in a process's place.
+struct Stub<'a> {
+    program: &'a OwnedFd,
+    /// The pipe where it says what went wrong.
+    status: &'a OwnedFd,
+    /// The AppArmor profile that it is to ask for.
+    profile: Option<Profile>,
+}
+
+/// An AppArmor profile for a process that executes twice: whoever asks for it has it from the next exec on, so that the second
+/// program must ask.
+struct Profile {
+    /// The folder where the process asks, as a mount of its own: no `..` leads from there to the host's `/proc`.
+    attributes: OwnedFd,
+    name: CString,
+}
+
+impl Profile {
+    fn open(name: &CStr) -> Result<Profile> {
+        let folder = match mounts::clone_tree(CWD, c"/proc/thread-self/attr/apparmor") {
+            Err(Errno::NOENT) => mounts::clone_tree(CWD, c"/proc/thread-self/attr"), // before Linux 5.8
+            other => other,
+        };
+        Ok(Profile { attributes: folder?, name: name.to_owned() })
+    }
 }
 
 impl<'a> Init<'a> {
@@ -242,8 +284,7 @@ impl<'a> Init<'a> {
                 return failed(step.to_string(), hold());
             }
             if let Step::Exec(args, env) = step {
-                let stub = self.stub.map(|stub| (stub, &self.pipes.status));
-                let (kind, errno) = execute(args, env, stub);
+                let (kind, errno) = execute(args, env, self.stub.as_ref());
                 return Failure { kind, step: step.to_string(), errno: errno.raw_os_error() };
             }
             if let Err(errno) = self.step(step) {
@@ -281,6 +322,7 @@ impl<'a> Init<'a> {
             }
             Step::Loopback => loopback_up(),
             Step::OomScore(score) => write_file(CWD, c"/proc/self/oom_score_adj", score.to_string().as_bytes()),
+            Step::AppArmor(profile) => confine_from_exec_on(profile),
             Step::Root(root) => {
                 self.root = Some(match self.nursery {
                     Some(nursery) => mounts::enter(nursery, mounts::build_root(root, self.users)?)?,
@@ -459,6 +501,21 @@ fn write_all(file: &OwnedFd, text: &[u8]) -> Result<()> {
     if rustix::io::write(file, text)? == text.len() { Ok(()) } else { Err(Errno::IO) }
 }
 
+/// Asks the kernel for an AppArmor profile at the next exec.
+fn confine_from_exec_on(profile: &CStr) -> Result<()> {
+    let open = |path: &CStr| rustix::fs::openat(CWD, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+    let file = match open(c"/proc/thread-self/attr/apparmor/exec") {
+        Err(Errno::NOENT) => open(c"/proc/thread-self/attr/exec")?, // before Linux 5.8
+        other => other?,
+    };
+    write_all(&file, request(profile).to_bytes())
+}
+
+/// The words by which a profile is asked for.
+fn request(profile: &CStr) -> CString {
+    CString::new([b"exec ", profile.to_bytes()].concat()).expect("of two texts without a NUL byte")
+}
+
 /// `ip link set lo up`.
 fn loopback_up() -> Result<()> {
     super::net::loopback_up()
@@ -474,10 +531,7 @@ fn hold() -> Errno {
     }
 }
 
-/// A stub, and the pipe where it says what went wrong.
-type Stub<'a> = Option<(&'a OwnedFd, &'a OwnedFd)>;
-
-fn execute(args: &[CString], env: &[CString], stub: Stub<'_>) -> (FailureKind, Errno) {
+fn execute(args: &[CString], env: &[CString], stub: Option<&Stub<'_>>) -> (FailureKind, Errno) {
     let pointers = |strings: &[CString]| -> Vec<*const c_char> {
         strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
     };
@@ -498,20 +552,25 @@ fn execute(args: &[CString], env: &[CString], stub: Stub<'_>) -> (FailureKind, E
     refused.unwrap_or((FailureKind::NotFound, Errno::NOENT))
 }
 
-fn try_to_execute(path: &CStr, argv: &[*const c_char], envp: &[*const c_char], stub: Stub<'_>) -> (FailureKind, Errno) {
+fn try_to_execute(
+    path: &CStr,
+    argv: &[*const c_char],
+    envp: &[*const c_char],
+    stub: Option<&Stub<'_>>,
+) -> (FailureKind, Errno) {
     // A program on procfs would be this very binary of the host (/proc/self/exe), and so would an interpreter there.
     if on_procfs(path) || interpreter::leads_to(path, on_procfs) {
         return (FailureKind::NotExecutable, Errno::ACCESS);
     }
     let errno = match stub {
         None => sys::execve(path, argv, envp),
-        Some((stub, status)) => by_stub(path, argv, envp, stub, status),
+        Some(stub) => by_stub(path, argv, envp, stub),
     };
     (kind_of(errno, exists(path)), errno)
 }
 
 /// Becomes the stub, which executes the path; comes back if that would fail for a reason that can be told before.
-fn by_stub(path: &CStr, argv: &[*const c_char], envp: &[*const c_char], stub: &OwnedFd, status: &OwnedFd) -> Errno {
+fn by_stub(path: &CStr, argv: &[*const c_char], envp: &[*const c_char], stub: &Stub<'_>) -> Errno {
     // The stub can't come back to have the next folder of PATH looked at.
     // What a seccomp filter says about looking says nothing about the file: then the stub finds out.
     let seen = rustix::fs::accessat(CWD, path, rustix::fs::Access::EXEC_OK, rustix::fs::AtFlags::empty());
@@ -522,16 +581,24 @@ fn by_stub(path: &CStr, argv: &[*const c_char], envp: &[*const c_char], stub: &O
     if stat.is_ok_and(|stat| !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file()) {
         return Errno::ACCESS; // as execve has it
     }
-    // Out of the way of the number that the status pipe is to have.
-    let stub = match rustix::io::fcntl_dupfd_cloexec(stub, STATUS + 1) {
-        Ok(stub) => stub,
+    let program = match hand_down(stub) {
+        Ok(program) => program,
         Err(errno) => return errno,
     };
-    if let Err(errno) = sys::dup2(status.as_fd(), STATUS) {
-        return errno;
+    let request = stub.profile.as_ref().map(|profile| request(&profile.name)).unwrap_or_default();
+    let all: Vec<*const c_char> = [request.as_ptr(), path.as_ptr()].into_iter().chain(argv.iter().copied()).collect();
+    sys::execve_file(program.as_fd(), &all, envp)
+}
+
+/// Gives the stub's descriptors the numbers that it knows them by; returns the stub.
+fn hand_down(stub: &Stub<'_>) -> Result<OwnedFd> {
+    let program = out_of_the_way(stub.program)?;
+    let attributes = stub.profile.as_ref().map(|profile| out_of_the_way(&profile.attributes)).transpose()?;
+    sys::dup2(stub.status.as_fd(), STATUS)?;
+    if let Some(attributes) = attributes {
+        sys::dup2(attributes.as_fd(), ATTRIBUTES)?;
     }
-    let all: Vec<*const c_char> = std::iter::once(path.as_ptr()).chain(argv.iter().copied()).collect();
-    sys::execve_file(stub.as_fd(), &all, envp)
+    Ok(program)
 }
 
 /// What kind of failure it is that a file, which exists or not, was not executed.

@@ -544,7 +544,7 @@ fn framed(root: &Root) -> Result<OwnedFd> {
     Ok(tmpfs)
 }
 
-fn clone_tree(at: impl AsFd, path: &CStr) -> Result<OwnedFd> {
+pub(super) fn clone_tree(at: impl AsFd, path: &CStr) -> Result<OwnedFd> {
     open_tree(at, path, CLONE)
 }
 

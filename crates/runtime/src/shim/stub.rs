@@ -2,15 +2,19 @@
 //!
 //! Why: until a process executes something, its `/proc/self/exe` is the host's executable, and the kernel follows that name
 //! when a program of the container's, or one that is swapped in at the last moment, names it as its interpreter
-//! (CVE-2019-5736). So the last thing that is executed on the host's behalf is this: some ninety bytes in a sealed file in
-//! memory, which nobody can change, and which execute the path that they are given.
+//! (CVE-2019-5736). So the last thing that is executed on the host's behalf is this: some two hundred bytes in a sealed file
+//! in memory, which nobody can change, and which execute the path that they are given.
 //!
 //! ```text
-//! argv: path, arguments…        descriptor 3: where an error number goes, closed by a successful exec
+//! argv: request, path, arguments…        descriptor 3: where an error number goes, closed by a successful exec
+//!                                        descriptor 4: the folder with `exec`, where the request goes
 //! ```
 //!
-//! Invariant: it makes four system calls (fcntl, execve, and on failure write and exit), touches nothing else, and gets its
-//! environment and streams through unchanged.
+//! The request is for an AppArmor profile, which a process has from its next exec on and so must ask for here; it is empty if
+//! there is none to ask for. A path could lead through a folder that is open, so that it is closed before one is looked at.
+//!
+//! Invariant: it makes two system calls (fcntl, execve), for a request three more (openat, write, close), and on failure write
+//! and exit; it touches nothing else, and gets its environment and streams through unchanged.
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
@@ -21,6 +25,12 @@ use rustix::io::{Errno, Result};
 
 /// Where the stub says what went wrong.
 pub(crate) const STATUS: i32 = 3;
+
+/// Where the stub finds the file for its request.
+pub(crate) const ATTRIBUTES: i32 = 4;
+
+/// What is set in the error number of a request.
+pub(crate) const OF_PROFILE: i32 = 0x1_0000;
 
 #[cfg(target_arch = "x86_64")]
 std::arch::global_asm!(
@@ -35,14 +45,40 @@ std::arch::global_asm!(
     "syscall",
     "test rax, rax",
     "js 2f",
+    "mov r12, [rsp + 8]",
+    "cmp byte ptr [r12], 0",
+    "je 6f",
+    "mov edi, 4",
+    "lea rsi, [rip + 8f]",
+    "mov edx, 0x80001",
+    "mov eax, 257", // openat(4, "exec", O_WRONLY | O_CLOEXEC)
+    "syscall",
+    "test rax, rax",
+    "js 7f",
+    "mov edi, eax",
+    "mov rsi, r12",
+    "xor edx, edx",
+    "4:",
+    "inc rdx",
+    "cmp byte ptr [r12 + rdx], 0",
+    "jne 4b",
+    "mov eax, 1", // write(exec, argv[0], its length)
+    "syscall",
+    "test rax, rax",
+    "js 7f",
+    "mov edi, 4",
+    "mov eax, 3", // close(4)
+    "syscall",
+    "6:",
     "mov rcx, [rsp]",
-    "mov rdi, [rsp + 8]",
-    "lea rsi, [rsp + 16]",
+    "mov rdi, [rsp + 16]",
+    "lea rsi, [rsp + 24]",
     "lea rdx, [rsp + rcx * 8 + 16]",
-    "mov eax, 59", // execve(argv[0], argv + 1, envp)
+    "mov eax, 59", // execve(argv[1], argv + 2, envp)
     "syscall",
     "2:",
     "neg eax",
+    "5:",
     "push rax",
     "mov edi, 3",
     "mov rsi, rsp",
@@ -53,6 +89,12 @@ std::arch::global_asm!(
     "mov eax, 231", // exit_group(127)
     "syscall",
     "ud2",
+    "7:",
+    "neg eax",
+    "or eax, 0x10000", // OF_PROFILE
+    "jmp 5b",
+    "8:",
+    ".asciz \"exec\"",
     "stint_stub_end:",
     ".global stint_holder_start",
     ".global stint_holder_end",
@@ -77,14 +119,40 @@ std::arch::global_asm!(
     "mov x8, #25", // fcntl(3, F_SETFD, FD_CLOEXEC)
     "svc #0",
     "tbnz x0, #63, 2f",
+    "ldr x10, [sp, #8]",
+    "ldrb w11, [x10]",
+    "cbz w11, 6f",
+    "mov x0, #4",
+    "adr x1, 8f",
+    "mov w2, #1",
+    "movk w2, #8, lsl #16",
+    "mov x3, #0",
+    "mov x8, #56", // openat(4, "exec", O_WRONLY | O_CLOEXEC)
+    "svc #0",
+    "tbnz x0, #63, 7f",
+    "mov x1, x10",
+    "mov x2, #0",
+    "4:",
+    "add x2, x2, #1",
+    "ldrb w11, [x10, x2]",
+    "cbnz w11, 4b",
+    "mov x8, #64", // write(exec, argv[0], its length)
+    "svc #0",
+    "tbnz x0, #63, 7f",
+    "mov x0, #4",
+    "mov x8, #57", // close(4)
+    "svc #0",
+    "6:",
     "ldr x9, [sp]",
-    "ldr x0, [sp, #8]",
-    "add x1, sp, #16",
-    "add x2, x1, x9, lsl #3",
-    "mov x8, #221", // execve(argv[0], argv + 1, envp)
+    "ldr x0, [sp, #16]",
+    "add x1, sp, #24",
+    "add x2, sp, #16",
+    "add x2, x2, x9, lsl #3",
+    "mov x8, #221", // execve(argv[1], argv + 2, envp)
     "svc #0",
     "2:",
     "neg w0, w0",
+    "5:",
     "str w0, [sp, #-16]!",
     "mov x0, #3",
     "mov x1, sp",
@@ -95,6 +163,13 @@ std::arch::global_asm!(
     "mov x8, #94", // exit_group(127)
     "svc #0",
     "brk #1",
+    "7:",
+    "neg w0, w0",
+    "orr w0, w0, #0x10000", // OF_PROFILE
+    "b 5b",
+    "8:",
+    ".asciz \"exec\"",
+    ".balign 4",
     "stint_stub_end:",
     ".global stint_holder_start",
     ".global stint_holder_end",
@@ -196,21 +271,37 @@ fn file(name: &CStr, code: &[u8]) -> Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::{AsFd, AsRawFd};
     use std::os::unix::process::CommandExt;
+    use std::path::Path;
     use std::process::Command;
 
-    /// The stub's standing-in for a program: what it printed, and the error number that it told.
+    use rustix::fs::OFlags;
+
+    /// The stub's standing-in for a program: its exit code, what it printed, and the error number that it told.
     fn run(args: &[&str]) -> (Option<i32>, String, Vec<u8>) {
-        // Out of the way of the status pipe.
-        let stub = rustix::io::fcntl_dupfd_cloexec(make().unwrap(), 10).unwrap();
-        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&stub));
+        run_asking("", Path::new("/"), args)
+    }
+
+    /// The same with a request for a folder.
+    fn run_asking(request: &str, folder: &Path, args: &[&str]) -> (Option<i32>, String, Vec<u8>) {
+        let above = |fd: OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 10).unwrap();
+        // Out of the way of the numbers that it knows.
+        let stub = above(make().unwrap());
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = above(rustix::fs::open(folder, flags, rustix::fs::Mode::empty()).unwrap());
+        let path = format!("/proc/self/fd/{}", stub.as_raw_fd());
         let (status, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let (status, theirs) = (above(status), above(theirs));
         let mut command = Command::new(path);
-        command.arg0(args[0]).args(&args[1..]).env_clear().env("A", "1");
+        command.arg0(request).args(args).env_clear().env("A", "1");
         // SAFETY: dup3 alone, which may be called between fork and exec.
         let output = unsafe {
             command
-                .pre_exec(move || crate::sys::dup2(std::os::fd::AsFd::as_fd(&theirs), STATUS).map_err(Into::into))
+                .pre_exec(move || {
+                    crate::sys::dup2(theirs.as_fd(), STATUS)?;
+                    Ok(crate::sys::dup2(folder.as_fd(), ATTRIBUTES)?)
+                })
                 .output()
         };
         let output = output.unwrap();
@@ -218,6 +309,22 @@ mod tests {
         let mut told = [0; 16];
         let len = rustix::io::read(&status, &mut told).unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap(), told[..len].to_vec())
+    }
+
+    #[test]
+    fn it_asks_for_a_profile_before_and_keeps_nothing_open_of_that() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("exec");
+        std::fs::write(&file, "").unwrap();
+        let args = ["/bin/sh", "name", "-c", "ls /proc/$$/fd"];
+        let (code, open, told) = run_asking("exec my profile", folder.path(), &args);
+        assert_eq!((code, told.as_slice()), (Some(0), &[][..]));
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "exec my profile");
+        assert!(!open.lines().any(|fd| fd == "3" || fd == "4"), "{open}");
+        std::fs::remove_file(&file).unwrap();
+        let (code, said, told) = run_asking("exec my profile", folder.path(), &args);
+        assert_eq!((code, said.as_str()), (Some(127), ""), "nothing runs without its profile");
+        assert_eq!(told, (libc::ENOENT | OF_PROFILE).to_ne_bytes());
     }
 
     #[test]

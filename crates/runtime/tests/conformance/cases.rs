@@ -790,11 +790,14 @@ const CASES: &[Case] = &[
         expect: Refusal(|e| unsupported(e, "hooks")),
     },
     Case {
-        name: "apparmor_profile_is_refused",
+        name: "an_apparmor_profile_that_does_not_exist_is_refused",
         oracle: false,
         script: "true",
         edit: |s| merge(s, "/process/apparmorProfile", json!("strict")),
-        expect: Refusal(|e| unsupported(e, "apparmorProfile")),
+        expect: Refusal(|e| match e {
+            StartError::Failed { step, .. } => step.contains("AppArmor profile strict"),
+            other => unsupported(other, "apparmorProfile"),
+        }),
     },
     Case {
         name: "a_user_namespace_without_ids_is_invalid",
