@@ -16,9 +16,9 @@ use stint_runtime::{Bundle, Rootfs, Stdin, Writable};
 use crate::agent::RootfsMode;
 use crate::error::Error;
 use crate::folder::make_dirs;
-use crate::isolation;
 use crate::spec::{self, Built, ImageRun, Request};
 use crate::worker::{Context, blocking, host_user};
+use crate::{app_armor, isolation};
 
 /// The capabilities that this process has: nobody can be given others.
 static HELD: LazyLock<HashSet<Capability>> = LazyLock::new(stint_runtime::defaults::held_capabilities);
@@ -59,6 +59,7 @@ impl Context {
         };
         let devices = if spec::is_privileged(container) { isolation::host_devices() } else { Vec::new() };
         let profile = |name: &str| isolation::read_profile(&config.isolation.seccomp_profiles, name);
+        let app_armor = app_armor::profile_of(&self.pod, container).await?;
         let Built { spec, sub_paths } = spec::build(Request {
             pod: &self.pod,
             container,
@@ -78,6 +79,7 @@ impl Context {
             processes: processes.as_deref(),
             devices: &devices,
             held: &HELD,
+            app_armor: app_armor.as_deref(),
             profile: &profile,
         })?;
         let together = spec::resources::together(&self.pod, config.isolation.pod_max_pids, config.machine.limits)?;

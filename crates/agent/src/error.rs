@@ -40,6 +40,9 @@ pub enum Error {
     /// The pod asks for something that is missing, wrong, or not supported.
     #[error("{0}")]
     Config(String),
+    /// The container can't be made as it has to be, in the words of who makes it in a cluster.
+    #[error("{0}")]
+    Create(String),
 }
 
 impl Error {
@@ -55,6 +58,12 @@ impl Error {
 
     pub(crate) fn config(fault: impl Into<String>) -> Error {
         Error::Config(fault.into())
+    }
+
+    /// Why a container waits that could not be made for this: the kubelet's `ErrCreateContainer` for what a runtime would not
+    /// make, and `ErrCreateContainerConfig` for what is missing or wrong before.
+    pub(crate) fn waiting_reason(&self) -> &'static str {
+        if matches!(self, Error::Create(_)) { "CreateContainerError" } else { "CreateContainerConfigError" }
     }
 
     /// The error and everything that caused it, for a status message.

@@ -41,14 +41,9 @@ impl Shared {
         Grounds {
             unsafe_sysctls: &self.config.isolation.allowed_unsafe_sysctls,
             on_host_network: self.network(pod).is_none(),
-            has_app_armor: has_app_armor(),
+            has_app_armor: stint_runtime::app_armor::is_enabled(),
         }
     }
-}
-
-/// Whether the kernel confines by AppArmor.
-fn has_app_armor() -> bool {
-    std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y'))
 }
 
 /// Reads a profile that a pod names. Links and `..` lead nowhere out of the folder.

@@ -18,6 +18,7 @@
 //! [`unsupported`] tells what means something else for the pods of `stint run`.
 
 mod agent;
+mod app_armor;
 mod bundle;
 pub mod claims;
 mod collector;

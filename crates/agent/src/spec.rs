@@ -72,6 +72,8 @@ pub struct Request<'a> {
     pub devices: &'a [LinuxDevice],
     /// The capabilities that a container can be given at most.
     pub held: &'a HashSet<Capability>,
+    /// The AppArmor profile that the container has.
+    pub app_armor: Option<&'a str>,
     /// What is in the seccomp profile of a name.
     pub profile: &'a dyn Fn(&str) -> io::Result<Vec<u8>>,
 }
@@ -142,6 +144,7 @@ pub fn build(request: Request<'_>) -> Result<Built, Error> {
         .set_user(user)
         .set_capabilities(Some(stint_runtime::defaults::capability_sets(&capabilities)))
         .set_no_new_privileges(security.no_new_privileges().then_some(true))
+        .set_apparmor_profile(request.app_armor.map(str::to_owned))
         .set_oom_score_adj(Some(resources::oom_score(request.pod, request.container, request.node)))
         .set_rlimits(None)
         .set_terminal(terminal.then_some(true));

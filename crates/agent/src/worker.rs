@@ -397,7 +397,10 @@ impl Worker {
             let container = spec.name.clone();
             let bundle = match context.bundle(&spec, attempt).await {
                 Ok(bundle) => bundle,
-                Err(error) => return context.send(Event::ConfigFailed { container, attempt, message: error.chain() }),
+                Err(error) => {
+                    let (reason, message) = (error.waiting_reason().to_owned(), error.chain());
+                    return context.send(Event::ConfigFailed { container, attempt, reason, message });
+                }
             };
             let id = bundle.id.to_string();
             match context.shared.runtime.start(bundle).await {

@@ -275,7 +275,7 @@ pub enum Life {
         /// What went wrong.
         message: String,
     },
-    /// It could not be set up from its spec (`CreateContainerConfigError`).
+    /// It could not be set up from its spec (`CreateContainerConfigError`, `CreateContainerError`).
     ConfigFailed {
         /// When it is tried again.
         retry: Timestamp,
@@ -422,6 +422,8 @@ pub enum Event {
         container: String,
         /// Which run.
         attempt: Attempt,
+        /// The waiting reason.
+        reason: String,
         /// What is missing or wrong.
         message: String,
     },

@@ -33,10 +33,6 @@ impl Security {
         if own.se_linux_options.is_some() || pod.se_linux_options.is_some() {
             return refuse("seLinuxOptions", "SELinux labels can't be applied here");
         }
-        let profile = own.app_armor_profile.as_ref().or(pod.app_armor_profile.as_ref());
-        if profile.is_some_and(|profile| profile.type_ != "Unconfined") && own.privileged != Some(true) {
-            return refuse("appArmorProfile", "profiles can't be applied here yet");
-        }
         Ok(Security { pod, own })
     }
 

@@ -83,6 +83,7 @@ fn built_for(api: Option<&str>, spec: Value, image: &ImageRun, sources: &Sources
             .then_some(Path::new("/proc/7/ns/pid")),
         devices: &[],
         held: &[Capability::Chown, Capability::SysAdmin].into(),
+        app_armor: Some("stint-default"),
         profile: &|name| match name {
             "p.json" => Ok(br#"{"defaultAction": "SCMP_ACT_ALLOW"}"#.to_vec()),
             "broken.json" => Ok(b"{".to_vec()),
@@ -260,6 +261,7 @@ fn security_settings_reach_the_spec_or_are_refused() {
         "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "seccompProfile": {"type": "Unconfined"}}}))
     .unwrap();
     assert_eq!(spec.process().as_ref().unwrap().no_new_privileges(), Some(true));
+    assert_eq!(spec.process().as_ref().unwrap().apparmor_profile().as_deref(), Some("stint-default"));
     assert_eq!(spec.root().as_ref().unwrap().readonly(), Some(true));
     assert!(spec.linux().as_ref().unwrap().seccomp().is_none());
     assert!(of(json!({"name": "c"})).unwrap().linux().as_ref().unwrap().seccomp().is_some());

@@ -104,7 +104,7 @@ impl Step {
                 self.started(container, attempt, id, at);
             }
             Event::StartFailed { container, attempt, message } => self.start_failed(&container, attempt, message),
-            Event::ConfigFailed { container, attempt, message } => {
+            Event::ConfigFailed { container, attempt, reason, message } => {
                 let now = self.now;
                 if let Some(container) = self.under_way(&container, attempt)
                     && container.life == Life::Starting
@@ -112,7 +112,6 @@ impl Step {
                     container.failed_configs = container.failed_configs.saturating_add(1);
                     container.is_outdated = false; // the next try is by the spec as it is then
                     let retry = now + Backoff::SETUP.after(container.failed_configs);
-                    let reason = "CreateContainerConfigError".to_owned();
                     container.life = Life::ConfigFailed { retry, reason, message };
                 }
             }

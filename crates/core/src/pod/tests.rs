@@ -532,7 +532,8 @@ fn a_missing_config_map_is_waited_for() {
     world.send(Event::VolumesReady);
     world.image("c");
     world.live.clear();
-    world.send(Event::ConfigFailed { container: "c".to_owned(), attempt: Attempt(0), message });
+    let reason = "CreateContainerConfigError".to_owned();
+    world.send(Event::ConfigFailed { container: "c".to_owned(), attempt: Attempt(0), reason, message });
     assert_eq!(world.shows("c"), "CreateContainerConfigError");
     assert_eq!(world.doze().1, "pull c, *");
     assert!(world.image("c").starts_with("start c/0"));
@@ -644,7 +645,8 @@ proptest! {
                 }
                 6 if starting => {
                     world.live.retain(|(live, _)| live != name);
-                    world.send(Event::ConfigFailed { container: name.into(), attempt, message: String::new() });
+                    let (reason, message) = (String::new(), String::new());
+                    world.send(Event::ConfigFailed { container: name.into(), attempt, reason, message });
                 }
                 7 if running => { world.exits(name, code); }
                 8 => { world.sleep(seconds); }

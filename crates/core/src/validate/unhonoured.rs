@@ -30,7 +30,6 @@ const NO_DRIVER: &str = "this kind of volume is not supported; the pod will not 
 const NO_SOURCE: &str = "this source is not supported; the pod will not start";
 const NO_DEVICES: &str = "devices can't be claimed";
 const NO_SELINUX: &str = "SELinux labels can't be applied; the pod will not start";
-const NO_APPARMOR: &str = "AppArmor profiles can't be applied; the pod will not start";
 
 static OF_SPEC: &[Row<PodSpec>] = &[
     row("PodSpec.runtimeClassName", "runtimeClassName", "there is one runtime", |spec| {
@@ -48,10 +47,6 @@ static OF_SPEC: &[Row<PodSpec>] = &[
     row("PodSpec.os", "os", "this node runs Linux", |spec| spec.os.as_ref().is_some_and(|os| os.name == "windows")),
     row("PodSecurityContext.seLinuxOptions", "securityContext.seLinuxOptions", NO_SELINUX, |spec| {
         spec.security_context.as_ref().is_some_and(|context| context.se_linux_options.is_some())
-    }),
-    row("PodSecurityContext.appArmorProfile", "securityContext.appArmorProfile", NO_APPARMOR, |spec| {
-        let profile = spec.security_context.as_ref().and_then(|context| context.app_armor_profile.as_ref());
-        profile.is_some_and(|profile| profile.type_ != "Unconfined")
     }),
 ];
 
@@ -127,10 +122,6 @@ static OF_CONTAINER: &[Row<Container>] = &[
     }),
     row("SecurityContext.seLinuxOptions", "securityContext.seLinuxOptions", NO_SELINUX, |container| {
         container.security_context.as_ref().is_some_and(|context| context.se_linux_options.is_some())
-    }),
-    row("SecurityContext.appArmorProfile", "securityContext.appArmorProfile", NO_APPARMOR, |container| {
-        let profile = container.security_context.as_ref().and_then(|context| context.app_armor_profile.as_ref());
-        profile.is_some_and(|profile| profile.type_ != "Unconfined")
     }),
 ];
 
@@ -222,9 +213,7 @@ mod tests {
                 json!({"name": "v", "projected": {"sources": [{"clusterTrustBundle": {}}, {"podCertificate": {}}]}}),
             ])
             .collect();
-        let contexts = json!({
-            "seLinuxOptions": {}, "appArmorProfile": {"type": "RuntimeDefault"},
-        });
+        let contexts = json!({"seLinuxOptions": {}});
         let told = warned(json!({
             "runtimeClassName": "gvisor",
             "readinessGates": [{"conditionType": "a"}], "resourceClaims": [{"name": "gpu"}], "os": {"name": "windows"},
@@ -260,7 +249,7 @@ mod tests {
     fn what_is_honoured_is_not_told() {
         let plain = json!({
             "shareProcessNamespace": true, "hostUsers": false, "os": {"name": "linux"}, "resources": {},
-            "securityContext": {"seccompProfile": {"type": "Localhost"}, "appArmorProfile": {"type": "Unconfined"},
+            "securityContext": {"seccompProfile": {"type": "Localhost"}, "appArmorProfile": {"type": "RuntimeDefault"},
                                 "sysctls": [{"name": "kernel.shm_rmid_forced", "value": "1"}]},
             "volumes": [
                 {"name": "v", "emptyDir": {"medium": "Memory"}}, {"name": "w", "emptyDir": {"medium": "HugePages-2Mi"}},

@@ -83,6 +83,7 @@ pub fn types() -> impl Iterator<Item = &'static ApiType> {
 
 /// Types without rows of their own: the row of the field that has them speaks for all that is in them.
 pub static WHOLE: &[&str] = &[
+    "AppArmorProfile",
     "ConfigMapKeySelector",
     "ContainerRestartRule",
     "EphemeralContainer",
@@ -129,6 +130,7 @@ const WISH: &str = "crates/core/src/bind/wish.rs";
 
 const SPREAD: Tests = &[("crates/core/src/bind/spread.rs", "on_one_node_its_label_and_the_number_of_domains_count")];
 const IN_MANIFESTS: Tests = &[(GOLDEN, "create_requests_are_answered_as_kubernetes_answers_them")];
+const APP_ARMOR: &str = "`RuntimeDefault` is the default where the kernel has AppArmor; where it has none, who asks for a profile is rejected";
 const NEEDS_SELINUX: &str = "there is no SELinux here";
 const FOR_WINDOWS: &str = "for Windows";
 const ONE_NODE: &str = "one node has no others to choose from";

@@ -72,6 +72,17 @@ impl Machine {
         }
     }
 
+    /// Puts all files below a folder of this machine into that one, by the same names.
+    pub fn folder(&mut self, folder: &Path) {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                self.folder(&path);
+            } else {
+                self.file(path.to_str().unwrap(), 0o644, &fs::read(&path).unwrap());
+            }
+        }
+    }
+
     /// Has a module of the kernel loaded, by its name, after those that it depends on.
     pub fn module(&mut self, name: &str) {
         let path = format!("/modules/{name}.ko");
@@ -134,7 +145,7 @@ impl Machine {
 /// `pivot_root`, which containers are entered by, wants the root to be a mount on another one. The first root of a kernel is on
 /// none, so that another mount of it comes to lie over it.
 const INIT: &str = r#"#!/bin/sh
-export PATH=/usr/bin:/bin HOME=/root
+export PATH=/usr/bin:/bin:/usr/sbin:/sbin HOME=/root
 if [ "$1" != again ]; then
     /bin/busybox mkdir -p /proc /sys /dev /run /tmp /root /var/lib /new
     /bin/busybox --install -s /bin
@@ -161,8 +172,7 @@ hostname -F /etc/hostname
 ip link set lo up
 chmod 1777 /tmp
 while read -r module; do insmod "$module"; done </modules/list
-/script </dev/null
-echo "machine: the script ended with $?"
+{ /script </dev/null; echo "machine: the script ended with $?"; } 2>&1 | cat
 reboot -f
 "#;
 

@@ -82,7 +82,8 @@ fn failures_are_told_with_what_failed() {
     world.image("c");
     world.heard();
     let (container, attempt) = ("c".to_owned(), Attempt(0));
-    world.send(Event::ConfigFailed { container: container.clone(), attempt, message: "m".to_owned() });
+    let (reason, message) = ("CreateContainerConfigError".to_owned(), "m".to_owned());
+    world.send(Event::ConfigFailed { container: container.clone(), attempt, reason, message });
     assert_eq!(world.heard(), [c("!Failed: Error: m")]);
     world.live.clear();
     world.doze();

@@ -1,7 +1,8 @@
 //! Containers: what runs in them, as whom, with how much, and how it is looked after.
 
 use super::{
-    AGENT, ApiType, FOR_WINDOWS, HANDLER, HOOKS, POD, PROBE, PROBES, REAL, SPEC, Tests, moot, of, partly, warned, yes,
+    AGENT, APP_ARMOR, ApiType, FOR_WINDOWS, HANDLER, HOOKS, POD, PROBE, PROBES, REAL, SPEC, Tests, moot, of, partly,
+    warned, yes,
 };
 
 const ENVIRONMENT: Tests = &[(SPEC, "the_environment_is_layered_and_expanded")];
@@ -226,7 +227,14 @@ pub(super) static TYPES: &[ApiType] = &[
                 "`RuntimeDefault` is the default; `Localhost` is below `DATA/seccomp`",
                 &[(REAL, "isolation::a_seccomp_profile_of_the_node_is_loaded")],
             ),
-            warned("appArmorProfile"),
+            yes(
+                "appArmorProfile",
+                APP_ARMOR,
+                &[
+                    ("crates/stint/tests/kernel.rs", "containers_are_confined_by_app_armor_on_debians_kernel"),
+                    (REAL, "isolation::a_pod_that_wants_app_armor_is_rejected_without_it"),
+                ],
+            ),
         ],
     ),
     of(

@@ -1,8 +1,8 @@
 //! The pod's own fields, and its security context.
 
 use super::{
-    ACCOUNT, ADMISSION, AGENT, ApiType, BIND, ETC, FOR_WINDOWS, NEEDS_SELINUX, NETWORK, PLACE, POD, REAL, SPEC, WISH,
-    moot, of, partly, warned, yes,
+    ACCOUNT, ADMISSION, AGENT, APP_ARMOR, ApiType, BIND, ETC, FOR_WINDOWS, NEEDS_SELINUX, NETWORK, PLACE, POD, REAL,
+    SPEC, WISH, moot, of, partly, warned, yes,
 };
 
 pub(super) static TYPES: &[ApiType] = &[
@@ -159,7 +159,14 @@ pub(super) static TYPES: &[ApiType] = &[
                 "`RuntimeDefault` is the default; `Localhost` is below `DATA/seccomp`",
                 &[(REAL, "isolation::a_seccomp_profile_of_the_node_is_loaded")],
             ),
-            warned("appArmorProfile"),
+            yes(
+                "appArmorProfile",
+                APP_ARMOR,
+                &[
+                    ("crates/stint/tests/kernel.rs", "containers_are_confined_by_app_armor_on_debians_kernel"),
+                    (REAL, "isolation::a_pod_that_wants_app_armor_is_rejected_without_it"),
+                ],
+            ),
             moot("seLinuxChangePolicy", NEEDS_SELINUX),
         ],
     ),
