@@ -140,6 +140,8 @@ pub(crate) enum Launch {
         oom: Option<CString>,
         /// Cgroups above the container's, which neighbours share, with their limits.
         above: Vec<Group>,
+        /// Controllers to enable for those, as [`Cgroups::enable`].
+        enable: Vec<(CString, String)>,
         /// Cgroup folders that the program may leave behind.
         remove: Vec<CString>,
     },

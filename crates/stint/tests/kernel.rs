@@ -28,9 +28,14 @@ fn jobs_run_within_their_limits_on_debians_kernel() {
     let limits = json!({ "resources": { "limits": { "memory": "64Mi", "cpu": "500m" } } });
     machine.file("/modest.json", 0o644, job("modest", "echo on $(uname -r)", &limits).to_string().as_bytes());
     machine.file("/greedy.json", 0o644, job("greedy", "tail /dev/zero", &limits).to_string().as_bytes());
+    let runc = Path::new("/usr/sbin/runc");
+    if runc.exists() {
+        machine.program(runc, "/usr/sbin/runc");
+    }
     let script = "#!/bin/sh
         stint run --host /modest.json; echo \"modest ended with $?\"
-        stint run --host /greedy.json; echo \"greedy ended with $?\"";
+        stint run --host /greedy.json; echo \"greedy ended with $?\"
+        [ ! -e /usr/sbin/runc ] || stint run --host --runtime runc /modest.json";
     let ended = machine.boot(script, PATIENCE);
     assert_eq!(ended.code, Some(0), "{}", ended.said);
     for told in ["on 6.", "modest ended with 0", "OOMKilled", "greedy ended with 1"] {

@@ -15,6 +15,8 @@ use crate::host::{self, CGROUPS};
 use crate::plan::{Cgroups, Group};
 
 type Files = Vec<(CString, String)>;
+/// Which controllers are to be written to which `cgroup.subtree_control`.
+type Enable = Vec<(CString, String)>;
 
 /// By what all processes of a container are reached.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,21 +55,40 @@ pub(super) fn plan(spec: &Spec, together: Option<&LinuxResources>, reach: Reach)
     version(own, together, reach, relative.as_deref())
 }
 
-/// The cgroups above that of a container which a runc-compatible program starts.
-pub(super) fn above_program(spec: &Spec, together: Option<&LinuxResources>) -> Result<Vec<Group>> {
-    let Some(together) = together else { return Ok(Vec::new()) };
+/// The cgroups above that of a container which a runc-compatible program starts, and what is to be enabled for them.
+pub(super) fn above_program(spec: &Spec, together: Option<&LinuxResources>) -> Result<(Vec<Group>, Enable)> {
+    let Some(together) = together else { return Ok(Default::default()) };
     check_together(together)?;
     let relative = path(spec)?;
     let relative = need_path(relative.as_deref())?;
-    let mut all = Vec::new();
+    let (mut all, mut controllers) = (Vec::new(), Vec::new());
     for (controller, files) in if host::is_unified() { V2 } else { V1 } {
         let files = files(together)?;
         if !files.is_empty() {
             need_controller(controller)?;
+            controllers.push(controller);
             all.push(above(&folder_of(controller, relative)?, files)?);
         }
     }
-    Ok(all)
+    match relative.parent() {
+        Some(above) if host::is_unified() => Ok((all, enable(above, &controllers)?)),
+        _ => Ok((all, Vec::new())),
+    }
+}
+
+/// On v2 every folder above one must pass its controllers on, top down.
+fn enable(relative: &Path, controllers: &[&str]) -> Result<Enable> {
+    if controllers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let all = controllers.iter().map(|c| format!("+{c}")).collect::<Vec<_>>().join(" ");
+    let mut enable = Vec::new();
+    let mut above = top()?.to_owned();
+    for component in relative.components() {
+        enable.push((c_path(&above.join("cgroup.subtree_control"), "cgroupsPath")?, all.clone()));
+        above.push(component);
+    }
+    Ok(enable)
 }
 
 /// Limits of a shared cgroup are limits, and nothing that only one of those in it could have.
@@ -197,23 +218,14 @@ fn v2(
     }
     let relative = need_path(relative)?;
     let mut plan = Cgroups { clone_into: true, ..Cgroups::default() };
-    let all = controllers.iter().map(|c| format!("+{c}")).collect::<Vec<_>>().join(" ");
-    let top = top()?;
-    let folder = top.join(relative);
+    let folder = top()?.join(relative);
     if !limits.is_empty() {
         plan.above.push(above(&folder, limits)?);
     }
     if reach == Reach::Cgroup {
         plan.kill = Some(c_path(&folder, "cgroupsPath")?);
     }
-    if !controllers.is_empty() {
-        // Every folder above must pass the controllers on; ours do not exist yet, and come right after their parent.
-        let mut above = top.to_owned();
-        for component in relative.components() {
-            plan.enable.push((c_path(&above.join("cgroup.subtree_control"), "cgroupsPath")?, all.clone()));
-            above.push(component);
-        }
-    }
+    plan.enable = enable(relative, &controllers)?;
     if controllers.contains(&"memory") {
         plan.oom = Some(c_path(&folder.join("memory.events"), "cgroupsPath")?);
     }

@@ -168,7 +168,7 @@ pub(crate) fn program(bundle: &mut Bundle, program: &Path) -> Result<Plan> {
     }
     let uid = bundle.spec.process().as_ref().map_or(0, |p| p.user().uid());
     let (oom, remove) = cgroups::of_program(&bundle.spec)?;
-    let above = cgroups::above_program(&bundle.spec, bundle.together.as_ref())?;
+    let (above, enable) = cgroups::above_program(&bundle.spec, bundle.together.as_ref())?;
     Ok(Plan {
         id: bundle.id.as_str().to_owned(),
         dir: c_path(&bundle.dir, "dir")?,
@@ -183,6 +183,7 @@ pub(crate) fn program(bundle: &mut Bundle, program: &Path) -> Result<Plan> {
             uid,
             oom,
             above,
+            enable,
             remove,
         },
     })

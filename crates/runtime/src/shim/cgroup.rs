@@ -30,12 +30,12 @@ pub(crate) fn make(plan: &Cgroups) -> std::result::Result<Option<OwnedFd>, Faile
         }
         let made = folder(&group.path).map_err(failed)?;
         if first.is_none() {
-            enable(plan)?;
+            enable(&plan.enable)?;
         }
         write_files(group, &made)?;
         first.get_or_insert(made);
     }
-    limit_above(&plan.above)?;
+    limit_above(&plan.above, &[])?;
     if let (Some(filter), Some(group)) = (&plan.device_filter, &first) {
         crate::device_filter::attach(filter, group.as_fd()).map_err(|e| ("attach the device filter".into(), e))?;
     }
@@ -43,12 +43,14 @@ pub(crate) fn make(plan: &Cgroups) -> std::result::Result<Option<OwnedFd>, Faile
 }
 
 /// Writes limits of folders that neighbours share. With a folder of ours in them nobody can remove them meanwhile.
-pub(crate) fn limit_above(groups: &[Group]) -> std::result::Result<(), Failed> {
-    for group in groups {
-        let made = folder(&group.path).map_err(|e| (format!("make cgroup {}", text(&group.path)), e))?;
-        write_files(group, &made)?;
-    }
-    Ok(())
+///
+/// The controllers to enable before are those that nobody has enabled yet.
+pub(crate) fn limit_above(groups: &[Group], controllers: &[(CString, String)]) -> std::result::Result<(), Failed> {
+    let made =
+        groups.iter().map(|group| folder(&group.path).map_err(|e| (format!("make cgroup {}", text(&group.path)), e)));
+    let made = made.collect::<std::result::Result<Vec<_>, _>>()?;
+    enable(controllers)?;
+    groups.iter().zip(&made).try_for_each(|(group, made)| write_files(group, made))
 }
 
 /// Kills every process in a cgroup folder until there is none. Those that are too busy to die are waited for a second.
@@ -108,8 +110,8 @@ fn share(group: &Group) -> std::result::Result<(), Failed> {
     moved.map(drop)
 }
 
-fn enable(plan: &Cgroups) -> std::result::Result<(), Failed> {
-    for (path, controllers) in &plan.enable {
+fn enable(all: &[(CString, String)]) -> std::result::Result<(), Failed> {
+    for (path, controllers) in all {
         write(CWD, path, controllers)
             .map_err(|e| (format!("enable the controllers {controllers:?} in {}", text(path)), e))?;
     }

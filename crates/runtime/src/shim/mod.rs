@@ -105,8 +105,8 @@ fn start(fd: OwnedFd, daemon: &OwnedFd, nursery: Option<OwnedFd>) -> Result<Runn
                 Cradle { namespaces: *namespaces, processes: processes.as_deref(), users: users.as_ref(), nursery };
             start_native(&plan, cradle, cgroups, steps, dir, log, daemon)
         }
-        Launch::Program { program, root, staged, uid, oom, above, remove } => {
-            cgroup::limit_above(above).map_err(|(step, errno)| Failure {
+        Launch::Program { program, root, staged, uid, oom, above, enable, remove } => {
+            cgroup::limit_above(above, enable).map_err(|(step, errno)| Failure {
                 kind: FailureKind::Step,
                 step,
                 errno: errno.raw_os_error(),
