@@ -4,11 +4,15 @@
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
+use std::fs::File;
+use std::io::{Read, Seek};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::{fs, io};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::plan::Frame;
 use crate::{Problem, rootless};
@@ -44,8 +48,47 @@ pub fn has_controller(name: &str) -> bool {
 }
 
 /// Mount points of further disks and shares of the host, parents before children; not the root.
+///
+/// To write the table of mounts takes the kernel as long as many a step of a start, so it is read only when it has changed.
 pub(crate) fn disks() -> io::Result<Vec<PathBuf>> {
-    Ok(disks_in(&fs::read_to_string("/proc/self/mountinfo")?))
+    static KNOWN: Mutex<Option<Disks>> = Mutex::new(None);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let disks = match known.take() {
+        Some(mut disks) => {
+            disks.refresh()?;
+            disks
+        }
+        None => Disks::open()?,
+    };
+    Ok(known.insert(disks).found.clone())
+}
+
+/// The disks of this process's mount namespace, as the table of its mounts had them at last.
+struct Disks {
+    table: File,
+    found: Vec<PathBuf>,
+}
+
+impl Disks {
+    fn open() -> io::Result<Disks> {
+        let mut disks = Disks { table: File::open("/proc/self/mountinfo")?, found: Vec::new() };
+        disks.read()?;
+        Ok(disks)
+    }
+
+    fn read(&mut self) -> io::Result<()> {
+        let mut text = String::new();
+        self.table.rewind()?;
+        self.table.read_to_string(&mut text)?;
+        self.found = disks_in(&text);
+        Ok(())
+    }
+
+    /// The kernel tells once of all changes until then, so what changes while it is read is read again the next time.
+    fn refresh(&mut self) -> io::Result<()> {
+        let mut table = [PollFd::new(&self.table, PollFlags::PRI)];
+        if poll(&mut table, Some(&Timespec::default()))? > 0 { self.read() } else { Ok(()) }
+    }
 }
 
 /// Whether a path is on a mount that shares what is mounted below it with others.
@@ -254,6 +297,27 @@ mod tests {
 27 20 0:4 / /proc rw - proc proc rw
 ";
         assert_eq!(disks_in(mountinfo), [PathBuf::from("/home of all"), PathBuf::from("/var")]);
+    }
+
+    #[test]
+    fn disks_that_come_and_go_are_seen() {
+        use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: mounts need root");
+            return;
+        }
+        let dir = tempfile::tempdir_in("/var").unwrap();
+        let path = dir.path().canonicalize().unwrap();
+        let mut disks = Disks::open().unwrap();
+        let before = std::mem::replace(&mut disks.found, vec!["/not/read/again".into()]);
+        // Any mount is a change; one that is a disk can't be made everywhere.
+        mount("stint-test", &path, "tmpfs", MountFlags::empty(), None).unwrap();
+        disks.refresh().unwrap();
+        assert_eq!(disks.found, before);
+        disks.found = vec!["/not/read/again".into()];
+        unmount(&path, UnmountFlags::DETACH).unwrap();
+        disks.refresh().unwrap();
+        assert_eq!(disks.found, before);
     }
 
     #[test]
