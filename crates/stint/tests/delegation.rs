@@ -45,7 +45,7 @@ fn in_machine_with(test: &str, programs: &[&str], case: impl FnOnce()) {
          {INSIDE}=1 RUST_BACKTRACE=0 /test --exact {test} --nocapture",
         Path::new(stint).parent().unwrap().display()
     );
-    let ended = machine.boot(&script, Duration::from_mins(5));
+    let ended = machine.boot(&script, Duration::from_mins(15));
     assert_eq!(ended.code, Some(0), "{}", ended.said);
 }
 

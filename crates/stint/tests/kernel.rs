@@ -11,13 +11,13 @@ use serde_json::{Value, json};
 use support::machine::Machine;
 
 /// How long a machine may take, which is far more than it does.
-const PATIENCE: Duration = Duration::from_mins(5);
+const PATIENCE: Duration = Duration::from_mins(15);
 
 /// A Job of one pod with one container, which is `sh` with this script, and whatever else is said of the container.
 fn job(name: &str, script: &str, more: &Value) -> Value {
     let mut container = json!({ "name": "c", "image": "host", "command": ["sh", "-c", script] });
     container.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    let spec = json!({ "restartPolicy": "Never", "terminationGracePeriodSeconds": 20, "containers": [container] });
+    let spec = json!({ "restartPolicy": "Never", "terminationGracePeriodSeconds": 1000, "containers": [container] });
     json!({ "apiVersion": "batch/v1", "kind": "Job", "metadata": { "name": name },
         "spec": { "backoffLimit": 0, "template": { "spec": spec } } })
 }
@@ -75,17 +75,21 @@ fn telling(name: &str, script: &str, context: &Value) -> Value {
 fn told_to_end() -> Value {
     let script = "trap 'echo it is told to end; exit' TERM; echo >/tmp/ready; while :; do sleep 1; done";
     let mut job = job("served", "echo it is served", &json!({}));
-    let probe =
-        json!({ "exec": { "command": ["test", "-e", "/tmp/ready"] }, "periodSeconds": 1, "timeoutSeconds": 20 });
+    let probe = json!({ "exec": { "command": ["test", "-e", "/tmp/ready"] }, "periodSeconds": 1, "timeoutSeconds": 60,
+            "failureThreshold": 600 });
     job["spec"]["template"]["spec"]["initContainers"] = json!([{ "name": "s", "image": "host", "restartPolicy": "Always",
         "command": ["sh", "-c", script], "startupProbe": probe }]);
     job
 }
 
+/// A profile of the node's.
+fn under(name: &str) -> Value {
+    json!({ "appArmorProfile": { "type": "Localhost", "localhostProfile": name } })
+}
+
 /// Containers under several profiles, some with all that root can do, which a profile alone keeps from mounting.
 fn confined() -> Vec<Value> {
     let loose = json!({ "type": "Unconfined" });
-    let named = |name: &str| json!({ "appArmorProfile": { "type": "Localhost", "localhostProfile": name } });
     let usual = json!({ "capabilities": { "add": ["ALL"] }, "seccompProfile": loose });
     let mut unconfined = usual.clone();
     unconfined["appArmorProfile"] = loose;
@@ -94,16 +98,13 @@ fn confined() -> Vec<Value> {
     let signal = format!("{MOUNT}; sleep 100 & kill $!; wait $!; echo \"$0 is signalled: $?\"");
     let strict = "echo x 2>/dev/null >/tmp/forbidden || echo \"$0 may not write\"; echo x >/tmp/x && echo \"$0 may write \
                   elsewhere\"; cat /tmp/x 2>/dev/null || echo \"$0 may not execute\"";
-    let mut missing = job("missing", "echo it runs", &json!({ "securityContext": named("missing") }));
-    missing["spec"]["activeDeadlineSeconds"] = json!(12);
     vec![
         telling("usual", &signal, &usual),
         telling("loose", MOUNT, &unconfined),
         telling("privileged", MOUNT, &json!({ "privileged": true })),
         telling("user", ":", &user),
-        telling("strict", strict, &named("strict")),
+        telling("strict", strict, &under("strict")),
         told_to_end(),
-        missing,
     ]
 }
 
@@ -147,13 +148,17 @@ fn containers_are_confined_by_app_armor_on_debians_kernel() {
     for (number, job) in confined().iter().enumerate() {
         machine.file(&format!("/jobs/{number}.json"), 0o644, job.to_string().as_bytes());
     }
-    let strict = json!({ "appArmorProfile": { "type": "Localhost", "localhostProfile": "strict" } });
-    let rootless = [telling("rootless", ":", &json!({})), telling("rootless-strict", ":", &strict)];
+    let missing = job("missing", "echo it runs", &json!({ "securityContext": under("missing") }));
+    machine.file("/missing.json", 0o644, missing.to_string().as_bytes());
+    let rootless = [telling("rootless", ":", &json!({})), telling("rootless-strict", ":", &under("strict"))];
     for (number, job) in rootless.iter().enumerate() {
         machine.file(&format!("/rootless/{number}.json"), 0o644, job.to_string().as_bytes());
     }
     let script = "#!/bin/sh
         apparmor_parser -Kr /strict && stint run --host /jobs
+        stint run --host /missing.json >/missing 2>&1 &
+        until grep 'profile not found' /missing; do sleep 1; done
+        cat /missing
         su -s /bin/sh nobody -c 'HOME=/tmp stint run --host /rootless' &&
         grep '^stint-default (enforce)' /sys/kernel/security/apparmor/profiles";
     let ended = machine.boot(script, PATIENCE);
