@@ -377,9 +377,15 @@ impl Inner {
                 lock(&self.forwards).close(router, pod, ports);
             }
         }
-        lock(&self.traces).remove(name);
-        self.folder.remove(name).map_err(Error::failed(format!("remove the network namespace of {name}")))
+        discard(&self.folder, &self.traces, name)
+            .map_err(Error::failed(format!("remove the network namespace of {name}")))
     }
+}
+
+/// Removes a namespace that this daemon may have made: what looks at it holds it, too.
+fn discard(folder: &Folder, traces: &Mutex<HashMap<String, Traces>>, name: &str) -> io::Result<()> {
+    lock(traces).remove(name);
+    folder.remove(name)
 }
 
 /// Makes namespaces, one after the other.
@@ -443,8 +449,7 @@ impl Maker {
             ready.split_off(wanted).into()
         };
         for sandbox in surplus {
-            lock(&self.traces).remove(&sandbox.name);
-            if let Err(error) = self.folder.remove(&sandbox.name) {
+            if let Err(error) = discard(&self.folder, &self.traces, &sandbox.name) {
                 tracing::warn!(name = sandbox.name, %error, "failed to remove a network namespace that waits in vain");
             }
         }
