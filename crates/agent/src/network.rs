@@ -205,9 +205,9 @@ impl Context {
     pub(crate) async fn leave_network(&self) -> Result<(), Error> {
         let network = self.shared.config.network.as_ref();
         if let Some(PodNetwork::Bridge(bridge)) = network
+            && !may_change_its_network(&self.pod)
             && let Some(Joined { sandbox, ports }) = Joined::read(&self.folder)
             && ports.is_empty()
-            && !may_change_its_network(&self.pod)
             && bridge.is_unused(&sandbox)
         {
             // In this order: if all ends in between, nobody wants it.
